@@ -1,0 +1,150 @@
+//! What sandboxes and those who watch them report: ready, completed, broken, gone.
+//!
+//! Invariant: a sandbox's claim is checked against the engine's own table before it changes anything; one that
+//! cannot be true costs the sandbox its life and nobody else anything. Reports on a sandbox already told to die only
+//! count for its death. Does not know how claims arrive.
+
+use crate::effect::{Effects, KillReason, Outcome, StartKind};
+use crate::engine::Engine;
+use crate::event::RunResult;
+use crate::ids::{InvocationId, SandboxId};
+use crate::invocation::{Phase, Run};
+use crate::sandboxes::State;
+
+/// A claim to have finished an invocation.
+pub(crate) struct Completion {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) lane: u16,
+    pub(crate) invocation: InvocationId,
+    pub(crate) result: RunResult,
+}
+
+impl Engine {
+    pub(crate) fn sandbox_started(&mut self, id: SandboxId) {
+        // The process says nothing yet: only `SandboxReady` makes it useful, and it may have come first.
+        self.resolve_sandbox(id);
+    }
+
+    pub(crate) fn sandbox_ready(&mut self, id: SandboxId, effects: &mut Effects) {
+        let Some(index) = self.resolve_sandbox(id) else {
+            return;
+        };
+        match self.sandboxes[index].state {
+            State::Starting => {
+                let order = self.next_order();
+                let sandbox = &mut self.sandboxes[index];
+                sandbox.ready = self.now;
+                sandbox.ready_order = order;
+                self.stats.ready += 1;
+                self.become_state(index, State::Ready);
+            }
+            // A runtime says so once.
+            State::Ready | State::Closing => self.break_off(index, effects),
+            State::Dying { .. } => self.stats.stale_events += 1,
+        }
+    }
+
+    pub(crate) fn completed(&mut self, completion: Completion, effects: &mut Effects) {
+        let Some(index) = self.resolve_sandbox(completion.sandbox) else {
+            return;
+        };
+        if matches!(self.sandboxes[index].state, State::Dying { .. }) {
+            self.stats.stale_events += 1;
+            return;
+        }
+        let InvocationId { index: invocation, generation } = completion.invocation;
+        let is_there = self.sandboxes[index].lanes.invocation(completion.lane) == Some(invocation);
+        if !is_there || self.invocations.generation(invocation) != generation {
+            self.break_off(index, effects);
+            return;
+        }
+        self.run_ended(invocation, completion.result, effects);
+    }
+
+    fn run_ended(&mut self, index: u32, result: RunResult, effects: &mut Effects) {
+        let invocation = &self.invocations[index];
+        let Phase::Running(run) = invocation.phase else { unreachable!("an invocation in a lane is running") };
+        let slot = invocation.function;
+        // One answered before was cancelled or overdue: how long it took says nothing about the function.
+        if !invocation.answered {
+            let outcome = match result {
+                RunResult::Returned => Outcome::Returned,
+                RunResult::Raised => Outcome::Raised,
+            };
+            self.answer(index, outcome, effects);
+            if run.start == StartKind::Warm {
+                let took = self.now.saturating_sub(run.dispatched);
+                self.functions[slot].profile.record_warm_run(took);
+            }
+        }
+        self.forget(index);
+        self.free_lane(run, effects);
+        self.refresh(slot);
+    }
+
+    /// Frees the lane of a run that ended, in a sandbox that lives.
+    fn free_lane(&mut self, run: Run, effects: &mut Effects) {
+        self.delist(run.sandbox);
+        let sandbox = &mut self.sandboxes[run.sandbox];
+        sandbox.lanes.release(run.lane);
+        sandbox.overdue -= u16::from(run.overdue);
+        self.stats.running -= 1;
+        self.enlist(run.sandbox);
+        self.kill_if_only_overdue(run.sandbox, effects);
+    }
+
+    /// Kills a closing sandbox once nothing in it is in time any more.
+    pub(crate) fn kill_if_only_overdue(&mut self, index: u32, effects: &mut Effects) {
+        let sandbox = &self.sandboxes[index];
+        if sandbox.state == State::Closing && sandbox.lanes.in_use == sandbox.overdue {
+            self.kill(index, KillReason::TimedOut, Outcome::TimedOut, effects);
+        }
+    }
+
+    pub(crate) fn sandbox_broken(&mut self, id: SandboxId, effects: &mut Effects) {
+        let Some(index) = self.resolve_sandbox(id) else {
+            return;
+        };
+        if matches!(self.sandboxes[index].state, State::Dying { .. }) {
+            self.stats.stale_events += 1;
+            return;
+        }
+        self.break_off(index, effects);
+    }
+
+    /// Kills a living sandbox that lied.
+    fn break_off(&mut self, index: u32, effects: &mut Effects) {
+        let (state, slot) = (self.sandboxes[index].state, self.sandboxes[index].function);
+        self.kill(index, KillReason::Broken, Outcome::SandboxDied, effects);
+        if state == State::Starting {
+            self.start_failed(slot);
+        }
+    }
+
+    /// A sandbox is dead, or its start came to nothing: the same to everybody who waited for it.
+    pub(crate) fn sandbox_gone(&mut self, id: SandboxId) {
+        let Some(index) = self.resolve_sandbox(id) else {
+            return;
+        };
+        let (state, slot) = (self.sandboxes[index].state, self.sandboxes[index].function);
+        match state {
+            State::Dying { dead: true, .. } => {
+                self.stats.stale_events += 1;
+                return;
+            }
+            // Already in the list its lanes call for, and counted.
+            State::Dying { dead: false, outcome } => {
+                self.sandboxes[index].state = State::Dying { dead: true, outcome };
+            }
+            State::Starting | State::Ready | State::Closing => {
+                self.become_state(index, State::Dying { dead: true, outcome: Outcome::SandboxDied });
+            }
+        }
+        if state == State::Starting {
+            self.start_failed(slot);
+        }
+        if self.sandboxes[index].lanes.in_use == 0 {
+            self.bury(index);
+        }
+    }
+}

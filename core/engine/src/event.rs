@@ -1,0 +1,100 @@
+//! What a driver tells the engine.
+//!
+//! Invariant: an event is plain data, and any event is acceptable at any time. One that makes no sense (an id of a
+//! slot used again, a death reported twice) changes nothing and is counted as stale; one that only a lying sandbox
+//! can cause kills that sandbox.
+
+use crate::ids::{FunctionId, InvocationId, Origin, SandboxId};
+use crate::units::{Bytes, Nanos};
+
+/// What the engine must know of a function.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FunctionSpec {
+    /// What one sandbox of it is charged.
+    pub memory: Bytes,
+    /// From dispatch until it must have answered.
+    pub timeout: Nanos,
+    /// Invocations one sandbox runs at once: its lanes. 0 is taken as 1.
+    pub concurrency: u16,
+}
+
+/// How a run ended, as its sandbox tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RunResult {
+    /// The function returned a value.
+    Returned,
+    /// The function raised an error; its sandbox goes on.
+    Raised,
+}
+
+/// Something that happened.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    /// A function may be invoked from now on. One that cannot be taken (its index is beyond the limit, or still in
+    /// use) is answered with [`Effect::FunctionGone`](crate::Effect::FunctionGone).
+    FunctionAdded {
+        /// The driver's number for it.
+        function: FunctionId,
+        /// What it needs.
+        spec: FunctionSpec,
+    },
+    /// Removed or replaced: no new arrivals; queued and running ones finish; idle sandboxes are killed; then
+    /// [`Effect::FunctionGone`](crate::Effect::FunctionGone), after which the index may be used again.
+    FunctionRetired {
+        /// Which.
+        function: FunctionId,
+    },
+    /// Somebody wants a function invoked.
+    Arrive {
+        /// Handed back with whatever comes of it.
+        origin: Origin,
+        /// Which.
+        function: FunctionId,
+    },
+    /// The client is gone. Answered at once; a running one keeps its lane until it completes or times out.
+    Cancel {
+        /// Which.
+        invocation: InvocationId,
+    },
+    /// The process of a sandbox exists. May also come after [`Event::SandboxReady`]: two paths report them.
+    SandboxStarted {
+        /// Which.
+        sandbox: SandboxId,
+    },
+    /// The runtime in a sandbox takes invocations.
+    SandboxReady {
+        /// Which.
+        sandbox: SandboxId,
+    },
+    /// A start came to nothing; no process runs under this id, and the id is free afterwards.
+    SandboxStartFailed {
+        /// Which.
+        sandbox: SandboxId,
+    },
+    /// A sandbox claims to have finished an invocation. A claim that does not fit the engine's own table kills it.
+    Completed {
+        /// Whose claim.
+        sandbox: SandboxId,
+        /// Where it ran.
+        lane: u16,
+        /// What ran.
+        invocation: InvocationId,
+        /// How it ended.
+        result: RunResult,
+    },
+    /// A sandbox made an impossible claim on its ring.
+    Broken {
+        /// Which.
+        sandbox: SandboxId,
+    },
+    /// The process of a sandbox is gone; the id is free afterwards.
+    SandboxDied {
+        /// Which.
+        sandbox: SandboxId,
+    },
+    /// Time has passed, or work was left over.
+    Tick,
+    /// Refuse arrivals, finish what is queued and running, kill what is idle; after the drain timeout kill
+    /// everything; then [`Effect::Drained`](crate::Effect::Drained).
+    Drain,
+}

@@ -1,0 +1,189 @@
+//! What must hold between any two steps, checked by looking at everything.
+//!
+//! Invariant: nothing here changes the engine. Costs time in proportion to all that it holds: for tests, not for the
+//! path of an invocation.
+
+use crate::drain::DrainPhase;
+use crate::engine::Engine;
+use crate::invocation::{Invocation, Phase};
+use crate::list::List;
+use crate::route::Function;
+use crate::sandboxes::{Sandbox, State};
+use crate::units::Bytes;
+
+/// Counted anew from the tables.
+#[derive(Default)]
+struct Recount {
+    queued: u32,
+    running: u32,
+    starting: u32,
+    idle: u32,
+    dying: u32,
+    memory: Bytes,
+    idle_memory: Bytes,
+    dying_memory: Bytes,
+    ending: u32,
+    timed_sandboxes: u32,
+}
+
+impl Engine {
+    /// Checks the engine's books against each other and against its limits.
+    ///
+    /// # Panics
+    /// When they disagree, which is a defect of the engine, whatever its driver did.
+    pub fn check_invariants(&self) {
+        let mut seen = Recount::default();
+        for (index, invocation) in self.invocations.iter() {
+            self.check_invocation(index, invocation, &mut seen);
+        }
+        for (index, sandbox) in self.sandboxes.iter() {
+            self.check_sandbox(index, sandbox, &mut seen);
+        }
+        for function in self.functions.iter() {
+            self.check_function(function);
+        }
+        self.check_gauges(&seen);
+        self.check_limits();
+        if self.next_wake() != Some(self.now) {
+            self.check_at_rest();
+        }
+    }
+
+    fn check_invocation(&self, index: u32, invocation: &Invocation, seen: &mut Recount) {
+        let has_deadline = self.invocation_deadlines.contains(index);
+        match invocation.phase {
+            Phase::Queued => {
+                seen.queued += 1;
+                assert!(!invocation.answered && has_deadline, "a waiting invocation is unanswered and has a deadline");
+            }
+            Phase::Running(run) => {
+                seen.running += 1;
+                let sandbox = &self.sandboxes[run.sandbox];
+                assert_eq!(sandbox.lanes.invocation(run.lane), Some(index), "a run is in the lane it was given");
+                assert_eq!(sandbox.function, invocation.function, "a run is in a sandbox of its function");
+                assert!(has_deadline != run.overdue, "a run has a deadline until it passes");
+                assert!(!run.overdue || invocation.answered, "an overdue run is answered");
+            }
+        }
+    }
+
+    fn check_sandbox(&self, index: u32, sandbox: &Sandbox, seen: &mut Recount) {
+        seen.memory = seen.memory.saturating_add(sandbox.memory);
+        let function = &self.functions[sandbox.function];
+        let lists = [&function.starting, &function.partial, &function.idle, &self.ending];
+        let is_listed = lists.map(|list| list.iter(&self.sandboxes).any(|other| other == index));
+        let in_use = sandbox.lanes.in_use;
+        let counted = (0..sandbox.lanes.count()).filter(|&lane| sandbox.lanes.invocation(lane).is_some()).count();
+        assert_eq!(counted, usize::from(in_use), "the lanes in use are counted");
+        let is_idle = sandbox.state == State::Ready && in_use == 0;
+        let expected = match sandbox.state {
+            State::Starting => {
+                seen.starting += 1;
+                [true, false, false, false]
+            }
+            State::Ready => [false, in_use > 0 && sandbox.lanes.free() > 0, is_idle, false],
+            State::Closing => {
+                assert!(sandbox.overdue < in_use, "a closing sandbox waits for a run in time");
+                [false; 4]
+            }
+            State::Dying { dead, .. } => {
+                seen.dying += 1;
+                seen.dying_memory = seen.dying_memory.saturating_add(sandbox.memory);
+                assert!(in_use > 0 || !dead, "a dead sandbox is kept only for its answers");
+                [false, false, false, in_use > 0]
+            }
+        };
+        assert_eq!(is_listed, expected, "a sandbox in state {:?} is in the list of that state", sandbox.state);
+        seen.ending += u32::from(expected[3]);
+        if is_idle {
+            seen.idle += 1;
+            seen.idle_memory = seen.idle_memory.saturating_add(sandbox.memory);
+        }
+        assert_eq!(self.idle_order.contains(index), is_idle, "exactly the idle sandboxes can be evicted");
+        let is_timed = self.sandbox_deadlines.contains(index);
+        assert!(is_timed || sandbox.state != State::Starting, "a start has a deadline");
+        assert!(!is_timed || is_idle || sandbox.state == State::Starting, "only starts and idleness have deadlines");
+        seen.timed_sandboxes += u32::from(is_timed);
+    }
+
+    fn check_function(&self, function: &Function) {
+        let slot = function.id.index;
+        let own = |(_, sandbox): &(u32, &Sandbox)| sandbox.function == slot;
+        assert_eq!(function.sandboxes as usize, self.sandboxes.iter().filter(own).count());
+        for list in [&function.starting, &function.partial, &function.idle] {
+            assert_eq!(list.iter(&self.sandboxes).count(), list.len() as usize, "a list knows its length");
+        }
+        let available = |list: &List| {
+            list.iter(&self.sandboxes).map(|index| u64::from(self.sandboxes[index].lanes.free())).sum::<u64>()
+        };
+        assert_eq!(function.free_lanes, available(&function.partial) + available(&function.idle));
+        let orders = || function.waiting.iter(&self.invocations).map(|index| self.invocations[index].order);
+        assert!(orders().is_sorted(), "a queue is in order of admission");
+        let head = orders().next();
+        assert_eq!(function.waiting.iter(&self.invocations).count(), function.waiting.len() as usize);
+        assert!(function.waiting.len() <= self.limits.queue_per_function, "a queue exceeds its limit");
+        assert!(function.sandboxes <= self.limits.sandboxes_per_function, "a function exceeds its sandboxes");
+
+        let may_start = function.is_short_of_lanes() && function.sandboxes < self.limits.sandboxes_per_function;
+        assert_eq!(self.runnable.contains(slot), head.is_some() && function.free_lanes > 0);
+        assert_eq!(self.starved.contains(slot), head.is_some() && may_start);
+        for heap in [&self.runnable, &self.starved] {
+            assert!(heap.key(slot).is_none_or(|(_, order)| Some(order) == head), "an order knows the present head");
+        }
+        assert_eq!(function.has_chore, self.chores.contains(&slot), "a chore is noted once");
+    }
+
+    fn check_gauges(&self, seen: &Recount) {
+        let stats = &self.stats;
+        assert_eq!(stats.functions as usize, self.functions.iter().count(), "functions");
+        assert_eq!(stats.queued, seen.queued, "queued");
+        assert_eq!(stats.running, seen.running, "running");
+        assert_eq!(stats.sandboxes, self.sandboxes.len(), "sandboxes");
+        assert_eq!(stats.starting, seen.starting, "starting");
+        assert_eq!(stats.idle, seen.idle, "idle");
+        assert_eq!(stats.dying, seen.dying, "dying");
+        assert_eq!(stats.memory, seen.memory, "memory");
+        assert_eq!(stats.idle_memory, seen.idle_memory, "idle memory");
+        assert_eq!(stats.dying_memory, seen.dying_memory, "dying memory");
+        assert_eq!(self.ending.len(), seen.ending, "ending");
+        assert_eq!(self.idle_order.len(), seen.idle, "idle order");
+        assert_eq!(self.sandbox_deadlines.len(), seen.timed_sandboxes, "sandbox deadlines");
+        assert_eq!(seen.queued + seen.running, self.invocations.len(), "an invocation waits or runs");
+        let waiting: u32 = self.functions.iter().map(|function| function.waiting.len()).sum();
+        assert_eq!(waiting, seen.queued, "every waiting invocation is in a queue");
+        let ended = crate::Outcome::ALL.map(|outcome| stats.answered(outcome)).iter().sum::<u64>();
+        let unanswered = self.invocations.iter().filter(|(_, invocation)| !invocation.answered).count();
+        assert_eq!(stats.admitted, ended + unanswered as u64, "every admitted invocation is answered once");
+    }
+
+    fn check_limits(&self) {
+        let (stats, limits) = (&self.stats, &self.limits);
+        assert!(stats.functions <= limits.functions, "functions exceed their limit");
+        assert!(self.invocations.len() <= limits.invocations, "invocations exceed their limit");
+        assert!(stats.sandboxes <= limits.sandboxes, "sandboxes exceed their limit");
+        assert!(stats.starting <= limits.starting, "starts exceed their limit");
+        assert!(stats.memory <= limits.memory, "memory exceeds its limit");
+        assert!(stats.running <= self.policies.concurrency.limit(), "runs exceed their limit");
+    }
+
+    /// What must hold when no work is left over: nothing that could be done is not.
+    fn check_at_rest(&self) {
+        assert!(self.ending.is_empty() && self.chores.is_empty(), "work was left over silently");
+        assert!(self.functions.iter().all(|function| function.failing == 0), "a failed start was not told");
+        let has_place = self.stats.running < self.policies.concurrency.limit();
+        assert!(!has_place || self.runnable.first().is_none(), "a lane and a place are free and work waits");
+        if let Some((_, slot)) = self.starved.first() {
+            let stats = &self.stats;
+            let may_start = stats.starting < self.limits.starting
+                && stats.running.saturating_add(stats.starting) < self.policies.concurrency.limit()
+                && stats.sandboxes < self.limits.sandboxes
+                && stats.memory.saturating_add(self.functions[slot].spec.memory) <= self.limits.memory;
+            assert!(!may_start, "there is room for a sandbox that is wanted");
+        }
+        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines] {
+            assert!(heap.first().is_none_or(|((at, _), _)| at > self.now.as_nanos()), "a deadline has passed");
+        }
+        let is_empty = self.invocations.len() == 0 && self.sandboxes.len() == 0;
+        assert!(!is_empty || matches!(self.drain, DrainPhase::Off | DrainPhase::Done), "drained, and not said");
+    }
+}

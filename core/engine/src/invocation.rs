@@ -1,0 +1,74 @@
+//! An admitted invocation: what the engine remembers of it, and the one place where it is answered.
+//!
+//! Invariant: answered exactly once; its slot is kept until nothing refers to it, which for a running one is when its
+//! lane is free, answered or not. Does not know its payload or who asked beyond the driver's word.
+
+use crate::effect::{Effect, Effects, Outcome, StartKind};
+use crate::engine::Engine;
+use crate::ids::{InvocationId, Origin};
+use crate::list::{Linked, Links};
+use crate::units::Nanos;
+
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) origin: Origin,
+    /// The slot of its function.
+    pub(crate) function: u32,
+    /// Place in the order of all admissions of the shard.
+    pub(crate) order: u64,
+    pub(crate) arrived: Nanos,
+    pub(crate) answered: bool,
+    pub(crate) phase: Phase,
+    /// In its function's `waiting` list while queued.
+    pub(crate) links: Links,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Phase {
+    Queued,
+    Running(Run),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// The slot of its sandbox.
+    pub(crate) sandbox: u32,
+    pub(crate) lane: u16,
+    pub(crate) dispatched: Nanos,
+    pub(crate) start: StartKind,
+    /// Its time has passed; its lane is not free yet.
+    pub(crate) overdue: bool,
+}
+
+impl Linked for Invocation {
+    fn links(&self) -> &Links {
+        &self.links
+    }
+
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+impl Engine {
+    pub(crate) fn invocation_id(&self, index: u32) -> InvocationId {
+        InvocationId { index, generation: self.invocations.generation(index) }
+    }
+
+    /// Tells the one who asked.
+    pub(crate) fn answer(&mut self, index: u32, outcome: Outcome, effects: &mut Effects) {
+        let id = self.invocation_id(index);
+        let invocation = &mut self.invocations[index];
+        assert!(!invocation.answered, "an invocation was about to be answered twice");
+        invocation.answered = true;
+        self.stats.count_answered(outcome);
+        effects.push(Effect::Answer { invocation: id, origin: invocation.origin, outcome });
+    }
+
+    /// Frees the slot of an answered invocation that is in no queue and no lane.
+    pub(crate) fn forget(&mut self, index: u32) {
+        self.invocation_deadlines.remove(index);
+        let invocation = self.invocations.remove(index);
+        assert!(invocation.answered, "an invocation was about to be forgotten unanswered");
+    }
+}

@@ -1,0 +1,91 @@
+//! One suite for every policy of a kind: a new policy adds its line to the list of its kind and is held to the rest.
+
+use std::format;
+use std::vec;
+use std::vec::Vec;
+
+use super::balance::BalancePolicy;
+use super::concurrency::ConcurrencyPolicy;
+use super::keepalive::{Idle, KeepAlivePolicy};
+use super::queue::{QueuePolicy, Waiting};
+use super::{Policies, Profile};
+use crate::effect::Outcome;
+use crate::tests::shard::{Shard, limits};
+use crate::units::Nanos;
+
+const QUEUE: [QueuePolicy; 2] = [QueuePolicy::Fcfs, QueuePolicy::Sjf];
+
+const KEEPALIVE: [KeepAlivePolicy; 2] = [KeepAlivePolicy::Lru, KeepAlivePolicy::Ttl { idle: Nanos::from_secs(600) }];
+
+const CONCURRENCY: [ConcurrencyPolicy; 2] =
+    [ConcurrencyPolicy::Fixed { running: 1 }, ConcurrencyPolicy::Fixed { running: u32::MAX }];
+
+const BALANCE: [BalancePolicy; 1] = [BalancePolicy::Home];
+
+#[test]
+fn a_queue_never_puts_the_later_of_two_equals_first() {
+    let mut profile = Profile::default();
+    for measured in [false, true] {
+        if measured {
+            profile.record_warm_run(Nanos::from_millis(4));
+        }
+        for policy in QUEUE {
+            let key = |arrived| policy.key(&Waiting { arrived: Nanos::from_nanos(arrived), profile: &profile });
+            assert!(key(10) <= key(20), "{policy:?} puts the later arrival of one function first");
+            assert_eq!(key(10), key(10), "{policy:?} depends on something that it is not given");
+        }
+    }
+}
+
+#[test]
+fn keepalive_never_expires_before_the_sandbox_is_idle_and_is_repeatable() {
+    for policy in KEEPALIVE {
+        for since in [Nanos::ZERO, Nanos::from_secs(1), Nanos::MAX] {
+            let retention = policy.retain(&Idle { since });
+            assert!(retention.until.is_none_or(|until| until >= since), "{policy:?} expires before it is idle");
+            assert_eq!(retention, policy.retain(&Idle { since }), "{policy:?} changes its mind");
+        }
+    }
+}
+
+#[test]
+fn concurrency_lets_something_run() {
+    for policy in CONCURRENCY {
+        assert_eq!(policy.check(), Ok(()));
+        assert!(policy.limit() >= 1, "{policy:?} stops all work");
+    }
+}
+
+#[test]
+fn balance_stays_in_range_and_spreads_names() {
+    for policy in BALANCE {
+        for shards in [1, 2, 3, 7, 64] {
+            let mut owned = vec![0u32; shards as usize];
+            for number in 0..6400 {
+                owned[policy.shard(format!("function-{number}").as_bytes(), shards) as usize] += 1;
+            }
+            let fair = 6400 / shards;
+            let (least, most) = (owned.iter().min().unwrap(), owned.iter().max().unwrap());
+            assert!(*least > fair / 2 && *most < fair * 2, "{policy:?} over {shards} shards: {owned:?}");
+        }
+    }
+}
+
+/// Whatever the policies, a burst over more functions than there is room for is served to the last invocation.
+#[test]
+fn every_combination_serves_a_burst_to_the_end() {
+    for queue in QUEUE {
+        for keepalive in KEEPALIVE {
+            for concurrency in CONCURRENCY {
+                let policies = Policies { queue, keepalive, concurrency };
+                let mut shard = Shard::new(limits(), policies);
+                let functions: Vec<_> = (0..6).map(|_| shard.add(64, 1)).collect();
+                let asked: Vec<_> = (0..60).map(|number| shard.arrive(functions[number % 6])).collect();
+                shard.run_to_rest();
+                for invocation in asked {
+                    assert_eq!(shard.outcome(invocation), Some(Outcome::Returned), "{policies:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The sandboxes of a shard: their states, their lanes, and the lists they are found through.
+//!
+//! Invariant: a sandbox is in exactly the list its state and lanes call for (`enlist`), and the gauges of what is
+//! starting, idle, dying and charged follow from the same place. Memory is charged from the decision to start until
+//! death is reported. Does not know what a sandbox is made of.
+
+use alloc::vec::Vec;
+
+use crate::effect::{Effect, Effects, KillReason, Outcome};
+use crate::engine::Engine;
+use crate::ids::SandboxId;
+use crate::list::{Linked, Links};
+use crate::policy::keepalive::Idle;
+use crate::units::{Bytes, Nanos};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// Not ready yet. In its function's `starting` list.
+    Starting,
+    /// Takes invocations. In its function's `idle` or `partial` list, or in none when every lane is in use.
+    Ready,
+    /// An invocation in it is overdue: takes no more, and is killed when the others are done. In no list.
+    Closing,
+    /// Told to die, or dead (`dead`). In the engine's `ending` list while invocations in its lanes are to be answered
+    /// with `outcome`.
+    Dying { dead: bool, outcome: Outcome },
+}
+
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    /// The slot of its function.
+    pub(crate) function: u32,
+    pub(crate) memory: Bytes,
+    pub(crate) state: State,
+    pub(crate) lanes: Lanes,
+    /// Lanes in use whose invocation is overdue.
+    pub(crate) overdue: u16,
+    pub(crate) started: Nanos,
+    /// When it became ready, and the admission order at that moment; meaningless while starting.
+    pub(crate) ready: Nanos,
+    pub(crate) ready_order: u64,
+    /// Whether it has been given an invocation.
+    pub(crate) has_served: bool,
+    /// While dying: lanes below this one are free. Makes ending all lanes linear in their number.
+    pub(crate) ended_lanes: u16,
+    pub(crate) links: Links,
+}
+
+impl Sandbox {
+    pub(crate) fn new(function: u32, memory: Bytes, lanes: u16, started: Nanos) -> Sandbox {
+        Sandbox {
+            function,
+            memory,
+            state: State::Starting,
+            lanes: Lanes::new(lanes),
+            overdue: 0,
+            started,
+            ready: Nanos::ZERO,
+            ready_order: 0,
+            has_served: false,
+            ended_lanes: 0,
+            links: Links::ALONE,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.state == State::Ready && self.lanes.in_use == 0
+    }
+}
+
+impl Linked for Sandbox {
+    fn links(&self) -> &Links {
+        &self.links
+    }
+
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Lane {
+    Free {
+        next: Option<u16>,
+    },
+    /// The slot of the invocation that runs here.
+    InUse {
+        invocation: u32,
+    },
+}
+
+/// What runs where inside one sandbox.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    lanes: Vec<Lane>,
+    free: Option<u16>,
+    pub(crate) in_use: u16,
+}
+
+impl Lanes {
+    fn new(count: u16) -> Lanes {
+        let lanes = (1..=count).map(|next| Lane::Free { next: (next < count).then_some(next) }).collect();
+        Lanes { lanes, free: (count > 0).then_some(0), in_use: 0 }
+    }
+
+    pub(crate) fn count(&self) -> u16 {
+        // Made from a u16.
+        self.lanes.len() as u16
+    }
+
+    pub(crate) fn free(&self) -> u16 {
+        self.count() - self.in_use
+    }
+
+    /// The invocation in a lane; `None` for a free lane and for one that does not exist.
+    pub(crate) fn invocation(&self, lane: u16) -> Option<u32> {
+        match self.lanes.get(usize::from(lane))? {
+            Lane::InUse { invocation } => Some(*invocation),
+            Lane::Free { .. } => None,
+        }
+    }
+
+    pub(crate) fn take(&mut self, invocation: u32) -> u16 {
+        let lane = self.free.expect("a listed sandbox has a free lane");
+        let slot = &mut self.lanes[usize::from(lane)];
+        let Lane::Free { next } = *slot else { unreachable!("the free list names free lanes") };
+        self.free = next;
+        *slot = Lane::InUse { invocation };
+        self.in_use += 1;
+        lane
+    }
+
+    pub(crate) fn release(&mut self, lane: u16) {
+        self.lanes[usize::from(lane)] = Lane::Free { next: self.free };
+        self.free = Some(lane);
+        self.in_use -= 1;
+    }
+
+    /// A lane in use at or after `from`, and its invocation.
+    pub(crate) fn next_in_use(&self, from: u16) -> Option<(u16, u32)> {
+        (from..self.count()).find_map(|lane| Some((lane, self.invocation(lane)?)))
+    }
+}
+
+impl Engine {
+    /// The slot of exactly this sandbox, generation included; a report on any other is stale.
+    pub(crate) fn resolve_sandbox(&mut self, id: SandboxId) -> Option<u32> {
+        if self.sandboxes.holds(id.index, id.generation) {
+            return Some(id.index);
+        }
+        self.stats.stale_events += 1;
+        None
+    }
+
+    pub(crate) fn sandbox_id(&self, index: u32) -> SandboxId {
+        SandboxId { index, generation: self.sandboxes.generation(index) }
+    }
+
+    /// Puts a sandbox where its state and lanes call for. Every change of either is made between `delist` and this.
+    pub(crate) fn enlist(&mut self, index: u32) {
+        let sandbox = &self.sandboxes[index];
+        let (state, free, is_idle, memory) = (sandbox.state, sandbox.lanes.free(), sandbox.is_idle(), sandbox.memory);
+        let slot = sandbox.function;
+        let function = &mut self.functions[slot];
+        match state {
+            State::Starting => {
+                function.starting.push_back(&mut self.sandboxes, index);
+                self.stats.starting += 1;
+            }
+            State::Ready => {
+                function.free_lanes += u64::from(free);
+                if is_idle {
+                    function.idle.push_front(&mut self.sandboxes, index);
+                    self.stats.idle += 1;
+                    self.stats.idle_memory = self.stats.idle_memory.saturating_add(memory);
+                    self.retain(index);
+                } else if free > 0 {
+                    function.partial.push_front(&mut self.sandboxes, index);
+                }
+            }
+            State::Closing => {}
+            State::Dying { .. } => {
+                self.stats.dying += 1;
+                self.stats.dying_memory = self.stats.dying_memory.saturating_add(memory);
+                if self.sandboxes[index].lanes.in_use > 0 {
+                    self.ending.push_back(&mut self.sandboxes, index);
+                }
+            }
+        }
+    }
+
+    /// The inverse of `enlist`, for states that are left again.
+    pub(crate) fn delist(&mut self, index: u32) {
+        let sandbox = &self.sandboxes[index];
+        let (state, free, is_idle, memory) = (sandbox.state, sandbox.lanes.free(), sandbox.is_idle(), sandbox.memory);
+        let slot = sandbox.function;
+        let function = &mut self.functions[slot];
+        match state {
+            State::Starting => {
+                function.starting.remove(&mut self.sandboxes, index);
+                self.sandbox_deadlines.remove(index);
+                self.stats.starting -= 1;
+            }
+            State::Ready => {
+                function.free_lanes -= u64::from(free);
+                if is_idle {
+                    function.idle.remove(&mut self.sandboxes, index);
+                    self.stats.idle -= 1;
+                    self.stats.idle_memory = self.stats.idle_memory.saturating_sub(memory);
+                    self.idle_order.remove(index);
+                    self.sandbox_deadlines.remove(index);
+                } else if free > 0 {
+                    function.partial.remove(&mut self.sandboxes, index);
+                }
+            }
+            State::Closing => {}
+            State::Dying { .. } => unreachable!("a dying sandbox only ends"),
+        }
+    }
+
+    /// Asks the keep-alive policy about a sandbox that has become idle.
+    fn retain(&mut self, index: u32) {
+        let retention = self.policies.keepalive.retain(&Idle { since: self.now });
+        let order = self.next_order();
+        self.idle_order.set(index, (retention.priority, order));
+        if let Some(until) = retention.until {
+            self.sandbox_deadlines.set(index, (until.as_nanos(), order));
+        }
+    }
+
+    /// Moves a living sandbox to another state.
+    pub(crate) fn become_state(&mut self, index: u32, state: State) {
+        self.delist(index);
+        self.sandboxes[index].state = state;
+        self.enlist(index);
+        self.refresh(self.sandboxes[index].function);
+    }
+
+    /// Tells a living sandbox to die; what runs in it is answered with `outcome`.
+    pub(crate) fn kill(&mut self, index: u32, reason: KillReason, outcome: Outcome, effects: &mut Effects) {
+        self.stats.count_killed(reason);
+        effects.push(Effect::Kill { sandbox: self.sandbox_id(index), reason });
+        self.become_state(index, State::Dying { dead: false, outcome });
+    }
+
+    /// Frees the slot of a dead sandbox with no lane in use, and what it was charged.
+    pub(crate) fn bury(&mut self, index: u32) {
+        let sandbox = self.sandboxes.remove(index);
+        self.stats.dying -= 1;
+        self.stats.dying_memory = self.stats.dying_memory.saturating_sub(sandbox.memory);
+        self.stats.sandboxes -= 1;
+        self.stats.memory = self.stats.memory.saturating_sub(sandbox.memory);
+        self.stats.ended += 1;
+        self.functions[sandbox.function].sandboxes -= 1;
+        self.refresh(sandbox.function);
+    }
+
+    /// Answers one lane of a sandbox that is dying or dead. Whether there was one.
+    pub(crate) fn end_one_lane(&mut self, effects: &mut Effects) -> bool {
+        let Some(index) = self.ending.front() else {
+            return false;
+        };
+        let sandbox = &self.sandboxes[index];
+        let State::Dying { dead, outcome } = sandbox.state else { unreachable!("only dying sandboxes are ending") };
+        let (lane, invocation) =
+            sandbox.lanes.next_in_use(sandbox.ended_lanes).expect("an ending sandbox has a lane in use");
+        if !self.invocations[invocation].answered {
+            self.answer(invocation, outcome, effects);
+        }
+        self.forget(invocation);
+        let sandbox = &mut self.sandboxes[index];
+        sandbox.lanes.release(lane);
+        // The last lane there can be is u16::MAX - 1: their number is a u16.
+        sandbox.ended_lanes = lane + 1;
+        self.stats.running -= 1;
+        if self.sandboxes[index].lanes.in_use == 0 {
+            self.ending.remove(&mut self.sandboxes, index);
+            if dead {
+                self.bury(index);
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_given_once_until_released() {
+        let mut lanes = Lanes::new(3);
+        let taken = [lanes.take(10), lanes.take(11), lanes.take(12)];
+        assert_eq!(taken, [0, 1, 2]);
+        assert_eq!((lanes.in_use, lanes.free()), (3, 0));
+        lanes.release(1);
+        assert_eq!(lanes.invocation(1), None);
+        assert_eq!(lanes.take(13), 1);
+        assert_eq!(lanes.invocation(1), Some(13));
+        assert_eq!(lanes.invocation(3), None, "a lane that does not exist holds nothing");
+        assert_eq!(lanes.next_in_use(2), Some((2, 12)));
+    }
+
+    #[test]
+    fn the_most_lanes_there_can_be() {
+        let lanes = Lanes::new(u16::MAX);
+        assert_eq!((lanes.count(), lanes.free()), (u16::MAX, u16::MAX));
+    }
+}

@@ -1,0 +1,83 @@
+//! What a shard holds now and has done so far.
+//!
+//! Invariant: the gauges are the engine's own books, not a copy of them: limits are checked against these very
+//! numbers. Counters only grow. Does not know how they are published.
+
+use crate::effect::{KillReason, Outcome, Refusal};
+use crate::units::Bytes;
+
+/// Gauges and counters of one shard.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Functions known, the ones being retired included.
+    pub functions: u32,
+    /// Invocations waiting.
+    pub queued: u32,
+    /// Lanes in use, the ones whose invocation is already answered included.
+    pub running: u32,
+    /// Sandboxes alive, from the decision to start until death.
+    pub sandboxes: u32,
+    /// Sandboxes starting.
+    pub starting: u32,
+    /// Sandboxes ready with every lane free.
+    pub idle: u32,
+    /// Sandboxes told to die, or dead with answers still to give.
+    pub dying: u32,
+    /// Memory of the sandboxes alive.
+    pub memory: Bytes,
+    /// The part of `memory` that is idle.
+    pub idle_memory: Bytes,
+    /// The part of `memory` that is dying.
+    pub dying_memory: Bytes,
+
+    /// Arrivals, admitted or not.
+    pub arrived: u64,
+    /// Invocations admitted.
+    pub admitted: u64,
+    /// Dispatches of kind cold.
+    pub dispatched_cold: u64,
+    /// Dispatches of kind warm.
+    pub dispatched_warm: u64,
+    /// Sandboxes asked to be started.
+    pub started: u64,
+    /// Sandboxes that became ready.
+    pub ready: u64,
+    /// Starts that failed, died or took too long.
+    pub start_failures: u64,
+    /// Sandboxes gone, for whatever reason.
+    pub ended: u64,
+    /// Events that named nothing the engine holds, or what it knew already.
+    pub stale_events: u64,
+    refused: [u64; Refusal::ALL.len()],
+    answered: [u64; Outcome::ALL.len()],
+    killed: [u64; KillReason::ALL.len()],
+}
+
+impl Stats {
+    /// Arrivals refused for `reason`.
+    pub fn refused(&self, reason: Refusal) -> u64 {
+        self.refused[reason as usize]
+    }
+
+    /// Invocations answered with `outcome`.
+    pub fn answered(&self, outcome: Outcome) -> u64 {
+        self.answered[outcome as usize]
+    }
+
+    /// Sandboxes told to die for `reason`.
+    pub fn killed(&self, reason: KillReason) -> u64 {
+        self.killed[reason as usize]
+    }
+
+    pub(crate) fn count_refused(&mut self, reason: Refusal) {
+        self.refused[reason as usize] += 1;
+    }
+
+    pub(crate) fn count_answered(&mut self, outcome: Outcome) {
+        self.answered[outcome as usize] += 1;
+    }
+
+    pub(crate) fn count_killed(&mut self, reason: KillReason) {
+        self.killed[reason as usize] += 1;
+    }
+}

@@ -1,0 +1,231 @@
+//! Events in any order, true or not: the books stay right, the limits hold, everybody is answered once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::shard::{Placed, Shard};
+use crate::{
+    Bytes, ConcurrencyPolicy, Effect, Event, FunctionId, FunctionSpec, InvocationId, KeepAlivePolicy, Limits, Nanos,
+    Origin, Policies, QueuePolicy, RunResult, SandboxId,
+};
+
+/// One move of a driver that may report anything. A `u8` picks among the newest ids ever seen, live or not.
+#[derive(Clone, Debug)]
+enum Move {
+    Add { index: u32, memory: u64, concurrency: u16 },
+    Retire { index: u32 },
+    Arrive { index: u32 },
+    Cancel { invocation: u8 },
+    Started { sandbox: u8 },
+    Ready { sandbox: u8 },
+    StartFailed { sandbox: u8 },
+    Died { sandbox: u8 },
+    Complete { run: u8, raised: bool },
+    Claim { sandbox: u8, lane: u16, invocation: u8 },
+    Broken { sandbox: u8 },
+    Pass { millis: u64 },
+    Drain,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let index = 0..6u32;
+    let one = prop_oneof![
+        8 => (index.clone(), 0..300u64, 0..5u16)
+            .prop_map(|(index, memory, concurrency)| Move::Add { index, memory, concurrency }),
+        3 => index.clone().prop_map(|index| Move::Retire { index }),
+        40 => index.prop_map(|index| Move::Arrive { index }),
+        6 => any::<u8>().prop_map(|invocation| Move::Cancel { invocation }),
+        3 => any::<u8>().prop_map(|sandbox| Move::Started { sandbox }),
+        24 => any::<u8>().prop_map(|sandbox| Move::Ready { sandbox }),
+        3 => any::<u8>().prop_map(|sandbox| Move::StartFailed { sandbox }),
+        10 => any::<u8>().prop_map(|sandbox| Move::Died { sandbox }),
+        30 => (any::<u8>(), any::<bool>()).prop_map(|(run, raised)| Move::Complete { run, raised }),
+        2 => (any::<u8>(), 0..6u16, any::<u8>())
+            .prop_map(|(sandbox, lane, invocation)| Move::Claim { sandbox, lane, invocation }),
+        1 => any::<u8>().prop_map(|sandbox| Move::Broken { sandbox }),
+        12 => (0..900u64).prop_map(|millis| Move::Pass { millis }),
+    ];
+    (prop::collection::vec(one, 1..250), prop::option::of(any::<prop::sample::Index>())).prop_map(|(mut all, drain)| {
+        if let Some(drain) = drain {
+            let at = drain.index(all.len());
+            all.insert(at, Move::Drain);
+        }
+        all
+    })
+}
+
+fn policies() -> impl Strategy<Value = Policies> {
+    let queue = prop_oneof![Just(QueuePolicy::Fcfs), Just(QueuePolicy::Sjf)];
+    let keepalive =
+        prop_oneof![Just(KeepAlivePolicy::Lru), Just(KeepAlivePolicy::Ttl { idle: Nanos::from_millis(700) })];
+    let running = prop_oneof![Just(u32::MAX), 1..6u32];
+    (queue, keepalive, running).prop_map(|(queue, keepalive, running)| Policies {
+        queue,
+        keepalive,
+        concurrency: ConcurrencyPolicy::Fixed { running },
+    })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (1..40u32, 1..12u32, 1..9u32, 1..5u32, 1..4u32).prop_map(
+        |(invocations, queue_per_function, sandboxes, sandboxes_per_function, starting)| Limits {
+            functions: 5,
+            invocations,
+            queue_per_function,
+            sandboxes,
+            sandboxes_per_function,
+            starting,
+            memory: Bytes::from_mebibytes(512),
+            start_timeout: Nanos::from_millis(1500),
+            drain_timeout: Nanos::from_millis(4000),
+        },
+    )
+}
+
+/// What the driver has seen, to lie about and to check against.
+struct Hostile {
+    shard: Shard,
+    generations: BTreeMap<u32, u32>,
+    sandboxes: Vec<SandboxId>,
+    invocations: Vec<InvocationId>,
+    runs: Vec<Placed>,
+    /// Alive as far as the driver has said, with their function.
+    alive: BTreeMap<SandboxId, FunctionId>,
+    killed: BTreeSet<SandboxId>,
+    is_drained: bool,
+}
+
+/// One of the sixteen newest, so that live ones are hit often and stale ones too.
+fn pick<T: Copy>(from: &[T], number: u8) -> Option<T> {
+    let newest = from.len().min(16);
+    (newest > 0).then(|| from[from.len() - 1 - usize::from(number) % newest])
+}
+
+impl Hostile {
+    fn function(&self, index: u32) -> FunctionId {
+        FunctionId { index, generation: self.generations.get(&index).copied().unwrap_or(0) }
+    }
+
+    fn event(&mut self, a_move: &Move) -> Option<Event> {
+        Some(match *a_move {
+            Move::Add { index, memory, concurrency } => {
+                let timeout = Nanos::from_millis(1000);
+                let spec = FunctionSpec { memory: Bytes::from_mebibytes(memory), timeout, concurrency };
+                let next = self.function(index).generation + 1;
+                Event::FunctionAdded { function: FunctionId { index, generation: next }, spec }
+            }
+            Move::Retire { index } => Event::FunctionRetired { function: self.function(index) },
+            Move::Arrive { index } => Event::Arrive { origin: Origin(1), function: self.function(index) },
+            Move::Cancel { invocation } => Event::Cancel { invocation: pick(&self.invocations, invocation)? },
+            Move::Started { sandbox } => Event::SandboxStarted { sandbox: pick(&self.sandboxes, sandbox)? },
+            Move::Ready { sandbox } => Event::SandboxReady { sandbox: pick(&self.sandboxes, sandbox)? },
+            Move::StartFailed { sandbox } => {
+                let sandbox = pick(&self.sandboxes, sandbox)?;
+                self.alive.remove(&sandbox);
+                Event::SandboxStartFailed { sandbox }
+            }
+            Move::Died { sandbox } => {
+                let sandbox = pick(&self.sandboxes, sandbox)?;
+                self.alive.remove(&sandbox);
+                Event::SandboxDied { sandbox }
+            }
+            Move::Complete { run, raised } => {
+                let Placed { sandbox, lane, invocation } = pick(&self.runs, run)?;
+                let result = if raised { RunResult::Raised } else { RunResult::Returned };
+                Event::Completed { sandbox, lane, invocation, result }
+            }
+            Move::Claim { sandbox, lane, invocation } => Event::Completed {
+                sandbox: pick(&self.sandboxes, sandbox)?,
+                lane,
+                invocation: pick(&self.invocations, invocation)?,
+                result: RunResult::Returned,
+            },
+            Move::Broken { sandbox } => Event::Broken { sandbox: pick(&self.sandboxes, sandbox)? },
+            Move::Pass { millis } => {
+                self.shard.now = self.shard.now.saturating_add(Nanos::from_millis(millis));
+                Event::Tick
+            }
+            Move::Drain => Event::Drain,
+        })
+    }
+
+    fn step(&mut self, event: Event) {
+        self.shard.step(event);
+        if let Event::FunctionAdded { function, .. } = event
+            && self.shard.effects.is_empty()
+        {
+            self.generations.insert(function.index, function.generation);
+        }
+        for effect in self.shard.effects.clone() {
+            assert!(!self.is_drained || matches!(effect, Effect::Refuse { .. } | Effect::FunctionGone { .. }));
+            match effect {
+                Effect::Enqueued { invocation, .. } => self.invocations.push(invocation),
+                Effect::Start { sandbox, function } => {
+                    assert_eq!(self.alive.insert(sandbox, function), None, "an id in use was started again");
+                    self.sandboxes.push(sandbox);
+                }
+                Effect::Dispatch { invocation, sandbox, lane, .. } => {
+                    assert!(self.alive.contains_key(&sandbox), "the dead were given work");
+                    assert!(!self.killed.contains(&sandbox), "the condemned were given work");
+                    self.runs.push(Placed { sandbox, lane, invocation });
+                }
+                Effect::Kill { sandbox, .. } => {
+                    assert!(self.killed.insert(sandbox), "killed twice")
+                }
+                Effect::FunctionGone { function } => {
+                    let is_left = self.alive.values().any(|&of| of == function);
+                    assert!(!is_left, "a function is gone whose sandboxes are not");
+                }
+                Effect::Drained => self.is_drained = true,
+                Effect::Refuse { .. } | Effect::CancelRun { .. } | Effect::Answer { .. } => {}
+            }
+        }
+    }
+
+    /// From here on the driver tells the truth: everything ends in bounded time, whatever came before.
+    fn end(&mut self) {
+        self.step(Event::Drain);
+        for _ in 0..3 {
+            for &sandbox in &self.killed.clone() {
+                self.alive.remove(&sandbox);
+                self.step(Event::SandboxDied { sandbox });
+            }
+            self.shard.now = self.shard.now.saturating_add(Nanos::from_millis(4000));
+            self.step(Event::Tick);
+        }
+        assert!(self.is_drained, "not drained: {:?}", self.shard.stats());
+        for &invocation in &self.invocations {
+            assert!(self.shard.outcome(invocation).is_some(), "{invocation:?} was never answered");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_is_reported_breaks_the_books(moves in moves(), policies in policies(), limits in limits()) {
+        let mut hostile = Hostile {
+            shard: Shard::new(limits, policies),
+            generations: BTreeMap::new(),
+            sandboxes: Vec::new(),
+            invocations: Vec::new(),
+            runs: Vec::new(),
+            alive: BTreeMap::new(),
+            killed: BTreeSet::new(),
+            is_drained: false,
+        };
+        for index in 0..4 {
+            let add = Move::Add { index, memory: 96, concurrency: index as u16 };
+            let event = hostile.event(&add).expect("adding picks nothing");
+            hostile.step(event);
+        }
+        for a_move in &moves {
+            if let Some(event) = hostile.event(a_move) {
+                hostile.step(event);
+            }
+        }
+        hostile.end();
+    }
+}

@@ -1,0 +1,8 @@
+//! The engine's own tests: what each event does, and that no order of events breaks it.
+
+mod admission;
+mod failures;
+mod hostile;
+mod leaving;
+mod placement;
+pub(crate) mod shard;

@@ -1,0 +1,217 @@
+//! A driver for tests: steps the engine by hand, keeps what it was asked for, and can play the sandboxes' part.
+//!
+//! Invariant: after each step the engine's books are checked, and work left over is continued until none is.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::vec::Vec;
+
+use crate::sandboxes::State;
+use crate::{
+    Bytes, Config, Effect, Effects, Engine, Event, FunctionId, FunctionSpec, InvocationId, KillReason, Limits, Nanos,
+    Origin, Outcome, Policies, Refusal, RunResult, SandboxId, Stats,
+};
+
+/// Small enough that every limit is met soon.
+pub(crate) fn limits() -> Limits {
+    Limits {
+        functions: 8,
+        invocations: 400,
+        queue_per_function: 300,
+        sandboxes: 4,
+        sandboxes_per_function: 4,
+        starting: 4,
+        memory: Bytes::from_mebibytes(256),
+        start_timeout: Nanos::from_secs(10),
+        drain_timeout: Nanos::from_secs(60),
+    }
+}
+
+/// The timeout of every function that `Shard::add` adds.
+pub(crate) const TIMEOUT: Nanos = Nanos::from_secs(3);
+
+/// An invocation handed to a sandbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Placed {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) lane: u16,
+    pub(crate) invocation: InvocationId,
+}
+
+pub(crate) struct Shard {
+    pub(crate) engine: Engine,
+    pub(crate) now: Nanos,
+    /// What the last call asked for, all of its steps together.
+    pub(crate) effects: Vec<Effect>,
+    buffer: Effects,
+    added: u32,
+    asked: u64,
+    outcomes: BTreeMap<InvocationId, Outcome>,
+}
+
+impl Shard {
+    pub(crate) fn new(limits: Limits, policies: Policies) -> Shard {
+        Shard {
+            engine: Engine::new(Config { limits, policies }).expect("limits of a test are valid"),
+            now: Nanos::from_secs(1000),
+            effects: Vec::new(),
+            buffer: Effects::new(),
+            added: 0,
+            asked: 0,
+            outcomes: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn small() -> Shard {
+        Shard::new(limits(), Policies::default())
+    }
+
+    /// Steps once and then ticks until nothing is left over.
+    pub(crate) fn step(&mut self, event: Event) -> &[Effect] {
+        self.effects.clear();
+        self.step_once(event);
+        while self.engine.next_wake() == Some(self.now) {
+            self.step_once(Event::Tick);
+        }
+        &self.effects
+    }
+
+    pub(crate) fn step_once(&mut self, event: Event) {
+        self.engine.step(self.now, event, &mut self.buffer);
+        self.engine.check_invariants();
+        for effect in self.buffer.drain() {
+            if let Effect::Answer { invocation, outcome, .. } = effect {
+                assert_eq!(self.outcomes.insert(invocation, outcome), None, "answered twice");
+            }
+            self.effects.push(effect);
+        }
+    }
+
+    pub(crate) fn pass(&mut self, time: Nanos) -> &[Effect] {
+        self.now = self.now.saturating_add(time);
+        self.step(Event::Tick)
+    }
+
+    pub(crate) fn stats(&self) -> &Stats {
+        self.engine.stats()
+    }
+
+    pub(crate) fn add(&mut self, memory_mebibytes: u64, concurrency: u16) -> FunctionId {
+        let function = FunctionId { index: self.added, generation: 7 };
+        self.added += 1;
+        let spec = FunctionSpec { memory: Bytes::from_mebibytes(memory_mebibytes), timeout: TIMEOUT, concurrency };
+        self.step(Event::FunctionAdded { function, spec });
+        assert_eq!(self.effects, []);
+        function
+    }
+
+    fn ask(&mut self, function: FunctionId) {
+        self.asked += 1;
+        self.step(Event::Arrive { origin: Origin(self.asked), function });
+    }
+
+    pub(crate) fn arrive(&mut self, function: FunctionId) -> InvocationId {
+        self.ask(function);
+        match self.effects[0] {
+            Effect::Enqueued { invocation, origin } if origin == Origin(self.asked) => invocation,
+            other => panic!("an arrival was not admitted: {other:?}"),
+        }
+    }
+
+    pub(crate) fn refused(&mut self, function: FunctionId) -> Refusal {
+        self.ask(function);
+        match self.effects[..] {
+            [Effect::Refuse { reason, origin }] if origin == Origin(self.asked) => reason,
+            ref other => panic!("an arrival was not refused: {other:?}"),
+        }
+    }
+
+    /// Sandboxes that the last call asked to start.
+    pub(crate) fn starts(&self) -> Vec<SandboxId> {
+        let start = |effect: &Effect| match effect {
+            Effect::Start { sandbox, .. } => Some(*sandbox),
+            _ => None,
+        };
+        self.effects.iter().filter_map(start).collect()
+    }
+
+    /// Invocations that the last call handed to sandboxes.
+    pub(crate) fn placed(&self) -> Vec<Placed> {
+        self.effects.iter().filter_map(placed).collect()
+    }
+
+    /// Sandboxes that the last call told to die.
+    pub(crate) fn kills(&self) -> Vec<(SandboxId, KillReason)> {
+        let kill = |effect: &Effect| match effect {
+            Effect::Kill { sandbox, reason } => Some((*sandbox, *reason)),
+            _ => None,
+        };
+        self.effects.iter().filter_map(kill).collect()
+    }
+
+    /// Invocations that the last call answered.
+    pub(crate) fn answers(&self) -> Vec<(InvocationId, Outcome)> {
+        let answer = |effect: &Effect| match effect {
+            Effect::Answer { invocation, outcome, .. } => Some((*invocation, *outcome)),
+            _ => None,
+        };
+        self.effects.iter().filter_map(answer).collect()
+    }
+
+    pub(crate) fn outcome(&self, invocation: InvocationId) -> Option<Outcome> {
+        self.outcomes.get(&invocation).copied()
+    }
+
+    pub(crate) fn ready(&mut self, sandbox: SandboxId) -> Vec<Placed> {
+        self.step(Event::SandboxReady { sandbox });
+        self.placed()
+    }
+
+    pub(crate) fn complete(&mut self, placed: Placed) -> &[Effect] {
+        let Placed { sandbox, lane, invocation } = placed;
+        self.step(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned })
+    }
+
+    /// One invocation, cold, up to its dispatch.
+    pub(crate) fn cold(&mut self, function: FunctionId) -> Placed {
+        self.arrive(function);
+        let [sandbox] = self.starts()[..] else { panic!("one start was expected: {:?}", self.effects) };
+        self.ready(sandbox)[0]
+    }
+
+    /// A sandbox of the function, idle.
+    pub(crate) fn idle(&mut self, function: FunctionId) -> SandboxId {
+        let placed = self.cold(function);
+        self.complete(placed);
+        placed.sandbox
+    }
+
+    /// Does what was asked, as sandboxes without fault would, until nothing is asked any more.
+    pub(crate) fn run_to_rest(&mut self) {
+        let mut to_do: VecDeque<Event> = VecDeque::new();
+        // What was asked for before this call.
+        for index in 0..self.engine.sandboxes.end() {
+            if self.engine.sandboxes.get(index).is_some_and(|sandbox| sandbox.state == State::Starting) {
+                to_do.push_back(Event::SandboxReady { sandbox: self.engine.sandbox_id(index) });
+            }
+        }
+        while let Some(event) = to_do.pop_front() {
+            self.now = self.now.saturating_add(Nanos::from_micros(100));
+            self.step(event);
+            to_do.extend(self.effects.iter().filter_map(|effect| match *effect {
+                Effect::Start { sandbox, .. } => Some(Event::SandboxReady { sandbox }),
+                Effect::Dispatch { sandbox, lane, invocation, .. } => {
+                    Some(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned })
+                }
+                Effect::Kill { sandbox, .. } => Some(Event::SandboxDied { sandbox }),
+                _ => None,
+            }));
+        }
+    }
+}
+
+fn placed(effect: &Effect) -> Option<Placed> {
+    match *effect {
+        Effect::Dispatch { sandbox, lane, invocation, .. } => Some(Placed { sandbox, lane, invocation }),
+        _ => None,
+    }
+}
