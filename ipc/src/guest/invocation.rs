@@ -1,0 +1,266 @@
+//! One invocation inside a sandbox: it owns its lane from the submission to the answer.
+//!
+//! Invariant: while an [`Invocation`] lives, the worker writes nothing of its request and reads nothing of its
+//! response; answering consumes it. Small responses are built in private memory and ride in the slot; larger ones are
+//! built where the worker reads them.
+#![allow(unsafe_code)]
+
+use super::shared::{Scratch, Shared, SlotBytes};
+use crate::layout::{INLINE_BYTES, METADATA_BYTES, SubmissionDescriptor};
+use crate::metadata::{ArchivedRequestMetadata, EncodeError, ResponseMetadata};
+use rkyv::util::AlignedVec;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// More bytes than the sandbox may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{bytes} bytes do not fit a response of at most {limit}; raise the worker's payload limit or send less")]
+pub struct TooLarge {
+    /// What was asked for.
+    pub bytes: usize,
+    /// What fits.
+    pub limit: usize,
+}
+
+/// Where a part of a request lies.
+pub(super) enum Part {
+    /// Copied out of the slot, into the lane's private memory.
+    Slot(Range<usize>),
+    /// In the down region.
+    Lane(Range<u64>),
+}
+
+/// Where the response is built, and how long it is.
+#[derive(Clone, Copy)]
+pub(super) enum Body {
+    /// In the lane's private memory.
+    Private(usize),
+    /// In the lane's payload area.
+    Lane(usize),
+}
+
+/// What the invocation will answer if it returns.
+#[derive(Clone, Copy)]
+pub(super) struct Answer {
+    pub(super) body: Body,
+    pub(super) has_metadata: bool,
+}
+
+/// An invocation that was taken and not yet answered. Dropping it leaves its lane busy until the worker gives it up.
+pub struct Invocation {
+    shared: Arc<Shared>,
+    scratch: Box<Scratch>,
+    id: u64,
+    lane: u32,
+    deadline_ns: u64,
+    metadata: Part,
+    payload: Part,
+    answer: Answer,
+}
+
+/// A request, borrowed from its invocation.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    metadata: &'a ArchivedRequestMetadata,
+    payload: &'a [u8],
+    deadline_ns: u64,
+}
+
+/// The response that an invocation will answer with.
+pub struct Response<'a> {
+    private: &'a mut SlotBytes,
+    lane: &'a mut [u8],
+    answer: &'a mut Answer,
+    content: &'a mut ResponseMetadata,
+    metadata: &'a mut AlignedVec,
+}
+
+impl Invocation {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        descriptor: &SubmissionDescriptor,
+        scratch: Box<Scratch>,
+        metadata: Part,
+        payload: Part,
+    ) -> Invocation {
+        Invocation {
+            shared,
+            scratch,
+            id: descriptor.invocation,
+            lane: descriptor.lane,
+            deadline_ns: descriptor.deadline_ns,
+            metadata,
+            payload,
+            answer: Answer { body: Body::Private(0), has_metadata: false },
+        }
+    }
+
+    /// The worker's id of it.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The lane it occupies.
+    #[must_use]
+    pub fn lane(&self) -> u32 {
+        self.lane
+    }
+
+    /// The request, and the response to fill.
+    ///
+    /// # Panics
+    /// The worker sent metadata that is none.
+    pub fn parts(&mut self) -> (Request<'_>, Response<'_>) {
+        let Scratch { request, response, content, metadata } = &mut *self.scratch;
+        let down = &self.shared.down;
+        let bytes = |part: &Part| match part {
+            Part::Slot(range) => &request.0[range.clone()],
+            // SAFETY: the worker is trusted, and writes nothing of a busy lane.
+            Part::Lane(range) => unsafe { down.slice(range) },
+        };
+        let archived = ArchivedRequestMetadata::read(bytes(&self.metadata)).expect("the worker sends sound metadata");
+        let request = Request { metadata: archived, payload: bytes(&self.payload), deadline_ns: self.deadline_ns };
+        let lane = self.shared.geometry.response_lane(self.lane);
+        // SAFETY: the invocation owns its lane, and the borrow of `self` keeps the slice unique; the worker reads it
+        // only after the answer is published, which consumes the invocation.
+        let lane = unsafe { self.shared.up.slice_mut(&(lane.start + METADATA_BYTES..lane.end)) };
+        (request, Response { private: response, lane, answer: &mut self.answer, content, metadata })
+    }
+
+    /// Ends the invocation: its id, lane, private memory and answer.
+    pub(super) fn close(self) -> (u64, u32, Box<Scratch>, Answer) {
+        (self.id, self.lane, self.scratch, self.answer)
+    }
+}
+
+impl fmt::Debug for Invocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invocation").field("id", &self.id).field("lane", &self.lane).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The request's bytes.
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// What the worker says of the request, in place.
+    #[must_use]
+    pub fn metadata(&self) -> &'a ArchivedRequestMetadata {
+        self.metadata
+    }
+
+    /// When the worker gives the invocation up, on `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn deadline_ns(&self) -> u64 {
+        self.deadline_ns
+    }
+}
+
+impl Response<'_> {
+    /// Makes the response `bytes` long and gives it to be written in place. What it held before is lost; what is not
+    /// written is unspecified (zeros, or bytes of this sandbox's earlier responses).
+    ///
+    /// # Errors
+    /// More than a response may have.
+    pub fn reserve(&mut self, bytes: usize) -> Result<&mut [u8], TooLarge> {
+        self.check(bytes)?;
+        if bytes <= INLINE_BYTES as usize {
+            self.answer.body = Body::Private(bytes);
+            Ok(&mut self.private.0[..bytes])
+        } else {
+            self.answer.body = Body::Lane(bytes);
+            Ok(&mut self.lane[..bytes])
+        }
+    }
+
+    /// Appends to the response.
+    ///
+    /// # Errors
+    /// More than a response may have; nothing was appended.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
+        let end = self.len().saturating_add(bytes.len());
+        self.check(end)?;
+        let body = match self.answer.body {
+            Body::Private(len) if end <= INLINE_BYTES as usize => {
+                self.private.0[len..end].copy_from_slice(bytes);
+                Body::Private(end)
+            }
+            Body::Private(len) => {
+                self.lane[..len].copy_from_slice(&self.private.0[..len]);
+                self.lane[len..end].copy_from_slice(bytes);
+                Body::Lane(end)
+            }
+            Body::Lane(len) => {
+                self.lane[len..end].copy_from_slice(bytes);
+                Body::Lane(end)
+            }
+        };
+        self.answer.body = body;
+        Ok(())
+    }
+
+    /// Shortens the response to `bytes`; one that is shorter stays as it is.
+    pub fn truncate(&mut self, bytes: usize) {
+        let (Body::Private(len) | Body::Lane(len)) = &mut self.answer.body;
+        *len = bytes.min(*len);
+    }
+
+    /// The bytes of the response so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let (Body::Private(len) | Body::Lane(len)) = self.answer.body;
+        len
+    }
+
+    /// Whether the response has no bytes so far.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most bytes a response may have.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.lane.len()
+    }
+
+    /// Names the response's content type.
+    ///
+    /// # Errors
+    /// It is too long, or not printable ASCII; the response keeps the one it had.
+    pub fn set_content_type(&mut self, content_type: &str) -> Result<(), EncodeError> {
+        if !crate::metadata::content_type_is_valid(content_type.as_bytes()) {
+            return Err(EncodeError::ContentType);
+        }
+        self.content.content_type.clear();
+        self.content.content_type.extend_from_slice(content_type.as_bytes());
+        self.content.encode(self.metadata)?;
+        self.answer.has_metadata = !content_type.is_empty();
+        Ok(())
+    }
+
+    fn check(&self, bytes: usize) -> Result<(), TooLarge> {
+        let limit = self.lane.len();
+        if bytes > limit { Err(TooLarge { bytes, limit }) } else { Ok(()) }
+    }
+}
+
+impl io::Write for Response<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match Response::write(self, bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => Err(io::Error::new(io::ErrorKind::FileTooLarge, error)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+//! The worker's side of one sandbox's regions.
+//!
+//! Invariant: nothing read from the up region is believed before it was copied out and checked, and after the first
+//! [`Poison`] nothing is read at all. A lane carries one invocation from [`Host::submit`] to the claim that answers it.
+//! This module knows neither processes nor policies, and makes no system call but the futex's wake.
+#![allow(unsafe_code)]
+
+mod create;
+mod futex;
+mod submission;
+#[cfg(test)]
+mod tests;
+
+pub use create::{CreateError, GuestFds};
+pub use submission::{Payload, Submission, SubmitError};
+
+use crate::claim::{self, Checked, Claim, ClaimKind, Poison};
+use crate::doorbell;
+use crate::layout::{
+    ABI_VERSION, COMPLETION_HEAD_OFFSET, COMPLETION_TAIL_OFFSET, CompletionDescriptor, DESCRIPTOR_BYTES, Geometry,
+    METADATA_BYTES, PAYLOAD_ALIGN_BYTES, SANDBOX_PARKED_OFFSET, SLOT_STRIDE_BYTES, SUBMISSION_HEAD_OFFSET,
+    SUBMISSION_TAIL_OFFSET, SubmissionDescriptor, UP_MAGIC, WORKER_PARKED_OFFSET, submission_kind,
+};
+use crate::metadata::{PrivateCopy, ResponseMetadata};
+use crate::region::{OwnRegion, PeerRegion};
+use crate::ring::{Consumer, Producer};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// How far the sandbox's start got, by its own account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Starting,
+    Ready,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Lane {
+    running: Option<u64>,
+    cancelled: bool,
+}
+
+/// The worker's half of a sandbox: both mappings, both rings and the doorbell.
+pub struct Host {
+    down: OwnRegion,
+    up: PeerRegion,
+    doorbell: OwnedFd,
+    geometry: Geometry,
+    submissions: Producer,
+    completions: Consumer,
+    lanes: Box<[Lane]>,
+    stage: Stage,
+    stopping: bool,
+    poisoned: Option<Poison>,
+    metadata: PrivateCopy,
+}
+
+impl Host {
+    /// A host over regions and a doorbell; its indices start at `start`.
+    fn assemble(geometry: Geometry, down: OwnRegion, up: PeerRegion, doorbell: OwnedFd, start: u32) -> Host {
+        // SAFETY: nobody else knows the region yet.
+        unsafe { down.write_words(0, geometry.header().to_words()) };
+        let host = Host {
+            down,
+            up,
+            doorbell,
+            geometry,
+            submissions: Producer::new(geometry.submission_entries(), start),
+            completions: Consumer::new(geometry.completion_entries(), start),
+            lanes: vec![Lane::default(); geometry.lanes() as usize].into_boxed_slice(),
+            stage: Stage::Starting,
+            stopping: false,
+            poisoned: None,
+            metadata: PrivateCopy::new(),
+        };
+        host.down.word(SUBMISSION_TAIL_OFFSET).store(start, std::sync::atomic::Ordering::Relaxed);
+        host.completions.release(host.down.word(COMPLETION_HEAD_OFFSET));
+        host
+    }
+
+    /// Where everything lies.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The eventfd that the sandbox writes when the worker parked. Never read it: poll it for each ring.
+    #[must_use]
+    pub fn doorbell(&self) -> BorrowedFd<'_> {
+        self.doorbell.as_fd()
+    }
+
+    /// Gives the sandbox an invocation. The sandbox may sleep: call [`Host::wake_if_parked`] after the last one.
+    ///
+    /// # Errors
+    /// See [`SubmitError`]; nothing was published.
+    pub fn submit(&mut self, submission: &Submission<'_>) -> Result<(), SubmitError> {
+        self.check_open()?;
+        self.check_idle(submission.lane)?;
+        if submission.metadata.len() as u64 > METADATA_BYTES {
+            return Err(SubmitError::MetadataTooLong(submission.metadata.len()));
+        }
+        let bytes = match submission.payload {
+            Payload::Bytes(bytes) => bytes.len() as u64,
+            Payload::InLane { bytes } => bytes,
+        };
+        self.check_payload(bytes)?;
+        let slot = self.reserve()?;
+        let (metadata_offset, payload_offset) = self.place(submission, slot);
+        self.publish(
+            slot,
+            &SubmissionDescriptor {
+                invocation: submission.invocation,
+                kind: submission_kind::INVOKE,
+                lane: u32::from(submission.lane),
+                deadline_ns: submission.deadline_ns,
+                metadata_offset,
+                metadata_bytes: submission.metadata.len() as u32,
+                payload_offset,
+                payload_bytes: bytes,
+                ..SubmissionDescriptor::default()
+            },
+        );
+        self.lanes[usize::from(submission.lane)] = Lane { running: Some(submission.invocation), cancelled: false };
+        Ok(())
+    }
+
+    /// Where a payload may be received directly: the address and size of an idle lane's payload area. It stays the
+    /// caller's until [`Host::submit`] with [`Payload::InLane`], and lives as long as the host.
+    ///
+    /// # Panics
+    /// The sandbox has no such lane.
+    pub fn request_lane(&mut self, lane: u16) -> (*mut u8, usize) {
+        assert!(u32::from(lane) < self.geometry.lanes(), "lanes come from the engine's own table");
+        let offset = self.geometry.request_lane(u32::from(lane)) + METADATA_BYTES;
+        let limit = self.geometry.payload_limit_bytes();
+        (self.down.address(offset, limit), limit as usize)
+    }
+
+    /// Writes a piece of a payload into an idle lane, `at` bytes from its start; then submit [`Payload::InLane`].
+    ///
+    /// # Errors
+    /// The lane does not exist or is busy, or the piece ends beyond it.
+    pub fn fill_request(&mut self, lane: u16, at: u64, piece: &[u8]) -> Result<(), SubmitError> {
+        self.check_idle(lane)?;
+        self.check_payload(at.saturating_add(piece.len() as u64))?;
+        let offset = self.geometry.request_lane(u32::from(lane)) + METADATA_BYTES + at;
+        // SAFETY: the lane is idle, so the sandbox was not given it, and `&mut self` is the worker's only writer.
+        unsafe { self.down.write(offset, piece) };
+        Ok(())
+    }
+
+    /// Advises the sandbox that nobody waits for an invocation any more. Its lane stays busy until its claim. Advising
+    /// twice is advising once.
+    ///
+    /// # Errors
+    /// See [`SubmitError`]; nothing was published.
+    pub fn cancel(&mut self, invocation: u64, lane: u16) -> Result<(), SubmitError> {
+        self.check_open()?;
+        match self.lane(lane)? {
+            Lane { running: Some(running), cancelled } if running == invocation => {
+                if cancelled {
+                    return Ok(());
+                }
+            }
+            _ => return Err(SubmitError::NotRunning { invocation, lane }),
+        }
+        let slot = self.reserve()?;
+        let kind = submission_kind::CANCEL;
+        self.publish(slot, &SubmissionDescriptor { invocation, kind, lane: u32::from(lane), ..Default::default() });
+        self.lanes[usize::from(lane)].cancelled = true;
+        Ok(())
+    }
+
+    /// Asks the sandbox to finish what runs and exit. Nothing can be submitted afterwards.
+    ///
+    /// # Errors
+    /// See [`SubmitError`]; nothing was published.
+    pub fn stop(&mut self) -> Result<(), SubmitError> {
+        self.check_open()?;
+        let slot = self.reserve()?;
+        self.publish(slot, &SubmissionDescriptor { kind: submission_kind::STOP, ..Default::default() });
+        self.stopping = true;
+        Ok(())
+    }
+
+    /// Wakes the sandbox if it said that it sleeps; whether it did. Call it after submissions, once for all of them.
+    pub fn wake_if_parked(&self) -> bool {
+        let parked = doorbell::must_ring(self.up.word(SANDBOX_PARKED_OFFSET));
+        if parked {
+            futex::wake_one(self.down.word_address(SUBMISSION_TAIL_OFFSET));
+        }
+        parked
+    }
+
+    /// Whether [`Host::pop`] would find something (a claim, or poison).
+    #[must_use]
+    pub fn pending(&self) -> bool {
+        self.poisoned.is_none() && !self.completions.is_empty(self.up.word(COMPLETION_TAIL_OFFSET))
+    }
+
+    /// Says that the worker is about to sleep on the doorbell; true when nothing is pending, so that it may. When
+    /// false, the worker is awake again.
+    pub fn announce_park(&self) -> bool {
+        doorbell::announce(self.down.word(WORKER_PARKED_OFFSET));
+        if self.pending() {
+            self.announce_unpark();
+            return false;
+        }
+        true
+    }
+
+    /// Says that the worker is awake.
+    pub fn announce_unpark(&self) {
+        doorbell::retract(self.down.word(WORKER_PARKED_OFFSET));
+    }
+
+    /// The next claim. The slot of the one popped before is the sandbox's again: copy a payload that rides in its slot
+    /// ([`Claim::payload_in_slot`]) before popping the next.
+    ///
+    /// # Errors
+    /// The sandbox wrote what no correct runtime writes, now or earlier; kill it.
+    pub fn pop(&mut self) -> Result<Option<Claim>, Poison> {
+        if let Some(poison) = self.poisoned {
+            return Err(poison);
+        }
+        self.try_pop().inspect_err(|poison| self.poisoned = Some(*poison))
+    }
+
+    /// Appends the claim's payload to `out`.
+    ///
+    /// # Panics
+    /// The payload rode in its slot, and another claim was popped since.
+    pub fn copy_payload(&self, claim: &Claim, out: &mut Vec<u8>) {
+        self.assert_held(claim);
+        self.up.append_to(&claim.payload, out);
+    }
+
+    /// The address and size of the claim's payload, to be sent from where it lies. The sandbox may write there: make
+    /// no reference of it. It is good for as long as [`Claim::payload_in_slot`] says.
+    ///
+    /// # Panics
+    /// The payload rode in its slot, and another claim was popped since.
+    #[must_use]
+    pub fn payload_raw(&self, claim: &Claim) -> (*const u8, usize) {
+        self.assert_held(claim);
+        self.up.address(&claim.payload)
+    }
+
+    fn try_pop(&mut self) -> Result<Option<Claim>, Poison> {
+        self.completions.release(self.down.word(COMPLETION_HEAD_OFFSET));
+        let polled = self.completions.poll(self.up.word(COMPLETION_TAIL_OFFSET));
+        let Some(slot) = polled.map_err(Poison::CompletionTail)? else {
+            return Ok(None);
+        };
+        let words = self.up.read_words(self.geometry.completion_slot(slot));
+        let checked = claim::check(&CompletionDescriptor::from_words(words), slot, &self.geometry)?;
+        self.check_expected(&checked)?;
+        let metadata = self.read_metadata(&checked)?;
+        let index = self.completions.head();
+        self.completions.advance();
+        let Checked { kind, invocation, lane, payload, payload_in_slot, .. } = checked;
+        match kind {
+            ClaimKind::Ready => self.stage = Stage::Ready,
+            ClaimKind::InitFailed => self.stage = Stage::Failed,
+            ClaimKind::Returned | ClaimKind::Raised => self.lanes[usize::from(lane)] = Lane::default(),
+        }
+        Ok(Some(Claim { kind, invocation, lane, metadata, payload, payload_in_slot, index }))
+    }
+
+    /// Whether the sandbox may say this now.
+    fn check_expected(&self, checked: &Checked) -> Result<(), Poison> {
+        match (checked.kind, self.stage) {
+            (ClaimKind::Ready, Stage::Starting) => self.check_up_header(),
+            (ClaimKind::InitFailed, Stage::Starting) => Ok(()),
+            (ClaimKind::Ready | ClaimKind::InitFailed, _) => Err(Poison::StartedTwice),
+            (_, Stage::Starting | Stage::Failed) => Err(Poison::NotReady),
+            (_, Stage::Ready) => match self.lanes[usize::from(checked.lane)].running {
+                None => Err(Poison::LaneIdle(checked.lane)),
+                Some(running) if running != checked.invocation => {
+                    Err(Poison::WrongInvocation { lane: checked.lane, claimed: checked.invocation, running })
+                }
+                Some(_) => Ok(()),
+            },
+        }
+    }
+
+    /// The worker's half of the handshake.
+    fn check_up_header(&self) -> Result<(), Poison> {
+        let [magic, abi] = self.up.read_words(0);
+        if magic != UP_MAGIC || abi != u64::from(ABI_VERSION) {
+            return Err(Poison::UpHeader { magic, abi: abi as u32 });
+        }
+        Ok(())
+    }
+
+    fn read_metadata(&mut self, checked: &Checked) -> Result<ResponseMetadata, Poison> {
+        let len = (checked.metadata.end - checked.metadata.start) as usize;
+        let copy = self.metadata.resize(len).map_err(Poison::Metadata)?;
+        self.up.copy_out(checked.metadata.start, copy);
+        ResponseMetadata::decode(&self.metadata).map_err(Poison::Metadata)
+    }
+
+    fn assert_held(&self, claim: &Claim) {
+        let last = self.completions.head().wrapping_sub(1);
+        assert!(!claim.payload_in_slot || claim.index == last, "copy a payload in its slot before the next pop");
+    }
+
+    fn check_open(&self) -> Result<(), SubmitError> {
+        match self.poisoned {
+            Some(poison) => Err(SubmitError::Poisoned(poison)),
+            None if self.stopping => Err(SubmitError::Stopping),
+            None => Ok(()),
+        }
+    }
+
+    fn lane(&self, lane: u16) -> Result<Lane, SubmitError> {
+        let lanes = self.geometry.lanes();
+        self.lanes.get(usize::from(lane)).copied().ok_or(SubmitError::NoSuchLane { lane, lanes })
+    }
+
+    fn check_idle(&self, lane: u16) -> Result<(), SubmitError> {
+        match self.lane(lane)?.running {
+            Some(_) => Err(SubmitError::LaneBusy(lane)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_payload(&self, bytes: u64) -> Result<(), SubmitError> {
+        let limit = self.geometry.payload_limit_bytes();
+        if bytes > limit { Err(SubmitError::PayloadTooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    fn reserve(&mut self) -> Result<u32, SubmitError> {
+        match self.submissions.reserve(self.up.word(SUBMISSION_HEAD_OFFSET)) {
+            Ok(Some(slot)) => Ok(slot),
+            Ok(None) => Err(SubmitError::Full),
+            Err(error) => {
+                let poison = Poison::SubmissionHead(error);
+                self.poisoned = Some(poison);
+                Err(SubmitError::Poisoned(poison))
+            }
+        }
+    }
+
+    /// Writes metadata and payload where they belong: both in the slot if they fit, else both in the lane. Their
+    /// offsets.
+    fn place(&mut self, submission: &Submission<'_>, slot: u32) -> (u64, u64) {
+        let start = self.geometry.submission_slot(slot);
+        let end = start + SLOT_STRIDE_BYTES;
+        let lane = self.geometry.request_lane(u32::from(submission.lane));
+        let in_slot = start + DESCRIPTOR_BYTES;
+        let behind = (in_slot + submission.metadata.len() as u64).next_multiple_of(PAYLOAD_ALIGN_BYTES);
+        let (metadata_offset, payload_offset) = match submission.payload {
+            Payload::Bytes(bytes) if behind + bytes.len() as u64 <= end => (in_slot, behind),
+            _ => (lane, lane + METADATA_BYTES),
+        };
+        // SAFETY: the slot is reserved and the lane idle, so the sandbox was given neither; `&mut self` is the
+        // worker's only writer.
+        unsafe {
+            self.down.write(metadata_offset, submission.metadata);
+            if let Payload::Bytes(bytes) = submission.payload {
+                self.down.write(payload_offset, bytes);
+            }
+        }
+        (metadata_offset, payload_offset)
+    }
+
+    fn publish(&mut self, slot: u32, descriptor: &SubmissionDescriptor) {
+        // SAFETY: the slot is reserved, so the sandbox was not given it; `&mut self` is the worker's only writer.
+        unsafe { self.down.write_words(self.geometry.submission_slot(slot), descriptor.to_words()) };
+        self.submissions.publish(self.down.word(SUBMISSION_TAIL_OFFSET));
+    }
+}

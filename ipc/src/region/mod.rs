@@ -1,0 +1,263 @@
+//! The memory of the two regions, as each side may touch it.
+//!
+//! Invariant: a [`PeerRegion`] is only ever read, by atomics and by copies; an [`OwnRegion`] is written by this side
+//! alone. Every access is checked against the region's size. This module knows no layout.
+#![allow(unsafe_code)]
+
+mod copy;
+pub(crate) mod memory;
+
+use crate::sync::{AtomicU32, OwnWord, PeerWord};
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A region that the peer writes and this side reads.
+pub(crate) struct PeerRegion(Memory);
+
+/// A region that this side writes. Its methods take `&self`: several parts of one side write disjoint ranges.
+pub(crate) struct OwnRegion(Memory);
+
+struct Memory {
+    base: NonNull<u8>,
+    bytes: u64,
+    _backing: Backing,
+}
+
+enum Backing {
+    Mapped {
+        _map: MmapRaw,
+    },
+    /// For tests and fuzzing, where thousands of regions are made, and where system calls are unwelcome.
+    #[cfg(any(test, fuzzing, feature = "fuzzing"))]
+    Heap {
+        _heap: std::sync::Arc<heap::HeapPages>,
+    },
+}
+
+// SAFETY: the memory is not bound to a thread, lives as long as its backing, and every shared access to it is atomic
+// or promised exclusive by the caller of an unsafe method.
+unsafe impl Send for Memory {}
+// SAFETY: as for Send.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn mapped(map: MmapRaw) -> io::Result<Memory> {
+        // A forked child must not reach the rings: two writers on one side would break them.
+        map.advise(Advice::DontFork)?;
+        let base = NonNull::new(map.as_mut_ptr()).expect("a mapping is never at address zero");
+        Ok(Memory { base, bytes: map.len() as u64, _backing: Backing::Mapped { _map: map } })
+    }
+
+    /// The address of `bytes` bytes at `offset`, which lie in the region.
+    fn at(&self, offset: u64, bytes: u64) -> *mut u8 {
+        let end = offset.checked_add(bytes).expect("offsets were checked against the region");
+        assert!(end <= self.bytes, "offsets were checked against the region");
+        // SAFETY: `offset` is at most the region's size, so the address stays in (or one past) the same allocation.
+        unsafe { self.base.as_ptr().add(offset as usize) }
+    }
+
+    /// Makes the first `bytes` present, so that using them takes no page fault.
+    fn populate(&self, bytes: u64, advice: libc::c_int) -> io::Result<()> {
+        let at = self.at(0, bytes);
+        // SAFETY: the range lies in the mapping; populating changes no contents.
+        match unsafe { libc::madvise(at.cast(), bytes as usize, advice) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn word(&self, offset: u64) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4), "words of a header are aligned");
+        // SAFETY: the four bytes lie in the region, are aligned (it starts on a page), live as long as `self`, and
+        // both sides access header words atomically only.
+        unsafe { AtomicU32::from_ptr(self.at(offset, 4).cast()) }
+    }
+}
+
+impl PeerRegion {
+    /// Maps `bytes` of a region read-only.
+    pub(crate) fn map(fd: BorrowedFd<'_>, bytes: u64) -> io::Result<PeerRegion> {
+        let map = MmapOptions::new().len(bytes as usize).map_raw_read_only(fd.as_raw_fd())?;
+        Memory::mapped(map).map(PeerRegion)
+    }
+
+    /// Makes the first `bytes` present for reading.
+    pub(crate) fn populate(&self, bytes: u64) -> io::Result<()> {
+        self.0.populate(bytes, libc::MADV_POPULATE_READ)
+    }
+
+    pub(crate) fn word(&self, offset: u64) -> PeerWord<'_> {
+        PeerWord::new(self.0.word(offset))
+    }
+
+    /// Where the word lies in this process, for the futex.
+    pub(crate) fn word_address(&self, offset: u64) -> *const u32 {
+        self.0.word(offset).as_ptr()
+    }
+
+    /// Copies `N` words (of eight bytes) out, each read once.
+    pub(crate) fn read_words<const N: usize>(&self, offset: u64) -> [u64; N] {
+        assert!(offset.is_multiple_of(8), "descriptors are aligned");
+        let from = self.0.at(offset, 8 * N as u64).cast::<u64>();
+        std::array::from_fn(|index| {
+            // SAFETY: the word lies in the region and is aligned. Relaxed: the ring's acquire ordered it behind the
+            // peer's release; a peer that goes on writing gets its own words mixed.
+            unsafe { AtomicU64::from_ptr(from.add(index)).load(Ordering::Relaxed) }
+        })
+    }
+
+    /// Copies bytes out.
+    pub(crate) fn copy_out(&self, offset: u64, out: &mut [u8]) {
+        let from = self.0.at(offset, out.len() as u64);
+        // SAFETY: `from` lies in the region for that many bytes; `out` is private.
+        unsafe { copy::copy_racy(from, out.as_mut_ptr(), out.len()) }
+    }
+
+    /// Appends the bytes of `range` to `out`.
+    pub(crate) fn append_to(&self, range: &Range<u64>, out: &mut Vec<u8>) {
+        let len = (range.end - range.start) as usize;
+        let from = self.0.at(range.start, len as u64);
+        out.reserve(len);
+        // SAFETY: `from` lies in the region for `len` bytes; `out` has room for them, and holds them afterwards.
+        unsafe {
+            copy::copy_racy(from, out.as_mut_ptr().add(out.len()), len);
+            out.set_len(out.len() + len);
+        }
+    }
+
+    /// The address of `range`, for system calls that read it.
+    pub(crate) fn address(&self, range: &Range<u64>) -> (*const u8, usize) {
+        let len = range.end - range.start;
+        (self.0.at(range.start, len), len as usize)
+    }
+
+    /// The bytes of `range`, in place.
+    ///
+    /// # Safety
+    /// The peer is trusted not to write them while they are borrowed.
+    pub(crate) unsafe fn slice(&self, range: &Range<u64>) -> &[u8] {
+        let (from, len) = self.address(range);
+        // SAFETY: the range lies in the region, which lives as long as `self`; the caller vouches for the peer.
+        unsafe { std::slice::from_raw_parts(from, len) }
+    }
+}
+
+impl OwnRegion {
+    /// Maps `bytes` of a region for reading and writing.
+    pub(crate) fn map(fd: BorrowedFd<'_>, bytes: u64) -> io::Result<OwnRegion> {
+        let map = MmapOptions::new().len(bytes as usize).map_raw(fd.as_raw_fd())?;
+        Memory::mapped(map).map(OwnRegion)
+    }
+
+    /// Makes the first `bytes` present for writing.
+    pub(crate) fn populate(&self, bytes: u64) -> io::Result<()> {
+        self.0.populate(bytes, libc::MADV_POPULATE_WRITE)
+    }
+
+    pub(crate) fn word(&self, offset: u64) -> OwnWord<'_> {
+        OwnWord::new(self.0.word(offset))
+    }
+
+    /// Where the word lies in this process, for the futex.
+    pub(crate) fn word_address(&self, offset: u64) -> *const u32 {
+        self.0.word(offset).as_ptr()
+    }
+
+    /// Writes bytes while the other side may be reading them; leaves out what lies beyond the region.
+    #[cfg(any(test, fuzzing, feature = "fuzzing"))]
+    pub(crate) fn scribble(&self, offset: u64, bytes: &[u8]) {
+        for (at, byte) in (offset..self.0.bytes).zip(bytes) {
+            // SAFETY: `at` lies in the region. Relaxed: this writer keeps no order on purpose.
+            unsafe { std::sync::atomic::AtomicU8::from_ptr(self.0.at(at, 1)).store(*byte, Ordering::Relaxed) }
+        }
+    }
+
+    /// The address of `bytes` bytes at `offset`.
+    pub(crate) fn address(&self, offset: u64, bytes: u64) -> *mut u8 {
+        self.0.at(offset, bytes)
+    }
+
+    /// Writes bytes.
+    ///
+    /// # Safety
+    /// Nothing else on this side accesses them meanwhile, and the peer was not yet given them (or is hostile, and
+    /// harms only itself).
+    pub(crate) unsafe fn write(&self, offset: u64, bytes: &[u8]) {
+        let to = self.0.at(offset, bytes.len() as u64);
+        // SAFETY: `to` lies in the region for that many bytes; the caller owns them, so `bytes` is elsewhere.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+    }
+
+    /// Writes words (of eight bytes).
+    ///
+    /// # Safety
+    /// As for [`OwnRegion::write`].
+    pub(crate) unsafe fn write_words<const N: usize>(&self, offset: u64, words: [u64; N]) {
+        assert!(offset.is_multiple_of(8), "descriptors are aligned");
+        let to = self.0.at(offset, 8 * N as u64).cast::<[u64; N]>();
+        // SAFETY: `to` lies in the region, aligned; the caller owns it.
+        unsafe { to.write(words) }
+    }
+
+    /// The bytes of `range`, in place.
+    ///
+    /// # Safety
+    /// Nothing else on this side accesses them while they are borrowed, and the peer does not write here.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn slice_mut(&self, range: &Range<u64>) -> &mut [u8] {
+        let len = range.end - range.start;
+        let at = self.0.at(range.start, len);
+        // SAFETY: the range lies in the region, which lives as long as `self`; the caller owns it.
+        unsafe { std::slice::from_raw_parts_mut(at, len as usize) }
+    }
+}
+
+#[cfg(any(test, fuzzing, feature = "fuzzing"))]
+mod heap {
+    use super::{Backing, Memory, OwnRegion, PeerRegion};
+    use std::alloc::Layout;
+    use std::ptr::NonNull;
+    use std::sync::Arc;
+
+    /// Zeroed, page-aligned heap memory in place of a mapping.
+    pub(crate) struct HeapPages {
+        base: NonNull<u8>,
+        layout: Layout,
+    }
+
+    // SAFETY: plain memory, accessed through `Memory` under its rules.
+    unsafe impl Send for HeapPages {}
+    // SAFETY: as for Send.
+    unsafe impl Sync for HeapPages {}
+
+    impl HeapPages {
+        fn new(bytes: u64) -> Arc<HeapPages> {
+            let layout = Layout::from_size_align(bytes as usize, 4096).expect("regions are small multiples of a page");
+            // SAFETY: the size of a region is never zero.
+            let base = unsafe { std::alloc::alloc_zeroed(layout) };
+            let base = NonNull::new(base).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
+            Arc::new(HeapPages { base, layout })
+        }
+    }
+
+    impl Drop for HeapPages {
+        fn drop(&mut self) {
+            // SAFETY: allocated in `new` with this layout, freed once.
+            unsafe { std::alloc::dealloc(self.base.as_ptr(), self.layout) }
+        }
+    }
+
+    /// The two views of one region: its writer's and its reader's.
+    pub(crate) fn pair(bytes: u64) -> (OwnRegion, PeerRegion) {
+        let heap = HeapPages::new(bytes);
+        let memory = || Memory { base: heap.base, bytes, _backing: Backing::Heap { _heap: Arc::clone(&heap) } };
+        (OwnRegion(memory()), PeerRegion(memory()))
+    }
+}
+
+#[cfg(any(test, fuzzing, feature = "fuzzing"))]
+pub(crate) use heap::pair as heap_pair;
