@@ -1,0 +1,294 @@
+"""The sandbox's end of the two shared regions.
+
+Owns the ring indices, the parking protocol and the placing of payloads. Every offset
+comes from `layout`, which is generated from the ABI's source.
+
+Invariant: a submission's slot is given back (`submission_head` moves) only after
+everything in the slot was copied out, and a completion's index moves only after its
+descriptor and payload are written. What is read was written by the worker, which is
+trusted; magic and version are checked all the same, to explain a mismatched pair.
+
+Memory ordering, for a language without atomics. Indices are aligned u32 words, read
+and written through `memoryview.cast("I")`: one 4-byte move each. x86-64 keeps loads in
+order and stores in order, which is all that publishing a slot needs (it pairs with
+the worker's Acquire load of `completion_tail` and Release store of `submission_tail`).
+A store followed by a load of another word is the one pair it may reorder:
+
+- Down: `sandbox_parked = 1`, then `submission_tail` is compared. The comparison is the
+  kernel's: FUTEX_WAIT counts itself as a waiter with a full barrier before it reads the
+  word. It pairs with the worker's SeqCst fence between storing the tail and loading
+  `sandbox_parked`: either the kernel sees the new tail and does not sleep, or the
+  worker sees the flag and wakes.
+- Up: `completion_tail` is stored, then `worker_parked` is loaded. Between them the
+  publishing lock is released, and acquiring or releasing a lock of CPython is a
+  `lock`-prefixed instruction, a full barrier. It pairs with the worker's fence in
+  `announce_park`.
+
+On other machines `_barrier` orders the slots and the doorbell is always rung.
+"""
+
+import mmap
+import os
+import struct
+import time
+from _thread import allocate_lock
+
+from . import kernel, layout
+from .windows import Window
+
+_unpack_submission = struct.Struct(layout.SUBMISSION_FORMAT).unpack_from
+_pack_completion = struct.Struct(layout.COMPLETION_FORMAT).pack_into
+# The ABI fixes these; `_read_header` checks that the worker's header agrees.
+_RING = layout.HEADER_BYTES
+_STRIDE = layout.SLOT_STRIDE_BYTES
+_INVOKE = layout.INVOKE
+# Places in the headers seen as u32 words.
+_SUBMISSION_TAIL = layout.SUBMISSION_TAIL_OFFSET // 4
+_SUBMISSION_HEAD = layout.SUBMISSION_HEAD_OFFSET // 4
+_SANDBOX_PARKED = layout.SANDBOX_PARKED_OFFSET // 4
+_COMPLETION_TAIL = layout.COMPLETION_TAIL_OFFSET // 4
+_WORKER_PARKED = layout.WORKER_PARKED_OFFSET // 4
+
+_U32 = 0xFFFF_FFFF
+_ONE = (1).to_bytes(8, "little")  # what an eventfd is rung with
+_STRONGLY_ORDERED = kernel.MACHINE == "x86_64"
+_SAME_RELEASE = "use the runtime of the worker's release"
+
+#: Spinning starts here and is doubled or halved by how the last waits went.
+_FIRST_SPIN_NS = 50_000
+_SHORTEST_SPIN_NS = 1_000
+#: Looks at the word between two looks at the clock.
+_LOOKS = 32
+
+
+class HandshakeError(Exception):
+    """The regions are not ones this runtime can speak to."""
+
+
+class Submission:
+    """One invocation. `inline` is its payload where that rode in the slot, else None."""
+
+    __slots__ = ("invocation", "lane", "deadline_ns", "metadata", "inline", "payload_offset", "payload_bytes")
+
+    def __init__(self, fields, down, slot):
+        self.invocation = fields[0]
+        self.lane = fields[3]
+        self.deadline_ns = fields[4]
+        metadata = fields[5]
+        self.metadata = down[metadata : metadata + fields[6]]
+        self.payload_offset = payload = fields[8]
+        self.payload_bytes = count = fields[9]
+        if count == 0 or slot < payload < slot + _STRIDE:
+            self.inline = down[payload : payload + count]
+        else:
+            self.inline = None
+
+
+class Channel:
+    """Takes submissions and publishes completions.
+
+    `take` is called by one thread at a time; everything else by any.
+    """
+
+    def __init__(self, down_fd, up_fd, doorbell_fd, spin_limit_ns):
+        self._down_fd, self._up_fd, self._doorbell_fd = down_fd, up_fd, doorbell_fd
+        self._geometry = geometry = _read_header(down_fd)
+        self.lanes = geometry["lanes"]
+        self.payload_limit = geometry["payload_limit"]
+        self._submission_mask = geometry["submission_entries"] - 1
+        self._completion_mask = geometry["completion_entries"] - 1
+
+        self._down = mmap.mmap(down_fd, geometry["down_bytes"], access=mmap.ACCESS_READ)
+        self._up = mmap.mmap(up_fd, geometry["up_bytes"], access=mmap.ACCESS_WRITE)
+        self._down_words = memoryview(self._down)[: layout.HEADER_BYTES].cast("I")
+        self._up_words = memoryview(self._up)[: layout.HEADER_BYTES].cast("I")
+        struct.pack_into(layout.UP_HEADER_FORMAT, self._up, 0, layout.UP_MAGIC, layout.ABI_VERSION, 0)
+        self._head = self._up_words[_SUBMISSION_HEAD]
+        self._tail = self._up_words[_COMPLETION_TAIL]
+
+        self._publishing = allocate_lock()
+        self._fence = allocate_lock()
+        self._stopped = False
+        self._cancelled = {}  # lane -> the invocation last advised to give up
+        self._futex_wait = kernel.futex_waiter(kernel.address_of(self._down) + layout.SUBMISSION_TAIL_OFFSET)
+        self._spin_limit_ns = spin_limit_ns
+        self._spin_ns = min(_FIRST_SPIN_NS, spin_limit_ns)
+
+    def request_window(self, lane):
+        """The lane's part of the request arena, and where it starts in the region."""
+        start = self._geometry["request_offset"] + lane * self._geometry["request_lane_bytes"]
+        return Window(self._down_fd, start, self._geometry["request_lane_bytes"], writable=False), start
+
+    def response_window(self, lane):
+        """The lane's part of the response arena; its payload starts at `METADATA_BYTES`."""
+        lane_bytes = self._geometry["response_lane_bytes"]
+        return Window(self._up_fd, self._response_lane(lane), lane_bytes, writable=True)
+
+    # Down.
+
+    def take(self):
+        """The next invocation, waiting for it; None once the worker said Stop."""
+        words, down = self._down_words, self._down
+        while not self._stopped:
+            head = self._head
+            if words[_SUBMISSION_TAIL] == head:
+                self._await_submission(head)
+            if not _STRONGLY_ORDERED:
+                self._barrier()
+            slot = _RING + (head & self._submission_mask) * _STRIDE
+            submission = None
+            fields = _unpack_submission(down, slot)
+            if fields[1] == _INVOKE:
+                submission = Submission(fields, down, slot)
+            else:
+                self._obey(fields)
+            if not _STRONGLY_ORDERED:
+                self._barrier()
+            self._head = self._up_words[_SUBMISSION_HEAD] = (head + 1) & _U32
+            if submission is not None:
+                return submission
+        return None
+
+    def _obey(self, fields):
+        invocation, kind, _, lane = fields[:4]
+        if kind == layout.CANCEL:
+            self._cancelled[lane] = invocation
+        elif kind == layout.STOP:
+            self._stopped = True
+        else:
+            raise HandshakeError(f"the worker sent a submission of unknown kind {kind}; {_SAME_RELEASE}")
+
+    def cancelled(self, invocation, lane):
+        """Whether the worker advised to give up `invocation`, also if nobody took that advice yet."""
+        if self._cancelled.get(lane) == invocation:
+            return True
+        head, tail = self._head, self._down_words[_SUBMISSION_TAIL]
+        if not _STRONGLY_ORDERED:
+            self._barrier()
+        while head != tail:
+            fields = _unpack_submission(self._down, _RING + (head & self._submission_mask) * _STRIDE)
+            if fields[0] == invocation and fields[1] == layout.CANCEL:
+                return True
+            head = (head + 1) & _U32
+        return False
+
+    def request(self, submission):
+        """The payload as something to read at once: it must not outlive the invocation."""
+        if submission.inline is not None:
+            return submission.inline
+        start = submission.payload_offset
+        return memoryview(self._down)[start : start + submission.payload_bytes]
+
+    def _await_submission(self, seen):
+        words = self._down_words
+        budget = self._spin_ns
+        started = time.monotonic_ns() if self._spin_limit_ns else 0
+        if budget:
+            until = started + budget
+            while time.monotonic_ns() < until:
+                for _ in range(_LOOKS):
+                    if words[_SUBMISSION_TAIL] != seen:
+                        return
+        self._up_words[_SANDBOX_PARKED] = 1
+        while words[_SUBMISSION_TAIL] == seen:
+            self._futex_wait(seen)
+        self._up_words[_SANDBOX_PARKED] = 0
+        if self._spin_limit_ns:
+            self._spin_ns = self._next_budget(budget, time.monotonic_ns() - started)
+
+    def _next_budget(self, budget, waited_ns):
+        # Halt polling: a longer spin would have met a wait this short; a long one was
+        # spun for in vain.
+        if waited_ns <= self._spin_limit_ns:
+            return min(max(budget * 2, _FIRST_SPIN_NS), self._spin_limit_ns)
+        return budget // 2 if budget >= 2 * _SHORTEST_SPIN_NS else 0
+
+    # Up.
+
+    def publish(self, kind, invocation, lane, metadata, payload):
+        """Completes an invocation with a copy of `payload` (bytes), in the slot if it fits."""
+        count = len(payload)
+        content = _aligned(len(metadata))
+        if content + count > layout.INLINE_BYTES:
+            self.stage(lane, payload)
+            self.publish_staged(kind, invocation, lane, metadata, count)
+            return
+        up = self._up
+        with self._publishing:
+            slot = _RING + (self._tail & self._completion_mask) * _STRIDE
+            start = slot + layout.DESCRIPTOR_BYTES
+            content += start
+            up[start : start + len(metadata)] = metadata
+            up[content : content + count] = payload
+            self._commit((invocation, kind, 0, lane, start, len(metadata), 0, content, count, 0, 0), slot)
+        self._ring_doorbell()
+
+    def stage(self, lane, payload):
+        """Copies a payload to where `publish_staged` sends it from."""
+        start = self._response_lane(lane) + layout.METADATA_BYTES
+        view = memoryview(self._up)
+        view[start : start + len(payload)] = payload
+        view.release()
+
+    def publish_staged(self, kind, invocation, lane, metadata, count):
+        """Completes an invocation with the first `count` payload bytes of its lane."""
+        start = self._response_lane(lane)
+        content = start + layout.METADATA_BYTES
+        self._up[start : start + len(metadata)] = metadata
+        with self._publishing:
+            slot = _RING + (self._tail & self._completion_mask) * _STRIDE
+            self._commit((invocation, kind, 0, lane, start, len(metadata), 0, content, count, 0, 0), slot)
+        self._ring_doorbell()
+
+    def _commit(self, descriptor, slot):
+        _pack_completion(self._up, slot, *descriptor)
+        if not _STRONGLY_ORDERED:
+            self._barrier()
+        self._tail = self._up_words[_COMPLETION_TAIL] = (self._tail + 1) & _U32
+
+    def _ring_doorbell(self):
+        # Having left the lock was the fence between the index and this flag.
+        if self._down_words[_WORKER_PARKED] or not _STRONGLY_ORDERED:
+            os.write(self._doorbell_fd, _ONE)
+
+    def _response_lane(self, lane):
+        return self._geometry["response_offset"] + lane * self._geometry["response_lane_bytes"]
+
+    def _barrier(self):
+        # A release followed by an acquire keeps everything before in front of everything
+        # after; one acquire and release would let both sides meet in the middle.
+        for _ in range(2):
+            self._fence.acquire()
+            self._fence.release()
+
+
+def _aligned(count):
+    return (count + layout.PAYLOAD_ALIGN_BYTES - 1) // layout.PAYLOAD_ALIGN_BYTES * layout.PAYLOAD_ALIGN_BYTES
+
+
+def _read_header(down_fd):
+    with mmap.mmap(down_fd, layout.HEADER_BYTES, access=mmap.ACCESS_READ) as page:
+        values = struct.unpack_from(layout.DOWN_HEADER_FORMAT, page)
+    header = dict(zip(layout.DOWN_HEADER_FIELDS, values))
+    if header["magic"] != layout.DOWN_MAGIC:
+        raise HandshakeError(
+            f"descriptor {down_fd} is not a region of a worker (its magic number is {header['magic']:#018x}); "
+            "start the runtime through one"
+        )
+    if header["abi"] != layout.ABI_VERSION:
+        raise HandshakeError(
+            f"the worker speaks ABI {header['abi']}, this runtime {layout.ABI_VERSION}; {_SAME_RELEASE}"
+        )
+    fixed = {
+        "header_bytes": layout.HEADER_BYTES,
+        "submission_offset": _RING,
+        "submission_stride": _STRIDE,
+        "completion_offset": _RING,
+        "completion_stride": _STRIDE,
+        "inline_bytes": layout.INLINE_BYTES,
+        "metadata_bytes": layout.METADATA_BYTES,
+    }
+    for name, value in fixed.items():
+        if header[name] != value:
+            raise HandshakeError(f"the region's header says {name} = {header[name]}, not {value}; {_SAME_RELEASE}")
+    return header

@@ -1,0 +1,228 @@
+"""The life of the runtime: load the function, say Ready, run invocations, stop.
+
+Owns the lanes and the order of things at the end of a call: output is flushed, then
+views are settled, then the completion is published; so what a handler printed
+belongs to its invocation, and no view of it sees the next one.
+
+With one lane the main thread does everything. With more, a thread a lane: the thread
+that took a submission runs it and another one takes over looking at the ring, so that
+no invocation is handed from thread to thread.
+"""
+
+import gc
+import os
+import sys
+from _thread import allocate_lock
+
+from . import failures, handlers, layout
+from .channel import Channel, HandshakeError
+from .context import Context, Function
+from .metadata import response_metadata
+
+_JSON = response_metadata("application/json")
+
+
+def main(environment):
+    """Runs until the worker says Stop; returns the exit status."""
+    descriptors = layout.DOWN_FD, layout.UP_FD, layout.DOORBELL_FD
+    try:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)  # not for the function's own children
+        channel = Channel(*descriptors, _spin_limit_ns(environment))
+    except (HandshakeError, OSError) as error:
+        print(f"vilya: descriptors 3, 4 and 5 are not those of a sandbox: {error}", file=sys.stderr)
+        return 1
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)
+    try:
+        function = handlers.load(environment.get("VILYA_HANDLER", ""))
+    except BaseException as error:
+        channel.publish(layout.INIT_FAILED, 0, 0, b"", report(error, channel.payload_limit))
+        _flush()
+        return 1
+    # What was imported stays: the collector need not walk it again.
+    gc.freeze()
+    server = Server(channel, function, Function(environment))
+    channel.publish(layout.READY, 0, 0, b"", b"")
+    server.serve()
+    return 0
+
+
+def _spin_limit_ns(environment):
+    """The longest spin before parking; without a wish, none where cores are few."""
+    wish = environment.get("VILYA_SPIN_US", "")
+    if wish.isdigit():
+        return int(wish) * 1_000
+    return 0 if len(os.sched_getaffinity(0)) <= 2 else 200_000
+
+
+class Lane:
+    """One invocation at a time, and the shared bytes lent to it."""
+
+    __slots__ = ("number", "response", "_channel", "_request", "_request_start", "_inline")
+
+    def __init__(self, channel, number):
+        self.number = number
+        self._request, self._request_start = channel.request_window(number)
+        self.response = channel.response_window(number)
+        self._inline = None
+
+    def lend(self, submission):
+        """The request's bytes as a read-only view, until `settle`."""
+        if submission.inline is not None:
+            self._inline = memoryview(submission.inline)
+            return self._inline
+        return self._request.lend(submission.payload_offset - self._request_start, submission.payload_bytes)
+
+    def starts_response(self, view):
+        """Whether `view` is the beginning of what `context.reserve` gave out."""
+        return self.response.begins(view)
+
+    def settle(self):
+        """Ends the call for everything that was lent."""
+        if self._inline is not None:
+            try:
+                self._inline.release()
+            except BufferError:
+                pass  # private bytes: what was built upon them may stay
+            self._inline = None
+        self._request.settle()
+        self.response.settle()
+
+
+class Server:
+    """Runs invocations of one loaded function."""
+
+    def __init__(self, channel, function, about):
+        self._channel = channel
+        self._about = about
+        self._raw = handlers.is_raw(function)
+        self._call = handlers.adapt(function, channel)
+        self._default_metadata = b"" if self._raw else _JSON
+        self._lanes = [Lane(channel, number) for number in range(channel.lanes)]
+
+    def serve(self):
+        """Until Stop, with everything that was taken also finished."""
+        if len(self._lanes) > 1:
+            Crew(self._channel, self.run, len(self._lanes)).work()
+            return
+        take, run = self._channel.take, self.run
+        submission = take()
+        while submission is not None:
+            run(submission)
+            submission = take()
+
+    def run(self, submission):
+        """Runs one invocation and publishes its completion."""
+        channel = self._channel
+        lane = self._lanes[submission.lane]
+        kind = layout.RETURNED
+        try:
+            context = Context(self._about, channel, submission)
+            payload = self._call(submission, context, lane)
+            if type(payload) is bytes and len(payload) > channel.payload_limit:
+                raise handlers.too_large(len(payload), channel)
+            metadata = context._archived_content_type or self._default_metadata
+        except SystemExit:
+            raise  # the handler ends its process: the worker sees the sandbox die
+        except BaseException as error:
+            kind, metadata = layout.RAISED, b""
+            payload = report(error, channel.payload_limit)
+        _flush()
+        if self._raw:
+            lane.settle()
+        if type(payload) is bytes:
+            channel.publish(kind, submission.invocation, lane.number, metadata, payload)
+        else:
+            channel.publish_staged(kind, submission.invocation, lane.number, metadata, payload)
+
+
+class Crew:
+    """Threads that take turns at the ring. One looks; the others run what they took.
+
+    Threads are started when all there are have work, up to one a lane.
+    """
+
+    def __init__(self, channel, run, lanes):
+        self._take = channel.take
+        self._run = run
+        self._lanes = lanes
+        self._looking = allocate_lock()  # held by the thread that waits for a submission
+        self._counting = allocate_lock()  # guards the three below
+        self._threads = []
+        self._size = 1
+        self._busy = 0
+
+    def work(self):
+        """Runs until Stop; returns when every thread is done."""
+        self._grow()
+        self._work()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self):
+        try:
+            while True:
+                with self._looking:
+                    submission = self._take()
+                if submission is None:
+                    return
+                with self._counting:
+                    self._busy += 1
+                    alone = self._busy == self._size
+                if alone and self._size < self._lanes:
+                    self._grow()
+                self._run(submission)
+                del submission
+                with self._counting:
+                    self._busy -= 1
+        except SystemExit as error:
+            _end_process(error.code)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            _end_process(1)
+
+    def _grow(self):
+        import threading
+
+        with self._counting:
+            thread = threading.Thread(target=self._work, name=f"vilya-{self._size}", daemon=True)
+            self._threads.append(thread)
+            self._size += 1
+        try:
+            thread.start()
+        except RuntimeError as error:  # the sandbox may have no more processes: go on with fewer
+            with self._counting:
+                self._threads.remove(thread)
+                self._size -= 1
+            print(f"vilya: running {self._size} of {self._lanes} invocations at once: {error}", file=sys.stderr)
+
+
+def report(error, limit_bytes):
+    """Writes an exception to the function's log and returns its error record."""
+    error_type, message, lines = failures.describe(error)
+    text = "\n".join([f"[ERROR] {error_type}: {message}", *lines])
+    try:
+        print(text, file=sys.stderr)
+    except (OSError, ValueError):
+        pass  # the handler closed it; the record still says everything
+    return failures.record(error_type, message, lines, limit_bytes)
+
+
+def _flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # the handler closed or replaced it
+
+
+def _end_process(code):
+    # A thread cannot end its process by raising, so it leaves the way sys.exit describes.
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    _flush()
+    os._exit((code or 0) & 0xFF)
