@@ -1,0 +1,271 @@
+//! Control groups: one for each sandbox, `vilya/<worker>/<sandbox>` in every hierarchy that limits something.
+//!
+//! Owns: making, reading and removing groups. Invariant: a group that was made is removed, by its [`Group`] or by the next sweep, and only
+//! after everything in it is dead. Does not know: what runs in a group.
+//!
+//! Written here rather than with the `cgroups-rs` crate (0.5): a group of that crate owns its hierarchy (the mounts, under version 1) and a
+//! value for every controller of the host; it writes by path, looks for version 2 in one place only, and gives no descriptor for birth
+//! inside a group (`CLONE_INTO_CGROUP`). A start here is a `mkdir` and a handful of writes below directories that stay open.
+
+mod detect;
+mod settings;
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::host::GroupFacts;
+use crate::limits::{REMOVAL_PATIENCE, REMOVAL_PAUSE};
+use crate::spec::ResourceLimits;
+use crate::sys;
+
+pub(crate) use detect::{bases, detect};
+
+/// Which control groups to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupPreference {
+    /// Version 2 where it has the controllers, else version 1, else none.
+    #[default]
+    Auto,
+    /// Version 2 or none.
+    V2,
+    /// Version 1 or none.
+    V1,
+    /// None: resource limits only.
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    One,
+    Two,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Controller {
+    Memory,
+    Processes,
+    Cpu,
+}
+
+impl Controller {
+    pub(crate) const ALL: [Controller; 3] = [Controller::Memory, Controller::Processes, Controller::Cpu];
+
+    /// The kernel's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Controller::Memory => "memory",
+            Controller::Processes => "pids",
+            Controller::Cpu => "cpu",
+        }
+    }
+}
+
+/// The worker's directory in one hierarchy.
+#[derive(Debug)]
+struct Hierarchy {
+    directory: OwnedFd,
+    path: PathBuf,
+    controllers: Vec<Controller>,
+}
+
+/// Where this worker's groups are.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    version: Version,
+    hierarchies: Vec<Hierarchy>,
+}
+
+impl Drop for Groups {
+    /// A worker that ends in order leaves no directories; one with groups still in it stays for the next sweep.
+    fn drop(&mut self) {
+        for hierarchy in &self.hierarchies {
+            let _ = std::fs::remove_dir(&hierarchy.path);
+        }
+    }
+}
+
+/// A step towards a group failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} the control group {path}: {source}")]
+pub struct GroupError {
+    action: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl Groups {
+    pub(crate) fn facts(&self) -> GroupFacts {
+        GroupFacts {
+            memory: self.limits(Controller::Memory),
+            processes: self.limits(Controller::Processes),
+            cpu: self.limits(Controller::Cpu),
+            joins: self.version == Version::One,
+        }
+    }
+
+    fn limits(&self, controller: Controller) -> bool {
+        self.hierarchies.iter().any(|hierarchy| hierarchy.controllers.contains(&controller))
+    }
+
+    /// Where a controller's groups are, for people.
+    pub(crate) fn place(&self, controller: Controller) -> Option<String> {
+        let hierarchy = self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.contains(&controller))?;
+        let version = if self.version == Version::One { "v1" } else { "v2" };
+        Some(format!("cgroup {version}, {}", hierarchy.path.display()))
+    }
+
+    /// The worker's directories.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.hierarchies.iter().map(|hierarchy| &hierarchy.path)
+    }
+
+    /// Makes the group of one sandbox, with its limits set. What was made is removed again if a later part fails.
+    pub(crate) fn create(self: &Arc<Groups>, name: &str, limits: &ResourceLimits) -> Result<Group, GroupError> {
+        let name = CString::new(name).expect("names were checked: a to z, 0 to 9, '-'");
+        let mut group = Group { groups: Arc::clone(self), name, parts: Vec::with_capacity(self.hierarchies.len()) };
+        match self.hierarchies.iter().try_for_each(|hierarchy| group.extend_to(hierarchy, limits)) {
+            Ok(()) => Ok(group),
+            Err(error) => {
+                group.remove();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The group of one sandbox.
+#[derive(Debug)]
+pub(crate) struct Group {
+    groups: Arc<Groups>,
+    name: CString,
+    /// Its directory in each hierarchy, in their order.
+    parts: Vec<OwnedFd>,
+}
+
+impl Group {
+    fn extend_to(&mut self, hierarchy: &Hierarchy, limits: &ResourceLimits) -> Result<(), GroupError> {
+        let name = &self.name;
+        let failed = |action| {
+            let path = hierarchy.path.join(&*name.to_string_lossy());
+            move |source| GroupError { action, path, source }
+        };
+        sys::make_directory_at(hierarchy.directory.as_fd(), name).map_err(failed("make"))?;
+        let opened = sys::open_at(hierarchy.directory.as_fd(), name, libc::O_RDONLY | libc::O_DIRECTORY);
+        // Counts as a part from here on, opened or not: it must be removed.
+        let part = opened.map_err(|source| {
+            let _ = sys::remove_directory_at(hierarchy.directory.as_fd(), name);
+            failed("open")(source)
+        })?;
+        self.parts.push(part);
+        let part = self.parts.last().expect("it was just pushed").as_fd();
+        for controller in &hierarchy.controllers {
+            for setting in settings::settings(self.groups.version, *controller, limits) {
+                match write_at(part, setting.file, &setting.value) {
+                    Err(error) if setting.optional && error.kind() == io::ErrorKind::NotFound => {}
+                    result => result.map_err(failed("limit"))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory that the child is born in, under version 2.
+    pub(crate) fn birthplace(&self) -> Option<RawFd> {
+        (self.groups.version == Version::Two).then(|| self.parts.first().map(AsRawFd::as_raw_fd)).flatten()
+    }
+
+    /// The files that the child writes itself into, under version 1; lifted above its own descriptors. They are `tasks` and not
+    /// `cgroup.procs`, which for a child of one thread is the same but waits until no thread of the host is being made: milliseconds.
+    pub(crate) fn entrances(&self) -> io::Result<Vec<OwnedFd>> {
+        if self.groups.version == Version::Two {
+            return Ok(Vec::new());
+        }
+        self.parts.iter().map(|part| sys::open_at(part.as_fd(), c"tasks", libc::O_WRONLY).and_then(sys::lift)).collect()
+    }
+
+    /// Kills everything in it at once where the kernel can (version 2); version 1 leaves it to the pid namespace.
+    pub(crate) fn kill(&self) {
+        if self.groups.version == Version::Two {
+            for part in &self.parts {
+                // Absent before Linux 5.14; the caller kills the first process of the pid namespace as well.
+                let _ = write_at(part.as_fd(), c"cgroup.kill", "1");
+            }
+        }
+    }
+
+    /// Whether the kernel killed a process in it for memory.
+    pub(crate) fn ran_out_of_memory(&self) -> bool {
+        let file = settings::kill_count_file(self.groups.version);
+        self.parts.iter().any(|part| read_at(part.as_fd(), file).is_ok_and(|text| settings::kill_count(&text) > 0))
+    }
+
+    /// Removes it everywhere; what cannot be removed is left to the next sweep and returned.
+    pub(crate) fn remove(self) -> Vec<PathBuf> {
+        let mut left = Vec::new();
+        for hierarchy in self.groups.hierarchies.iter().take(self.parts.len()) {
+            if empty_and_remove(hierarchy.directory.as_fd(), &self.name).is_err() {
+                left.push(hierarchy.path.join(&*self.name.to_string_lossy()));
+            }
+        }
+        left
+    }
+}
+
+/// Kills what is in a group and removes it, for a bounded time. A group that does not exist counts as removed.
+pub(crate) fn empty_and_remove(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let deadline = Instant::now() + REMOVAL_PATIENCE;
+    loop {
+        match sys::remove_directory_at(parent, name) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline => {
+                return Err(error);
+            }
+            Err(_) => {}
+        }
+        if let Ok(group) = sys::open_at(parent, name, libc::O_RDONLY | libc::O_DIRECTORY) {
+            kill_members(group.as_fd());
+        }
+        std::thread::sleep(REMOVAL_PAUSE);
+    }
+}
+
+/// Kills every process of a group. Best effort: the caller looks again.
+fn kill_members(group: BorrowedFd<'_>) {
+    if write_at(group, c"cgroup.kill", "1").is_ok() {
+        return;
+    }
+    let own = std::process::id();
+    for pid in members(group).into_iter().filter(|pid| *pid != own) {
+        let Some(pidfd) = i32::try_from(pid).ok().and_then(|pid| sys::pidfd_open(pid).ok()) else {
+            continue;
+        };
+        // The number may have been given to another process in between; what is still a member now is what the pidfd names.
+        if members(group).contains(&pid) {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+}
+
+/// Process ids in a group; 0 stands for one of a pid namespace that cannot be seen from here.
+fn members(group: BorrowedFd<'_>) -> Vec<u32> {
+    let text = read_at(group, c"cgroup.procs").unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect()
+}
+
+/// One write, as control group files demand.
+fn write_at(directory: BorrowedFd<'_>, file: &CStr, value: &str) -> io::Result<()> {
+    File::from(sys::open_at(directory, file, libc::O_WRONLY)?).write_all(value.as_bytes())
+}
+
+fn read_at(directory: BorrowedFd<'_>, file: &CStr) -> io::Result<String> {
+    let mut text = String::new();
+    File::from(sys::open_at(directory, file, libc::O_RDONLY)?).read_to_string(&mut text)?;
+    Ok(text)
+}

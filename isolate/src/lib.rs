@@ -1,0 +1,38 @@
+//! Sandboxes: what one is ([`Spec`]), the list of steps that makes it ([`plan`]), the interpreter that performs the list in a fresh child,
+//! and what is cleaned after its death ([`Remains`]).
+//!
+//! Owns: isolation. Invariant: a sandboxed program sees and changes nothing but its own files, processes and loopback, within its limits,
+//! as far as [`Protections`] says that the host allows; it does not outlive the worker. Does not know: invocations, rings, or what runs in a
+//! sandbox; it passes three descriptors on without looking at them.
+//!
+//! A process sandbox shares the host's kernel: a hole in the kernel is a hole in the sandbox. It keeps apart functions of people who
+//! largely trust each other; for hostile tenants, put the worker into a virtual machine a tenant.
+
+mod apply;
+mod cgroup;
+mod host;
+mod keeper;
+pub mod limits;
+mod mechanism;
+mod native;
+pub mod plan;
+mod protections;
+mod remains;
+pub mod runtimes;
+mod seccomp;
+mod spawn;
+mod spec;
+mod state;
+mod sweep;
+mod sys;
+mod users;
+
+pub use cgroup::{CgroupPreference, GroupError};
+pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
+pub use mechanism::{Descriptors, Mechanism, Stages, StartError, Started};
+pub use native::{Native, NativeOptions, SetupError};
+pub use protections::{Protection, Protections};
+pub use remains::{Ended, Exit, Remains};
+pub use seccomp::{Filter, FilterError};
+pub use spec::{Bind, ResourceLimits, Root, Spec, SpecError, check_name};
+pub use sweep::{SweepError, Swept, sweep};

@@ -1,0 +1,59 @@
+//! The bounds of this package, in one place.
+//!
+//! Owns: every number that caps a list, a size or a wait here. Invariant: full or late means refused, with the reason.
+
+use std::time::Duration;
+
+/// Longest name of a sandbox or of a worker, in bytes: it becomes a directory name among the control groups.
+pub const NAME_BYTES: usize = 64;
+/// Most binds of one sandbox.
+pub const BINDS: usize = 32;
+/// Most arguments of a command, its program included.
+pub const ARGUMENTS: usize = 256;
+/// Most environment variables of one sandbox.
+pub const ENVIRONMENT: usize = 1024;
+/// Cores that an affinity can name: indices below this.
+pub const CORES: usize = 1024;
+/// Smallest memory limit: below it no runtime starts, and the kernel may kill inside `exec`.
+pub const MEMORY_BYTES_LEAST: u64 = 8 << 20;
+/// Smallest private `/tmp`: one page, because a tmpfs of size 0 is one without a limit.
+pub const TMP_BYTES_LEAST: u64 = 4096;
+/// Fewest open files: the six that a sandbox starts with and some for the runtime.
+pub const OPEN_FILES_LEAST: u32 = 16;
+
+/// Size of the root file system: empty directories, symbolic links and a few small files.
+pub(crate) const ROOT_BYTES: u64 = 1 << 20;
+/// Files and directories on the root file system.
+pub(crate) const ROOT_INODES: u64 = 1024;
+/// Inodes of `/tmp` and `/dev/shm`: one a page, within these bounds.
+pub(crate) const TMP_INODES: std::ops::RangeInclusive<u64> = 1024..=262_144;
+/// Longest core dump: a value that the kernel takes for "none, and no program that would receive it".
+pub(crate) const CORE_BYTES: u64 = 1;
+/// Signals and timers that a sandbox may have queued. Counted per user, of which a sandbox made by an ordinary user shares the worker's.
+pub(crate) const PENDING_SIGNALS: u64 = 1024;
+/// Memory that a sandbox may lock.
+pub(crate) const LOCKED_BYTES: u64 = 64 << 10;
+
+/// Sandboxes of one process alive at once, as root: each has a host user id of its own.
+pub(crate) const USERS: u32 = 1 << 20;
+/// First of those user ids. Far above what distributions, container engines and systemd hand out.
+pub(crate) const USER_FIRST: u32 = 0x7000_0000;
+
+/// How long the steps of a start may take, `exec` included. A mount that hangs must not hang the thread that starts sandboxes.
+pub(crate) const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the removal of a control group is tried. Tasks leave it shortly after their process was waited for.
+pub(crate) const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between two tries.
+pub(crate) const REMOVAL_PAUSE: Duration = Duration::from_micros(500);
+
+/// Descriptors of a sandbox: 0 to 5. What the worker keeps for the child during a start lies above.
+pub(crate) const DESCRIPTORS: i32 = 6;
+/// Lowest number that a descriptor kept for the child may have.
+pub(crate) const DESCRIPTORS_KEPT_FROM: i32 = 10;
+
+const _: () =
+    assert!(DESCRIPTORS_KEPT_FROM >= DESCRIPTORS, "moving a descriptor into place must not overwrite another");
+const _: () = assert!(OPEN_FILES_LEAST as i32 > DESCRIPTORS);
+const _: () = assert!(USER_FIRST.checked_add(USERS).is_some());
+const _: () = assert!(CORES.is_multiple_of(64));
+const _: () = assert!(ROOT_INODES as usize > 8 * BINDS, "every bind needs a few directories to be mounted on");

@@ -1,0 +1,122 @@
+//! What a way of making sandboxes offers, whichever it is.
+//!
+//! Owns: the [`Mechanism`] trait and what goes in and out of it. Invariant: a start either gives a running sandbox together with everything
+//! that must be cleaned after it, or nothing at all. Does not know: any one mechanism.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::cgroup::GroupError;
+use crate::protections::Protections;
+use crate::remains::Remains;
+use crate::spec::{Spec, SpecError};
+
+/// A way of making sandboxes.
+pub trait Mechanism: Send {
+    /// Its name, for logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Starts a sandbox. The calling thread must live as long as the worker: sandboxes die with the thread that started them.
+    ///
+    /// # Errors
+    /// When it could not be started; nothing of it is left then.
+    fn start(&mut self, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError>;
+
+    /// Which protections are in force.
+    fn protections(&self) -> &Protections;
+}
+
+/// What a sandbox is given. It has no other descriptor but 0, which is `/dev/null`.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// Become 3, 4 and 5: the two halves of the shared region and the doorbell.
+    pub ring: [OwnedFd; 3],
+    /// Becomes 1.
+    pub stdout: OwnedFd,
+    /// Becomes 2.
+    pub stderr: OwnedFd,
+}
+
+/// A sandbox that runs its program.
+#[derive(Debug)]
+pub struct Started {
+    /// Process id on the host.
+    pub pid: i32,
+    /// Readable when the sandbox is dead.
+    pub pidfd: OwnedFd,
+    /// Where the time went.
+    pub stages: Stages,
+    /// What must be cleaned after its death.
+    pub remains: Remains,
+}
+
+/// Where the time of a start went, in ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Planning, and preparing descriptors and ids.
+    pub planned_ns: u64,
+    /// Making its control groups.
+    pub grouped_ns: u64,
+    /// `clone3`, as the parent sees it.
+    pub cloned_ns: u64,
+    /// From the return of `clone3` until the child has joined its groups and last namespaces.
+    pub placed_ns: u64,
+    /// Building the file system.
+    pub mounted_ns: u64,
+    /// Limits, credentials, capabilities.
+    pub confined_ns: u64,
+    /// Installing the system call filter.
+    pub filtered_ns: u64,
+    /// `exec`, until the parent has learned of it.
+    pub executed_ns: u64,
+    /// All of it.
+    pub total_ns: u64,
+}
+
+/// Why a sandbox was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The spec is at fault.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Its control group could not be made.
+    #[error("{0}; if it exists already, use another name or sweep")]
+    Group(#[from] GroupError),
+    /// Something to be prepared in the worker failed.
+    #[error("cannot {action}: {source}; the worker may be short of descriptors or memory")]
+    Prepare {
+        /// What failed.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The process could not be made.
+    #[error("cannot make the process: {source}; {advice}")]
+    Clone {
+        /// Why.
+        #[source]
+        source: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A step inside failed.
+    #[error("cannot {step} (step {index} of the start): {source}; {advice}")]
+    Step {
+        /// Which step, as the plan prints it.
+        step: String,
+        /// Its position in the plan.
+        index: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// It died before its program ran.
+    #[error("it was killed before its program ran; its memory limit may be too small for the program")]
+    Killed,
+    /// It did not get on.
+    #[error("it did not run its program in time and was killed; a file system it needs may hang")]
+    Late,
+}

@@ -1,0 +1,129 @@
+//! The steps that build the file system of a sandbox.
+//!
+//! Owns: what a sandbox sees below `/`. Invariant: everything is read-only but `/tmp`, `/dev/shm` and binds that ask for writing; nothing
+//! of the host is visible that is not listed here or in the spec. There is no `/sys` and no control group file system. Does not know:
+//! credentials.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+
+use super::{INSIDE_ID, Milestone, Step, text};
+use crate::host::{Host, SystemEntry};
+use crate::limits::{ROOT_BYTES, ROOT_INODES, TMP_INODES};
+use crate::spec::Spec;
+
+const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+const WRITABLE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+/// Read-only keeps the node as it is; a device can be written all the same.
+const DEVICE: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+const DEVICE_LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "dev/fd"),
+    ("/proc/self/fd/0", "dev/stdin"),
+    ("/proc/self/fd/1", "dev/stdout"),
+    ("/proc/self/fd/2", "dev/stderr"),
+];
+
+pub(super) fn steps(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
+    let staging = text(host.staging.as_os_str().as_bytes());
+    steps.extend([
+        Step::PrivateMounts,
+        Step::Tmpfs {
+            target: staging.clone(),
+            flags: libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+            options: text(format!("size={ROOT_BYTES},nr_inodes={ROOT_INODES},mode=755")),
+        },
+        Step::Enter(staging),
+    ]);
+    system(steps, host);
+    etc(steps, spec, host);
+    devices(steps, spec);
+    proc(steps, host);
+    steps.push(Step::Directory(text("tmp")));
+    steps.push(private("tmp", 0, spec.limits.tmp_bytes));
+    binds(steps, spec);
+    steps.extend([Step::EnterRoot, Step::SealRoot, Step::EmptyInput, Step::Reached(Milestone::Mounted)]);
+}
+
+fn bind(source: impl AsRef<[u8]>, target: &str, attributes: u64) -> Step {
+    Step::Bind { source: text(source), target: text(target), attributes, follow: true }
+}
+
+fn system(steps: &mut Vec<Step>, host: &Host) {
+    steps.push(bind("/usr", "usr", READ_ONLY));
+    steps.extend(host.system.iter().map(|entry| match entry {
+        SystemEntry::Directory { name } => bind(format!("/{name}"), name, READ_ONLY),
+        SystemEntry::Link { name, target } => Step::Link { to: text(target), path: text(name) },
+    }));
+}
+
+fn etc(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
+    let made = [
+        (
+            "etc/passwd",
+            format!(
+                "root:x:0:0:root:/:/usr/sbin/nologin\nfunction:x:{INSIDE_ID}:{INSIDE_ID}:function:/tmp:/bin/sh\n\
+                 nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+            ),
+        ),
+        ("etc/group", format!("root:x:0:\nfunction:x:{INSIDE_ID}:\nnogroup:x:65534:\n")),
+        ("etc/hosts", format!("127.0.0.1 localhost {}\n::1 localhost\n", spec.hostname)),
+        ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+    ];
+    let targets: Vec<String> = host.etc.iter().map(|name| format!("etc/{name}")).collect();
+    steps.push(Step::Directory(text("etc")));
+    steps.extend(made.map(|(path, text_of)| Step::File { path: text(path), text: text_of.into_bytes() }));
+    steps.extend(parents(targets.iter().map(String::as_str)).into_iter().filter(|path| path != "etc").map(directory));
+    steps.extend(targets.iter().map(|target| bind(format!("/{target}"), target, READ_ONLY)));
+}
+
+fn devices(steps: &mut Vec<Step>, spec: &Spec) {
+    steps.push(Step::Directory(text("dev")));
+    steps.extend(DEVICES.map(|name| bind(format!("/dev/{name}"), &format!("dev/{name}"), DEVICE)));
+    steps.extend(DEVICE_LINKS.map(|(to, path)| Step::Link { to: text(to), path: text(path) }));
+    steps.push(Step::Directory(text("dev/shm")));
+    steps.push(private("dev/shm", libc::MS_NOEXEC, spec.limits.tmp_bytes));
+}
+
+fn proc(steps: &mut Vec<Step>, host: &Host) {
+    steps.push(Step::Directory(text("proc")));
+    steps.push(Step::Proc { target: text("proc") });
+    steps.extend(host.masked_files.iter().map(|name| Step::Mask(text(format!("proc/{name}")))));
+    steps.extend(host.masked_directories.iter().map(|name| Step::Tmpfs {
+        target: text(format!("proc/{name}")),
+        flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+        options: text("size=4096,nr_inodes=2,mode=555"),
+    }));
+}
+
+fn binds(steps: &mut Vec<Step>, spec: &Spec) {
+    let inside = |target: &str| target.trim_start_matches('/').to_owned();
+    let targets: Vec<String> = spec.binds.iter().map(|bind| inside(&bind.target)).collect();
+    steps.extend(parents(targets.iter().map(String::as_str)).into_iter().map(directory));
+    steps.extend(spec.binds.iter().zip(&targets).map(|(bind, target)| Step::Bind {
+        source: text(bind.source.as_os_str().as_bytes()),
+        target: text(target),
+        attributes: if bind.read_only { READ_ONLY } else { WRITABLE },
+        follow: false,
+    }));
+}
+
+/// A tmpfs that anyone inside may write.
+fn private(target: &str, more_flags: libc::c_ulong, size_bytes: u64) -> Step {
+    let inodes = (size_bytes / 4096).clamp(*TMP_INODES.start(), *TMP_INODES.end());
+    Step::Tmpfs {
+        target: text(target),
+        flags: libc::MS_NOSUID | libc::MS_NODEV | more_flags,
+        options: text(format!("size={size_bytes},nr_inodes={inodes},mode=1777")),
+    }
+}
+
+fn directory(path: String) -> Step {
+    Step::Directory(text(path))
+}
+
+/// Every directory above these paths, once, outermost first.
+fn parents<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+    paths.flat_map(|path| path.match_indices('/').map(|(end, _)| path[..end].to_owned())).collect()
+}

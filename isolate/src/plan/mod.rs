@@ -1,0 +1,162 @@
+//! From a spec and the facts of the host to the list of steps that make the sandbox.
+//!
+//! Owns: which steps, and the two orders by privilege. Invariant: a pure function; the same spec and host give the same plan, which can be
+//! performed any number of times with different allotments. Does not know: descriptors, ids and groups of one start (see
+//! `apply::Allotment`), or how a step is performed.
+//!
+//! Root sets mounts up as real root and enters a user namespace last, so that the mount namespace belongs to the initial user namespace
+//! (nothing inside can ever change it) and sources below directories that only root may enter can be bound. An ordinary user must enter
+//! the user namespace first, because only there may it mount at all.
+
+mod files;
+mod step;
+
+use std::ffi::CString;
+use std::fmt;
+
+use crate::host::{Host, Privilege};
+use crate::limits::{CORE_BYTES, CORES, LOCKED_BYTES, PENDING_SIGNALS};
+use crate::seccomp::Filter;
+use crate::spec::{ResourceLimits, Spec, SpecError};
+
+pub use step::{Milestone, Step, Strings};
+
+/// User and group id inside every sandbox.
+pub const INSIDE_ID: u32 = 1000;
+
+/// How a sandbox is made.
+#[derive(Debug)]
+pub struct Plan {
+    /// `CLONE_NEW*` of the child.
+    pub namespaces: u64,
+    /// The steps, in order. The last one does not return.
+    pub steps: Vec<Step>,
+}
+
+/// What the child does when everything is in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Becomes the command of the spec.
+    Execute,
+    /// Ends with status 0: a trial of the steps before.
+    Finish,
+}
+
+const ISOLATED: u64 =
+    (libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
+
+impl Plan {
+    /// Plans a sandbox.
+    ///
+    /// # Errors
+    /// When the spec does not pass its check.
+    pub fn new(spec: &Spec, host: &Host, filter: &'static Filter, ending: Ending) -> Result<Plan, SpecError> {
+        spec.check()?;
+        // The version 1 group of the processor takes nobody who runs at a real-time priority.
+        let mut steps = vec![Step::PlaceDescriptors, Step::OrdinaryProcess];
+        if host.groups.joins {
+            steps.push(Step::JoinGroups);
+        }
+        // After the groups are joined: the namespace shows the group that a process is in when it is made as the root of all.
+        let mut namespaces = ISOLATED;
+        match host.privilege {
+            Privilege::Root => steps.extend([Step::Unshare(libc::CLONE_NEWCGROUP), Step::KeepProc]),
+            Privilege::User { .. } => {
+                namespaces |= libc::CLONE_NEWUSER as u64;
+                steps.extend([Step::KeepProc, Step::MapIds, Step::Unshare(libc::CLONE_NEWCGROUP)]);
+            }
+        }
+        surroundings(&mut steps, spec);
+        files::steps(&mut steps, spec, host);
+        confinement(&mut steps, spec, host);
+        ending_steps(&mut steps, spec, filter, ending);
+        Ok(Plan { namespaces, steps })
+    }
+}
+
+fn surroundings(steps: &mut Vec<Step>, spec: &Spec) {
+    steps.extend([
+        Step::OfferToOomKiller,
+        Step::NewSession,
+        Step::DefaultSignals,
+        Step::Umask(0o022),
+        Step::Hostname(text(&spec.hostname)),
+        Step::LoopbackUp,
+        Step::Reached(Milestone::Placed),
+    ]);
+}
+
+fn confinement(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
+    if host.privilege == Privilege::Root {
+        steps.extend([Step::BecomeUser, Step::Dumpable, Step::Unshare(libc::CLONE_NEWUSER), Step::MapIds]);
+    }
+    if host.user_limits_writable {
+        steps.push(Step::ForbidUserNamespaces);
+    }
+    // After the last file was opened: the descriptors of the worker still take the low numbers, so the next number may be above the limit.
+    limits(steps, &spec.limits, host);
+    if !spec.cores.is_empty() {
+        let mut mask = [0_u64; CORES / 64];
+        for core in &spec.cores {
+            mask[core / 64] |= 1 << (core % 64);
+        }
+        steps.push(Step::Cores(mask));
+    }
+    steps.extend([
+        Step::DropCapabilities { last: host.last_capability },
+        // As the final user, so that a directory that it may not enter is refused here.
+        Step::Enter(text(&spec.working_directory)),
+        // After the last change of credentials, which would clear it.
+        Step::DieWithParent,
+        Step::NoNewPrivileges,
+        Step::CloseOnExec,
+        Step::Reached(Milestone::Confined),
+    ]);
+}
+
+fn limits(steps: &mut Vec<Step>, limits: &ResourceLimits, host: &Host) {
+    let hard = &host.hard_limits;
+    let mut limit = |name, resource: u32, value: u64| {
+        steps.push(Step::Limit { name, resource, value });
+    };
+    // Not 0: a host that pipes dumps to a program, as most do, runs it as root at 0 too, and only at 1 neither dumps nor runs anything.
+    limit("core", libc::RLIMIT_CORE, CORE_BYTES.min(hard.core_bytes));
+    limit("open files", libc::RLIMIT_NOFILE, u64::from(limits.open_files).min(hard.open_files));
+    limit("locked memory", libc::RLIMIT_MEMLOCK, LOCKED_BYTES.min(hard.locked_bytes));
+    limit("message queues", libc::RLIMIT_MSGQUEUE, 0);
+    limit("pending signals", libc::RLIMIT_SIGPENDING, PENDING_SIGNALS.min(hard.pending_signals));
+    limit("niceness", libc::RLIMIT_NICE, 0);
+    limit("real-time priority", libc::RLIMIT_RTPRIO, 0);
+    // Counted per user, and every sandbox is a user of its own (or has a user namespace, which counts for itself).
+    limit("processes", libc::RLIMIT_NPROC, u64::from(limits.processes).min(hard.processes));
+    if !host.groups.memory {
+        // A process at a time, but all that there is. Not the address space: V8, Go and the JVM reserve far more than they use.
+        limit("data", libc::RLIMIT_DATA, limits.memory_bytes.min(hard.data_bytes));
+    }
+}
+
+fn ending_steps(steps: &mut Vec<Step>, spec: &Spec, filter: &'static Filter, ending: Ending) {
+    steps.extend([Step::Filter(filter), Step::Reached(Milestone::Filtered), Step::UnblockSignals]);
+    steps.push(match ending {
+        Ending::Finish => Step::Finish,
+        Ending::Execute => Step::Execute {
+            program: text(spec.command.first().map_or("", String::as_str)),
+            arguments: Strings::new(spec.command.iter().map(text).collect()),
+            environment: Strings::new(
+                spec.environment.iter().map(|(name, value)| text(format!("{name}={value}"))).collect(),
+            ),
+        },
+    });
+}
+
+/// A checked string as the kernel wants it.
+fn text(string: impl AsRef<[u8]>) -> CString {
+    CString::new(string.as_ref()).expect("the spec's check refuses NUL bytes, and paths of the host cannot hold any")
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "clone into new {}", step::Namespaces(self.namespaces))?;
+        self.steps.iter().try_for_each(|step| writeln!(out, "{step}"))
+    }
+}

@@ -1,0 +1,139 @@
+//! Which protections are in force on this host, and by what means: what the worker prints at start.
+//!
+//! Owns: the list and its words. Invariant: a protection is called in force only after a trial sandbox performed the steps behind it.
+//! Does not know: how to perform them.
+
+use std::fmt;
+
+use crate::cgroup::{Controller, Groups};
+use crate::host::{Host, Privilege};
+use crate::limits::CORE_BYTES;
+
+/// One protection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protection {
+    /// What is protected.
+    pub name: &'static str,
+    /// Whether it is, fully.
+    pub in_force: bool,
+    /// By what; or, if it is not in force, why not, what takes its place, and what to do about it.
+    pub detail: String,
+}
+
+/// All of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protections(Vec<Protection>);
+
+impl Protections {
+    /// Those of a host on which a trial sandbox was made. `no_groups` says why there are no control groups.
+    pub(crate) fn new(host: &Host, groups: Option<&Groups>, no_groups: &str) -> Protections {
+        let root = host.privilege == Privilege::Root;
+        let yes = |name, detail: &str| Protection { name, in_force: true, detail: detail.into() };
+        let users = if root { "a host user id for each sandbox" } else { "the worker's own user, mapped" };
+        let mut list = vec![
+            yes("user namespace", users),
+            yes("pid namespace", "own processes only, own /proc"),
+            yes(
+                "mount namespace",
+                if root { "owned by the host's root" } else { "owned by the sandbox's user namespace" },
+            ),
+            yes("network namespace", "loopback only"),
+            yes("ipc namespace", ""),
+            yes("uts namespace", ""),
+            yes("cgroup namespace", ""),
+            yes("read-only system", "/usr and a minimal /etc; private /tmp; no /sys"),
+            yes("capabilities dropped", "every set, secure bits locked"),
+            yes("no_new_privs", ""),
+            yes("seccomp", "allow-list; other architectures are killed"),
+            nested_users(host),
+            yes("dies with the worker", "pid namespaces nested below the worker's keeper; parent-death signal"),
+            supplementary_groups(root),
+            dumps(host),
+        ];
+        let limited = Controller::ALL.map(|controller| {
+            groups.and_then(|groups| groups.place(controller)).map_or_else(
+                || unlimited(controller, groups.is_some(), no_groups),
+                |place| Protection { name: limit_name(controller), in_force: true, detail: place },
+            )
+        });
+        list.extend(limited);
+        Protections(list)
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Protection> {
+        self.0.iter()
+    }
+
+    /// Whether this one is in force; an unknown name is not.
+    #[must_use]
+    pub fn in_force(&self, name: &str) -> bool {
+        self.0.iter().any(|protection| protection.name == name && protection.in_force)
+    }
+}
+
+fn nested_users(host: &Host) -> Protection {
+    let (in_force, detail) = if host.user_limits_writable {
+        (true, "user.max_user_namespaces=0 inside, besides seccomp")
+    } else {
+        (false, "/proc/sys is read-only here, so only seccomp forbids them; run the worker outside of a container")
+    };
+    Protection { name: "nested user namespaces", in_force, detail: detail.into() }
+}
+
+fn supplementary_groups(root: bool) -> Protection {
+    let (in_force, detail) = if root {
+        (true, "none")
+    } else {
+        (
+            false,
+            "an unprivileged user namespace keeps those of the worker; run the worker as root or as a user without any",
+        )
+    };
+    Protection { name: "supplementary groups dropped", in_force, detail: detail.into() }
+}
+
+fn dumps(host: &Host) -> Protection {
+    let (in_force, detail) = if host.hard_limits.core_bytes >= CORE_BYTES {
+        (true, "neither written nor piped to a program of the host")
+    } else {
+        (
+            false,
+            "not written, but a program that core_pattern pipes to still runs; raise the worker's hard RLIMIT_CORE to 1",
+        )
+    };
+    Protection { name: "no core dumps", in_force, detail: detail.into() }
+}
+
+fn limit_name(controller: Controller) -> &'static str {
+    match controller {
+        Controller::Memory => "memory limit",
+        Controller::Processes => "process limit",
+        Controller::Cpu => "cpu limit",
+    }
+}
+
+fn unlimited(controller: Controller, groups: bool, no_groups: &str) -> Protection {
+    let instead = match controller {
+        Controller::Memory => "RLIMIT_DATA a process instead, which counts neither shared memory nor sockets",
+        Controller::Processes => "RLIMIT_NPROC instead",
+        Controller::Cpu => "nothing instead",
+    };
+    let reason = match controller {
+        _ if groups => "the control groups here lack this controller",
+        Controller::Memory => no_groups,
+        Controller::Processes | Controller::Cpu => "no control groups, as said of memory",
+    };
+    Protection { name: limit_name(controller), in_force: false, detail: format!("{instead}: {reason}") }
+}
+
+impl fmt::Display for Protections {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Protection { name, in_force, detail } in &self.0 {
+            let mark = if *in_force { "yes" } else { "NO" };
+            let separator = if detail.is_empty() { "" } else { ": " };
+            writeln!(out, "{mark:>3}  {name}{separator}{detail}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! What is left of a sandbox: how to kill it, how it ended, and what must be cleaned after it.
+//!
+//! Owns: the end of a sandbox's life. Invariant: [`Remains::reap`] leaves no zombie and no control group, or says which group it could not
+//! remove. Does not know: how it was started, or why it must die.
+
+use std::cell::Cell;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::cgroup::Group;
+use crate::keeper::Keeper;
+use crate::sys::{self, Status};
+use crate::users::UserLease;
+
+/// What must be cleaned after a sandbox's death.
+#[derive(Debug)]
+#[must_use = "a sandbox that is not reaped leaves a zombie and its control groups"]
+pub struct Remains {
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) group: Option<Group>,
+    /// Its record in the state directory, where no control group remembers it.
+    pub(crate) record: Option<PathBuf>,
+    /// Given back when it is dead.
+    pub(crate) user: Option<UserLease>,
+    /// Held so that it outlives the sandbox, which would die with it.
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) killed: Cell<bool>,
+}
+
+/// How a sandbox ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How its first process ended.
+    pub exit: Exit,
+    /// Whether the kernel killed it, not the worker, because of its memory limit.
+    pub out_of_memory: bool,
+    /// Control groups that could not be removed; the next sweep tries again.
+    pub left_behind: Vec<PathBuf>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this status.
+    Code(i32),
+    /// This signal killed it. The first process of a pid namespace is not killed by signals that it sends itself: `abort` ends as the
+    /// fault that libc falls back on.
+    Signal(i32),
+    /// Somebody else reaped it.
+    Unknown,
+}
+
+impl Remains {
+    /// Kills every process of it. Death is learned from the pidfd.
+    pub fn kill(&self) {
+        self.killed.set(true);
+        if let Some(group) = &self.group {
+            group.kill();
+        }
+        // Its first process takes the whole pid namespace with it. An error means that it is dead and reaped.
+        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+
+    /// Waits until it is dead, and cleans. Off the path of requests: removing a control group can take milliseconds.
+    #[must_use]
+    pub fn reap(self) -> Ended {
+        let exit = match sys::wait(self.pidfd.as_fd()) {
+            Ok(Status::Exited(code)) => Exit::Code(code),
+            Ok(Status::Killed(signal)) => Exit::Signal(signal),
+            Err(_) => Exit::Unknown,
+        };
+        let starved = self.group.as_ref().is_some_and(Group::ran_out_of_memory);
+        let left_behind = self.group.map_or_else(Vec::new, Group::remove);
+        if let Some(record) = self.record {
+            // A record that stays names a dead process; the next sweep removes it.
+            let _ = fs::remove_file(record);
+        }
+        drop((self.user, self.keeper));
+        let out_of_memory = starved && !self.killed.get() && exit != Exit::Code(0);
+        Ended { exit, out_of_memory, left_behind }
+    }
+}

@@ -1,0 +1,64 @@
+//! Many starts and stops leave nothing. In a process of its own: other tests open files too.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use crate::support::{Room, spec};
+
+/// Set for the process that counts.
+const ROLE: &str = "VILYA_ISOLATE_TEST_LEAKS";
+/// Starts before counting: what is made once is made then.
+const WARM: usize = 3;
+const CYCLES: usize = 200;
+
+fn entries(path: &str) -> usize {
+    std::fs::read_dir(path).map_or(0, |entries| entries.count())
+}
+
+/// Children of this process that are left, zombies included, besides the keeper.
+fn children() -> usize {
+    let own = std::process::id();
+    let tasks = std::fs::read_dir(format!("/proc/{own}/task")).expect("its threads");
+    let texts = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    texts.map(|text| text.split_whitespace().count()).sum()
+}
+
+fn counts(bases: &[String]) -> BTreeMap<&'static str, usize> {
+    let groups = bases.iter().map(|base| entries(base)).sum();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts").lines().count();
+    BTreeMap::from([
+        ("descriptors", entries("/proc/self/fd")),
+        ("groups", groups),
+        ("mounts", mounts),
+        ("children", children()),
+    ])
+}
+
+#[test]
+fn two_hundred_cycles_leave_nothing() {
+    if std::env::var_os(ROLE).is_none() {
+        let own = std::env::current_exe().expect("this program");
+        let arguments = ["--exact", "leaks::two_hundred_cycles_leave_nothing", "--nocapture", "--test-threads=1"];
+        let output = Command::new(own).args(arguments).env(ROLE, "1").output().expect("it runs");
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let mut room = Room::new();
+    let bases = std::fs::read_to_string(room.state.path().join("isolate/groups")).unwrap_or_default();
+    let bases: Vec<String> = bases.lines().map(str::to_owned).collect();
+    let mut before = BTreeMap::new();
+    for cycle in 0..WARM + CYCLES {
+        if cycle == WARM {
+            before = counts(&bases);
+        }
+        let ran = room.run(&spec(&["/usr/bin/true"]));
+        assert!(ran.succeeded() && ran.ended.left_behind.is_empty(), "{ran:?}");
+    }
+    // A failed start must leave nothing either.
+    for _ in 0..20 {
+        room.start(&spec(&["/usr/bin/no-such-program"])).map(|_| ()).expect_err("there is no such program");
+    }
+    assert_eq!(counts(&bases), before);
+    println!("{before:?} before and after");
+}

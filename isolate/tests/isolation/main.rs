@@ -1,0 +1,15 @@
+//! Sandboxes on this host: what they see, what they are refused, how they end, and what they leave.
+//!
+//! Runs as root and as an ordinary user; what this host cannot enforce is printed, and the tests then demand what takes its place.
+
+mod death;
+mod failures;
+mod hostile;
+mod inside;
+mod leaks;
+mod limits;
+mod plans;
+mod programs;
+mod refused;
+mod support;
+mod sweeping;

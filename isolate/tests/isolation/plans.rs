@@ -1,0 +1,84 @@
+//! Plans are pure, and their two orders are what is written down in `golden/`.
+
+use std::path::PathBuf;
+
+use vilya_isolate::plan::{Ending, Plan};
+use vilya_isolate::{Bind, Filter, GroupFacts, HardLimits, Host, Privilege, ResourceLimits, Root, Spec, SystemEntry};
+
+fn host(privilege: Privilege, groups: GroupFacts) -> Host {
+    let link = |name: &str| SystemEntry::Link { name: name.into(), target: format!("usr/{name}") };
+    Host {
+        privilege,
+        staging: PathBuf::from("/var/lib/vilya/isolate/root"),
+        system: vec![link("bin"), link("lib"), SystemEntry::Directory { name: "lib64".into() }],
+        etc: vec!["ld.so.cache".into(), "localtime".into(), "ssl/certs".into()],
+        masked_files: vec!["kcore".into(), "keys".into()],
+        masked_directories: vec!["acpi".into()],
+        groups,
+        hard_limits: HardLimits {
+            open_files: 1 << 20,
+            processes: u64::MAX,
+            core_bytes: u64::MAX,
+            pending_signals: u64::MAX,
+            data_bytes: u64::MAX,
+            locked_bytes: 8 << 20,
+        },
+        last_capability: 40,
+        user_limits_writable: true,
+    }
+}
+
+fn spec() -> Spec {
+    Spec {
+        name: "hello-1".into(),
+        command: vec!["/usr/bin/python3".into(), "-I".into(), "/vilya/python/main.py".into()],
+        environment: vec![("HOME".into(), "/tmp".into())],
+        working_directory: "/function".into(),
+        root: Root::System,
+        binds: vec![
+            Bind { source: "/srv/functions/hello".into(), target: "/function".into(), read_only: true },
+            Bind { source: "/srv/python".into(), target: "/vilya/python".into(), read_only: true },
+            Bind { source: "/srv/data".into(), target: "/data".into(), read_only: false },
+        ],
+        limits: ResourceLimits {
+            memory_bytes: 128 << 20,
+            cpu_millis: Some(1000),
+            processes: 32,
+            tmp_bytes: 64 << 20,
+            open_files: 1024,
+        },
+        cores: vec![1, 3],
+        hostname: "hello".into(),
+    }
+}
+
+fn planned(host: &Host) -> String {
+    let filter = Filter::shared().expect("the filter compiles");
+    Plan::new(&spec(), host, filter, Ending::Execute).expect("the spec passes").to_string()
+}
+
+#[test]
+fn root_mounts_first_and_enters_its_user_namespace_last() {
+    let groups = GroupFacts { memory: true, processes: true, cpu: true, joins: true };
+    let plan = planned(&host(Privilege::Root, groups));
+    assert_eq!(plan, include_str!("golden/root.txt"), "the plan changed:\n{plan}");
+}
+
+#[test]
+fn an_ordinary_user_enters_its_user_namespace_first() {
+    let plan = planned(&host(Privilege::User { uid: 1001, gid: 1002 }, GroupFacts::default()));
+    assert_eq!(plan, include_str!("golden/user.txt"), "the plan changed:\n{plan}");
+}
+
+#[test]
+fn planning_is_pure() {
+    let host = host(Privilege::Root, GroupFacts::default());
+    assert_eq!(planned(&host), planned(&host));
+}
+
+#[test]
+fn a_plan_never_asks_for_more_than_the_worker_has() {
+    let mut host = host(Privilege::Root, GroupFacts::default());
+    host.hard_limits.open_files = 100;
+    assert!(planned(&host).contains("limit open files to 100\n"));
+}
