@@ -1,0 +1,296 @@
+//! The checked configuration: plain data in base units, ready to use.
+//!
+//! Invariant: built only by `rules`, so that every value is in range and agrees with the others.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::rules;
+use super::sources::{Host, Problem, Source, Sources};
+use super::topology::Topology;
+
+/// The whole configuration of a worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Listening, state and connections.
+    pub server: Server,
+    /// Cores asked for; [`Config::topology`] is what came of it.
+    pub cores: Cores,
+    /// Bounds on everything that could grow, for the whole worker.
+    pub limits: Limits,
+    /// Scheduling policies.
+    pub policies: Policies,
+    /// Interpreters on the host.
+    pub runtimes: Runtimes,
+    /// Defaults of every sandbox.
+    pub sandbox: Sandbox,
+    /// Where shards and sandboxes run on this host.
+    pub topology: Topology,
+    pub(super) origins: BTreeMap<&'static str, Source>,
+}
+
+impl Config {
+    /// Reads and checks everything. On failure, every problem there is, in the order of files, lines and names.
+    pub fn load(sources: &Sources, host: &Host) -> Result<Config, Vec<Problem>> {
+        rules::check(sources, host)
+    }
+
+    /// Where the value of a dotted key came from; `None` if there is no such key.
+    pub fn origin(&self, key: &str) -> Option<&Source> {
+        self.origins.get(key)
+    }
+}
+
+/// Section `[server]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where to listen. Always a loopback address; port 0 lets the kernel choose.
+    pub address: SocketAddr,
+    /// Directory of the registry, the bundles and the logs.
+    pub state_directory: PathBuf,
+    /// Largest body of a request or a response.
+    pub max_payload_bytes: u64,
+    /// From the first byte of a request's head to its last.
+    pub header_timeout_ns: u64,
+    /// Between requests on a connection.
+    pub idle_timeout_ns: u64,
+    /// Without progress on a request's body.
+    pub body_timeout_ns: u64,
+    /// How long a stopping worker waits for running invocations.
+    pub drain_timeout_ns: u64,
+    /// Open connections at once, each shard.
+    pub connections: u32,
+}
+
+/// Section `[cores]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// How many shards, or on which cores.
+    pub shards: Shards,
+    /// Where sandboxes run.
+    pub sandboxes: SandboxCores,
+    /// Whether threads and sandboxes are bound to their cores.
+    pub pin: bool,
+}
+
+/// `cores.shards`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shards {
+    /// By the rule of [`topology`](super::topology()).
+    Auto,
+    /// This many, spread evenly.
+    Count(usize),
+    /// One on each of these cores.
+    Cores(Vec<usize>),
+}
+
+/// `cores.sandboxes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SandboxCores {
+    /// Any core without a shard, or any core on a small machine.
+    Auto,
+    /// As `Auto`, but only the neighbours of the shard.
+    Near,
+    /// These cores.
+    Cores(Vec<usize>),
+}
+
+/// Section `[limits]`: for the whole worker unless a field says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sum of the memory limits of all sandboxes.
+    pub memory_bytes: u64,
+    /// Deployed functions.
+    pub functions: u32,
+    /// Invocations admitted and unfinished.
+    pub invocations: u32,
+    /// Invocations waiting, each function.
+    pub queue_per_function: u32,
+    /// Sandboxes alive.
+    pub sandboxes: u32,
+    /// Sandboxes alive, each function.
+    pub sandboxes_per_function: u32,
+    /// Sandbox starts under way at once.
+    pub starting: u32,
+    /// Processes and threads, each sandbox.
+    pub processes: u32,
+    /// Size of `/tmp`, each sandbox.
+    pub tmp_bytes: u64,
+    /// Open files, each process of a sandbox.
+    pub open_files: u32,
+    /// From the start of a sandbox to its readiness.
+    pub start_timeout_ns: u64,
+    /// Size of the kept log, each function.
+    pub log_bytes: u64,
+    /// Bytes of bodies held by the worker at once: of requests until they are answered, of large answers until they are sent.
+    pub bodies_bytes: u64,
+}
+
+/// The part of [`Limits`] that one shard enforces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardLimits {
+    /// Sum of the memory limits of the shard's sandboxes.
+    pub memory_bytes: u64,
+    /// Functions the shard may own: all of them, since ownership is by name and may be uneven. The whole worker's
+    /// bound is enforced at deployment.
+    pub functions: u32,
+    /// Invocations admitted and unfinished.
+    pub invocations: u32,
+    /// Invocations waiting, each function.
+    pub queue_per_function: u32,
+    /// Sandboxes alive.
+    pub sandboxes: u32,
+    /// Sandboxes alive, each function.
+    pub sandboxes_per_function: u32,
+    /// Sandbox starts under way at once.
+    pub starting: u32,
+}
+
+impl Limits {
+    /// The share of shard number `shard` of `shards`. The shares of all shards add up to the whole, and each is at
+    /// least 1. A function lives on one shard, so that what is bounded per function is never more than the shard's share.
+    ///
+    /// # Panics
+    ///
+    /// If `shard` is not below `shards`.
+    pub fn of_shard(&self, shard: usize, shards: usize) -> ShardLimits {
+        // A share is no more than the whole, which is a u32.
+        let count = |whole: u32| share(u64::from(whole), shard, shards) as u32;
+        let (invocations, sandboxes) = (count(self.invocations), count(self.sandboxes));
+        ShardLimits {
+            memory_bytes: share(self.memory_bytes, shard, shards),
+            functions: self.functions,
+            invocations,
+            queue_per_function: self.queue_per_function.min(invocations),
+            sandboxes,
+            sandboxes_per_function: self.sandboxes_per_function.min(sandboxes),
+            starting: count(self.starting),
+        }
+    }
+
+    /// The most memory one sandbox may ask for when there are this many shards: the smallest share.
+    pub fn function_memory_bytes(&self, shards: usize) -> u64 {
+        self.memory_bytes / shards.max(1) as u64
+    }
+}
+
+/// The part of `whole` that falls to one shard; the first shards take the remainder.
+fn share(whole: u64, shard: usize, shards: usize) -> u64 {
+    assert!(shard < shards, "shard {shard} of {shards}");
+    whole / shards as u64 + u64::from((shard as u64) < whole % shards as u64)
+}
+
+/// Section `[policies]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policies {
+    /// Order of waiting invocations.
+    pub queue: QueuePolicy,
+    /// Which idle sandbox goes first.
+    pub keep_alive: KeepAlivePolicy,
+    /// For [`KeepAlivePolicy::Ttl`]: how long a sandbox may be idle.
+    pub keep_alive_ttl_ns: u64,
+    /// How many invocations run at once.
+    pub concurrency: ConcurrencyPolicy,
+}
+
+/// `policies.queue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueuePolicy {
+    /// First come, first served.
+    Fcfs,
+    /// Shortest expected run first.
+    Sjf,
+}
+
+/// `policies.keep_alive`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAlivePolicy {
+    /// Kept until memory is needed; the least recently used goes first.
+    Lru,
+    /// As `Lru`, and none is idle for longer than the time to live.
+    Ttl,
+}
+
+/// `policies.concurrency`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConcurrencyPolicy {
+    /// As many as the sandboxes can take.
+    Unlimited,
+    /// At most this many over the whole worker.
+    Fixed(u32),
+}
+
+impl ConcurrencyPolicy {
+    /// Invocations that shard number `shard` of `shards` runs at once; `u32::MAX` is no bound of its own.
+    pub fn of_shard(self, shard: usize, shards: usize) -> u32 {
+        match self {
+            ConcurrencyPolicy::Unlimited => u32::MAX,
+            // A share is no more than the whole, which is a u32.
+            ConcurrencyPolicy::Fixed(running) => share(u64::from(running), shard, shards) as u32,
+        }
+    }
+}
+
+/// Sections `[runtimes.*]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtimes {
+    /// `runtimes.python.interpreter`.
+    pub python_interpreter: Interpreter,
+}
+
+/// An interpreter on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interpreter {
+    /// The usual one, looked for at start.
+    Auto,
+    /// This one; an absolute path.
+    Path(PathBuf),
+}
+
+/// Section `[sandbox]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Processor time, in thousandths of a core; `None` is no limit.
+    pub cpu_millis: Option<u32>,
+    /// How long a runtime spins for its next invocation before it sleeps.
+    pub spin: Spin,
+}
+
+/// `sandbox.spin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spin {
+    /// Adapted by the runtime to what it sees.
+    Auto,
+    /// This long, in nanoseconds; 0 is never.
+    Fixed(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::units::GIB;
+
+    fn limits() -> Limits {
+        let host = Host { cores: (0..16).collect(), memory_bytes: 64 * GIB, state_directory: "/s".into() };
+        Config::load(&Sources::default(), &host).unwrap().limits
+    }
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        let mut limits = limits();
+        limits.invocations = 1001;
+        limits.memory_bytes = 7 * GIB + 5;
+        for shards in [1, 2, 3, 7, 16] {
+            let parts: Vec<ShardLimits> = (0..shards).map(|shard| limits.of_shard(shard, shards)).collect();
+            assert_eq!(parts.iter().map(|part| part.invocations).sum::<u32>(), 1001);
+            assert_eq!(parts.iter().map(|part| part.memory_bytes).sum::<u64>(), limits.memory_bytes);
+            assert_eq!(parts.iter().map(|part| part.sandboxes).sum::<u32>(), limits.sandboxes);
+            assert!(parts.iter().all(|part| part.memory_bytes >= limits.function_memory_bytes(shards)));
+            assert!(parts.iter().all(|part| part.sandboxes_per_function <= part.sandboxes));
+            assert!(parts.iter().all(|part| part.queue_per_function <= part.invocations));
+            let fixed = ConcurrencyPolicy::Fixed(100);
+            assert_eq!((0..shards).map(|shard| fixed.of_shard(shard, shards)).sum::<u32>(), 100);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What the operator asked for: files, environment and flags in; one checked [`Config`] out, or every problem at once.
+//!
+//! `sources` gathers the texts, `raw` turns them into keys and untyped values that remember where they were written,
+//! `reader` gives them types, `rules`
+//! names every setting with its default and range, `checked` is the result, `topology` places shards on cores,
+//! `print` writes the effective configuration back. `units` is the only place that reads or writes sizes and durations.
+//!
+//! Invariant: a [`Config`] that exists is consistent: every value is in range and no two contradict each other.
+//! It does not know what the values are used for: nothing here opens a socket or starts a thread.
+
+mod checked;
+mod print;
+mod raw;
+mod reader;
+mod rules;
+mod sources;
+mod topology;
+pub mod units;
+
+pub use checked::{
+    ConcurrencyPolicy, Config, Cores, Interpreter, KeepAlivePolicy, Limits, Policies, QueuePolicy, Runtimes, Sandbox,
+    SandboxCores, Server, ShardLimits, Shards, Spin,
+};
+pub use raw::{Entry, Raw, Value};
+pub use reader::{Reader, nearest};
+pub use sources::{Host, Problem, Source, Sources};
+pub use topology::{ShardPlacement, Topology, TopologyError, topology};

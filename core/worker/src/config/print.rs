@@ -1,0 +1,180 @@
+//! The effective configuration as a TOML text, each value with where it came from.
+//!
+//! Invariant: reading the text back on the same host gives the same configuration. A value that was derived from the
+//! machine is printed as the number it came to, except for the words (`auto`) that keep their meaning elsewhere.
+
+use std::fmt::Write;
+
+use super::checked::{
+    ConcurrencyPolicy, Config, Interpreter, KeepAlivePolicy, QueuePolicy, SandboxCores, Shards, Spin,
+};
+use super::units::{format_bytes, format_duration};
+
+impl Config {
+    /// The whole effective configuration as TOML.
+    pub fn to_toml(&self) -> String {
+        let mut out = String::from("# The effective configuration; after each value, where it came from.\n");
+        let mut section = "";
+        for (key, value) in self.settings() {
+            // Every key has a section: `rules` names no other.
+            let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+            if table != section {
+                let _ = write!(out, "\n[{table}]\n");
+                section = table;
+            }
+            let origin = self.origin(key).map_or_else(String::new, |source| format!("  # {source}"));
+            let _ = writeln!(out, "{name} = {value}{origin}");
+        }
+        out
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = self.server_settings();
+        settings.extend(self.limit_settings());
+        settings.extend(self.choice_settings());
+        settings
+    }
+
+    fn server_settings(&self) -> Vec<(&'static str, String)> {
+        let server = &self.server;
+        vec![
+            ("server.address", quoted(&server.address.to_string())),
+            ("server.state_directory", quoted(&server.state_directory.to_string_lossy())),
+            ("server.max_payload", quoted(&format_bytes(server.max_payload_bytes))),
+            ("server.header_timeout", quoted(&format_duration(server.header_timeout_ns))),
+            ("server.idle_timeout", quoted(&format_duration(server.idle_timeout_ns))),
+            ("server.body_timeout", quoted(&format_duration(server.body_timeout_ns))),
+            ("server.drain_timeout", quoted(&format_duration(server.drain_timeout_ns))),
+            ("server.connections", server.connections.to_string()),
+        ]
+    }
+
+    fn limit_settings(&self) -> Vec<(&'static str, String)> {
+        let limits = &self.limits;
+        vec![
+            ("limits.memory", quoted(&format_bytes(limits.memory_bytes))),
+            ("limits.functions", limits.functions.to_string()),
+            ("limits.invocations", limits.invocations.to_string()),
+            ("limits.queue_per_function", limits.queue_per_function.to_string()),
+            ("limits.sandboxes", limits.sandboxes.to_string()),
+            ("limits.sandboxes_per_function", limits.sandboxes_per_function.to_string()),
+            ("limits.starting", limits.starting.to_string()),
+            ("limits.processes", limits.processes.to_string()),
+            ("limits.tmp", quoted(&format_bytes(limits.tmp_bytes))),
+            ("limits.open_files", limits.open_files.to_string()),
+            ("limits.start_timeout", quoted(&format_duration(limits.start_timeout_ns))),
+            ("limits.log_bytes", quoted(&format_bytes(limits.log_bytes))),
+            ("limits.bodies", quoted(&format_bytes(limits.bodies_bytes))),
+        ]
+    }
+
+    fn choice_settings(&self) -> Vec<(&'static str, String)> {
+        let policies = &self.policies;
+        let queue = match policies.queue {
+            QueuePolicy::Fcfs => "fcfs",
+            QueuePolicy::Sjf => "sjf",
+        };
+        let keep_alive = match policies.keep_alive {
+            KeepAlivePolicy::Lru => "lru",
+            KeepAlivePolicy::Ttl => "ttl",
+        };
+        let concurrency = match policies.concurrency {
+            ConcurrencyPolicy::Unlimited => quoted("unlimited"),
+            ConcurrencyPolicy::Fixed(running) => running.to_string(),
+        };
+        let interpreter = match &self.runtimes.python_interpreter {
+            Interpreter::Auto => "auto".into(),
+            Interpreter::Path(path) => path.to_string_lossy(),
+        };
+        let cpu = self.sandbox.cpu_millis.map_or("none".to_owned(), |millis| (f64::from(millis) / 1000.0).to_string());
+        let spin = match self.sandbox.spin {
+            Spin::Auto => "auto".to_owned(),
+            Spin::Fixed(ns) => format_duration(ns),
+        };
+        vec![
+            ("cores.shards", self.shards_setting()),
+            ("cores.sandboxes", self.sandbox_cores_setting()),
+            ("cores.pin", self.cores.pin.to_string()),
+            ("policies.queue", quoted(queue)),
+            ("policies.keep_alive", quoted(keep_alive)),
+            ("policies.keep_alive_ttl", quoted(&format_duration(policies.keep_alive_ttl_ns))),
+            ("policies.concurrency", concurrency),
+            ("runtimes.python.interpreter", quoted(&interpreter)),
+            ("sandbox.cpu", quoted(&cpu)),
+            ("sandbox.spin", quoted(&spin)),
+        ]
+    }
+
+    fn shards_setting(&self) -> String {
+        match &self.cores.shards {
+            Shards::Auto => quoted("auto"),
+            Shards::Count(count) => count.to_string(),
+            Shards::Cores(cores) => format!("{cores:?}"),
+        }
+    }
+
+    fn sandbox_cores_setting(&self) -> String {
+        match &self.cores.sandboxes {
+            SandboxCores::Auto => quoted("auto"),
+            SandboxCores::Near => quoted("near"),
+            SandboxCores::Cores(cores) => format!("{cores:?}"),
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Host, Sources};
+
+    fn host() -> Host {
+        Host { cores: vec![0, 1], memory_bytes: 3 << 30, state_directory: "/var/lib/vi \"l\" ya".into() }
+    }
+
+    fn read_back(config: &Config) -> Config {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("printed.toml");
+        std::fs::write(&path, config.to_toml()).unwrap();
+        let mut back = Config::load(&Sources { file: Some(path), ..Sources::default() }, &host()).unwrap();
+        back.origins = config.origins.clone();
+        back
+    }
+
+    #[test]
+    fn what_is_printed_reads_back() {
+        let defaults = Config::load(&Sources::default(), &host()).unwrap();
+        assert_eq!(read_back(&defaults), defaults);
+        let flags = [
+            ("cores.shards", "0-1"),
+            ("cores.sandboxes", "[1]"),
+            ("cores.pin", "false"),
+            ("sandbox.cpu", "1.25"),
+            ("sandbox.spin", "0s"),
+            ("policies.queue", "sjf"),
+            ("policies.keep_alive", "ttl"),
+            ("policies.concurrency", "12"),
+            ("limits.memory", "1000000000"),
+            ("runtimes.python.interpreter", "/usr/bin/python3"),
+        ];
+        let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        let changed = Config::load(&Sources { flags, ..Sources::default() }, &host()).unwrap();
+        assert_ne!(changed, defaults);
+        assert_eq!(read_back(&changed), changed);
+    }
+
+    #[test]
+    fn every_setting_is_printed_with_its_source() {
+        let environment = vec![("VILYA_SERVER__MAX_PAYLOAD".into(), "1MiB".into())];
+        let config = Config::load(&Sources { environment, ..Sources::default() }, &host()).unwrap();
+        let printed: Vec<&str> = config.settings().iter().map(|(key, _)| *key).collect();
+        for key in config.origins.keys() {
+            assert!(printed.contains(key), "{key} is not printed");
+        }
+        assert_eq!(printed.len(), config.origins.len());
+        assert!(config.to_toml().contains("max_payload = \"1MiB\"  # VILYA_SERVER__MAX_PAYLOAD\n"));
+    }
+}

@@ -1,0 +1,226 @@
+//! The control thread: administration, off every invocation's path.
+//!
+//! Invariant: a change of the catalogue is answered after it is durable and after every shard has taken the new routes,
+//! so that a client that was told "deployed" finds the function on any connection. It alone writes the catalogue. It
+//! knows no sandboxes: the owner shard does.
+
+mod answers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, bounded};
+use vilya_engine::policy::balance::BalancePolicy;
+use vilya_engine::{Bytes, FunctionId, FunctionSpec, Nanos};
+use vilya_protocol::error::ErrorKind;
+
+use crate::mesh::{ControlMessage, Message, Post};
+use crate::metrics::{self, ShardReport};
+use crate::request::{AdminCall, unix_ms};
+use crate::response::{ContentType, Response};
+use crate::route::Route;
+use crate::storage::{Catalog, CatalogError, Fault, FunctionRecord, LogControl};
+
+/// A function as the control thread knows it.
+struct Live {
+    record: Arc<FunctionRecord>,
+    route: Route,
+}
+
+/// The control thread's state.
+pub(crate) struct Control {
+    catalog: Catalog,
+    logs: LogControl,
+    shards: Vec<Post>,
+    functions: HashMap<Box<str>, Live>,
+    /// Versions that were removed or replaced and still have sandboxes.
+    leaving: HashMap<FunctionId, Arc<FunctionRecord>>,
+    free_indices: Vec<u32>,
+    generations: Vec<u32>,
+    /// Indices there are: every shard's engine has a place for each.
+    most_functions: u32,
+}
+
+impl Control {
+    pub(crate) fn new(catalog: Catalog, logs: LogControl, shards: Vec<Post>, most_functions: u32) -> Self {
+        Control {
+            catalog,
+            logs,
+            shards,
+            functions: HashMap::new(),
+            leaving: HashMap::new(),
+            free_indices: Vec::new(),
+            generations: Vec::new(),
+            most_functions,
+        }
+    }
+
+    /// Hands the functions of an earlier run to their shards.
+    pub(crate) fn restore(&mut self, records: Vec<FunctionRecord>) {
+        for record in records {
+            self.install(Arc::new(record));
+        }
+    }
+
+    /// Serves until told to stop or until every sender is gone.
+    pub(crate) fn run(&mut self, inbox: &Receiver<ControlMessage>) {
+        for message in inbox {
+            match message {
+                ControlMessage::Call { source, call, body, request_id, charged_bytes } => {
+                    let mut response = self.answer(call, &body);
+                    drop(body);
+                    response.request_id = Some(request_id);
+                    let (connection, response) = (source.connection, Box::new(response));
+                    self.shards[source.shard].send(Message::Administered { connection, response, charged_bytes });
+                }
+                ControlMessage::FunctionGone(function) => self.forget(function),
+                ControlMessage::Stop => return,
+            }
+        }
+    }
+
+    fn answer(&mut self, call: AdminCall, body: &[u8]) -> Response {
+        match call {
+            AdminCall::Deploy { name } => self.deploy(&name, body),
+            AdminCall::Remove { name } => self.remove(&name),
+            AdminCall::Get { name } => match self.functions.get(&name) {
+                Some(live) => answers::function(200, &live.record),
+                None => Response::no_such_function(&name),
+            },
+            AdminCall::List => answers::functions(self.functions.values().map(|live| &*live.record)),
+            AdminCall::Logs { name, query } => self.read_logs(&name, &query),
+            AdminCall::Metrics => self.metrics(),
+            AdminCall::Version => answers::version(self.catalog.worker_id()),
+        }
+    }
+
+    fn deploy(&mut self, name: &str, archive: &[u8]) -> Response {
+        if self.free_indices.is_empty() && self.generations.len() >= self.most_functions as usize {
+            let message = "as many versions that were replaced or removed are still busy as limits.functions allows; \
+                           try again when they are done";
+            return Response::error(ErrorKind::StorageFull, message);
+        }
+        let deployed = match self.catalog.deploy(name, archive, unix_ms()) {
+            Ok(deployed) => deployed,
+            Err(error) => return refused(&error),
+        };
+        let created = deployed.replaced.is_none();
+        let record = Arc::new(deployed.record);
+        self.install(Arc::clone(&record));
+        tracing::info!(function = name, version = record.version, bytes = record.bundle_bytes, "deployed");
+        answers::function(if created { 201 } else { 200 }, &record)
+    }
+
+    /// Gives a version to its owner shard, its route to all, and retires the version it replaces.
+    fn install(&mut self, record: Arc<FunctionRecord>) {
+        let name: Box<str> = record.manifest.name.as_str().into();
+        let owner = BalancePolicy::Home.shard(name.as_bytes(), self.shards.len() as u32) as usize;
+        let route = Route { function: self.allot(), owner };
+        let spec = FunctionSpec {
+            memory: Bytes::from_bytes(record.manifest.memory_bytes),
+            timeout: Nanos::from_nanos(record.manifest.timeout_ns),
+            concurrency: record.manifest.concurrency,
+        };
+        // The owner learns of the function before any shard can route to it: its inbox is in order.
+        self.shards[owner].send(Message::Own { function: route.function, spec, record: Arc::clone(&record) });
+        let replaced = self.functions.insert(name.clone(), Live { record, route });
+        self.publish(&name, Some(route));
+        if let Some(replaced) = replaced {
+            self.retire(replaced);
+        }
+    }
+
+    fn remove(&mut self, name: &str) -> Response {
+        match self.catalog.remove(name) {
+            Ok(_) => {}
+            Err(error) => return refused(&error),
+        }
+        self.publish(name, None);
+        if let Some(live) = self.functions.remove(name) {
+            self.retire(live);
+        }
+        if let Err(error) = self.logs.remove(name) {
+            tracing::warn!(function = name, "its log could not be removed: {error}");
+        }
+        tracing::info!(function = name, "removed");
+        Response::new(204, ContentType::Json, Vec::new())
+    }
+
+    fn retire(&mut self, live: Live) {
+        self.shards[live.route.owner].send(Message::Disown { function: live.route.function });
+        self.leaving.insert(live.route.function, live.record);
+    }
+
+    /// The last sandbox of a retired version is gone: its bundle goes, its id may be used again.
+    fn forget(&mut self, function: FunctionId) {
+        if let Some(record) = self.leaving.remove(&function) {
+            self.free_indices.push(function.index);
+            if let Err(error) = self.catalog.discard(&record) {
+                tracing::warn!(
+                    function = record.manifest.name,
+                    version = record.version,
+                    "its bundle could not be deleted: {error}"
+                );
+            }
+        }
+    }
+
+    fn allot(&mut self) -> FunctionId {
+        let index = self.free_indices.pop().unwrap_or_else(|| {
+            self.generations.push(0);
+            (self.generations.len() - 1) as u32
+        });
+        let generation = &mut self.generations[index as usize];
+        *generation = generation.wrapping_add(1);
+        FunctionId { index, generation: *generation }
+    }
+
+    /// Tells every shard, and waits until each has taken it; a shard that has stopped hangs up instead.
+    fn publish(&self, name: &str, route: Option<Route>) {
+        let (taken, all_taken) = bounded(self.shards.len());
+        for shard in &self.shards {
+            shard.send(Message::Route { name: name.into(), route, taken: taken.clone() });
+        }
+        drop(taken);
+        while all_taken.recv().is_ok() {}
+    }
+
+    fn read_logs(&self, name: &str, query: &str) -> Response {
+        if !self.functions.contains_key(name) {
+            return Response::no_such_function(name);
+        }
+        let lines = match answers::tail_of(query) {
+            Ok(lines) => lines,
+            Err(message) => return Response::error(ErrorKind::MalformedRequest, message),
+        };
+        match self.logs.tail(name, lines) {
+            Ok(text) => Response::new(200, ContentType::Text, text.into_bytes()),
+            Err(error) => Response::error(ErrorKind::Internal, &format!("the log could not be read: {error}")),
+        }
+    }
+
+    fn metrics(&self) -> Response {
+        let (sender, receiver) = bounded(self.shards.len());
+        for shard in &self.shards {
+            shard.send(Message::Report(sender.clone()));
+        }
+        drop(sender);
+        let reports: Vec<ShardReport> = receiver.iter().collect();
+        let mut functions: Vec<(FunctionId, &str)> =
+            self.functions.iter().map(|(name, live)| (live.route.function, &**name)).collect();
+        functions.sort_unstable_by_key(|&(_, name)| name);
+        Response::new(200, ContentType::Metrics, metrics::render(&reports, &functions).into_bytes())
+    }
+}
+
+/// The statuses of what the catalogue refuses.
+fn refused(error: &CatalogError) -> Response {
+    let kind = match error.fault() {
+        Fault::InvalidFunction => ErrorKind::InvalidFunction,
+        Fault::NoSuchFunction => ErrorKind::NoSuchFunction,
+        Fault::PayloadTooLarge => ErrorKind::PayloadTooLarge,
+        Fault::FunctionsFull | Fault::DiskFull => ErrorKind::StorageFull,
+        Fault::Internal => ErrorKind::Internal,
+    };
+    Response::error(kind, &error.to_string())
+}

@@ -1,0 +1,21 @@
+//! The worker process: shards on their cores, the mesh between them, and the threads off the path.
+//!
+//! Owns: threads, sockets, sandboxes' lives, the catalogue of functions. Invariant: what to do next is decided by
+//! `vilya_engine`; this package does it. It is the only one that knows all the others.
+
+pub mod config;
+mod control;
+pub mod manifest;
+mod mesh;
+mod metrics;
+mod process;
+mod python;
+mod request;
+mod response;
+mod route;
+mod shard;
+mod slots;
+mod starter;
+pub mod storage;
+
+pub use process::{Running, StartError, Worker};

@@ -1,0 +1,106 @@
+//! Messages between the threads of a worker: shards, control, starter and reaper share nothing else.
+//!
+//! Invariant: a message is delivered once, in the order its sender posted it. The channels are unbounded in type and
+//! bounded in use: a shard forwards at most its `invocations` limit, a reply answers a message, and the control thread
+//! waits for each change to be taken before it makes the next. The mesh does not know what its messages mean.
+
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use vilya_engine::{FunctionId, FunctionSpec, SandboxId};
+use vilya_isolate::{Ended, Started};
+use vilya_reactor::Waker;
+
+use crate::metrics::ShardReport;
+use crate::request::{AdminCall, Request, RequestId, Source};
+use crate::response::Response;
+use crate::route::Route;
+use crate::slots::Key;
+use crate::storage::FunctionRecord;
+
+/// What a shard can be told.
+pub(crate) enum Message {
+    /// A request that arrived on another shard, for a function that this shard owns.
+    Invoke(Box<Request>),
+    /// The client of a forwarded request has gone.
+    Cancel(Source),
+    /// The answer of another shard to a request that arrived on this one.
+    Respond { connection: Key, response: Box<Response> },
+    /// The answer of the control thread, which is done with the body that was charged for.
+    Administered { connection: Key, response: Box<Response>, charged_bytes: u64 },
+    /// A function appeared, moved to another version, or went. `taken` is told when the shard has applied it.
+    Route { name: Box<str>, route: Option<Route>, taken: Sender<()> },
+    /// This shard now owns a function.
+    Own { function: FunctionId, spec: FunctionSpec, record: Arc<FunctionRecord> },
+    /// A function this shard owns was removed or replaced.
+    Disown { function: FunctionId },
+    /// The starter is done with a start that this shard asked for.
+    Started { sandbox: SandboxId, outcome: Box<Result<StartedSandbox, String>> },
+    /// A dead sandbox has been cleaned up.
+    Reaped { sandbox: SandboxId, ended: Ended },
+    /// Asks for the shard's figures.
+    Report(Sender<ShardReport>),
+    /// Finish what is running and refuse the rest; tell when nothing is left.
+    Drain(Sender<()>),
+    /// Every shard is drained: send what is owed, and end.
+    Stop,
+}
+
+/// A sandbox process as the starter hands it to its shard.
+pub(crate) struct StartedSandbox {
+    pub(crate) host: vilya_ipc::host::Host,
+    pub(crate) started: Started,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// What the control thread can be told.
+pub(crate) enum ControlMessage {
+    /// An administrative request that arrived on a shard, and what its body holds of the shard's budget.
+    Call { source: Source, call: AdminCall, body: Vec<u8>, request_id: RequestId, charged_bytes: u64 },
+    /// The last sandbox of a retired version has gone: its bundle can go too.
+    FunctionGone(FunctionId),
+    /// Stop.
+    Stop,
+}
+
+/// The sending side of a shard's inbox.
+#[derive(Clone)]
+pub(crate) struct Post {
+    sender: Sender<Message>,
+    waker: Waker,
+    ring_fd: RawFd,
+}
+
+impl Post {
+    /// An inbox for the shard whose reactor is woken by `waker`.
+    pub(crate) fn new(waker: Waker, ring_fd: RawFd) -> (Post, Receiver<Message>) {
+        let (sender, receiver) = unbounded();
+        (Post { sender, waker, ring_fd }, receiver)
+    }
+
+    /// Posts from a thread that has no ring, and wakes the shard if it sleeps. A shard that has stopped takes no more
+    /// messages; the message is dropped, as its answer would have no reader.
+    pub(crate) fn send(&self, message: Message) -> bool {
+        let sent = self.sender.send(message).is_ok();
+        if sent {
+            self.waker.wake();
+        }
+        sent
+    }
+
+    /// Posts without waking; the caller wakes through its own ring.
+    pub(crate) fn leave(&self, message: Message) -> bool {
+        self.sender.send(message).is_ok()
+    }
+
+    /// The other shard's ring, a target for a ring message.
+    pub(crate) fn ring_fd(&self) -> RawFd {
+        self.ring_fd
+    }
+
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+}

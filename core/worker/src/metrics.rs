@@ -1,0 +1,211 @@
+//! What a shard counts, and the text in which `/metrics` shows the sum.
+//!
+//! Invariant: a counter has one writer, its shard, and is plain memory; a scrape asks every shard for a copy. Names
+//! follow the OpenTelemetry FaaS conventions where one exists, and are in base units (seconds, bytes). Format:
+//! Prometheus text exposition 0.0.4.
+
+use std::fmt::Write;
+
+use vilya_engine::{FunctionId, Stats};
+
+/// Upper bounds of the duration histogram's buckets, in nanoseconds, with their labels in seconds.
+const BUCKETS: [(u64, &str); 16] = [
+    (50_000, "0.00005"),
+    (100_000, "0.0001"),
+    (250_000, "0.00025"),
+    (500_000, "0.0005"),
+    (1_000_000, "0.001"),
+    (2_500_000, "0.0025"),
+    (5_000_000, "0.005"),
+    (10_000_000, "0.01"),
+    (25_000_000, "0.025"),
+    (50_000_000, "0.05"),
+    (100_000_000, "0.1"),
+    (250_000_000, "0.25"),
+    (500_000_000, "0.5"),
+    (1_000_000_000, "1"),
+    (5_000_000_000, "5"),
+    (10_000_000_000, "10"),
+];
+
+/// How often each duration was seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Histogram {
+    counts: [u64; BUCKETS.len()],
+    count: u64,
+    sum_ns: u64,
+}
+
+impl Histogram {
+    pub(crate) fn record(&mut self, ns: u64) {
+        let bucket = BUCKETS.partition_point(|&(bound, _)| bound < ns);
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count += 1;
+        }
+        self.count += 1;
+        self.sum_ns = self.sum_ns.saturating_add(ns);
+    }
+
+    fn write(&self, out: &mut String, name: &str, labels: &str) {
+        let mut cumulative = 0;
+        for (&(_, bound), count) in BUCKETS.iter().zip(&self.counts) {
+            cumulative += count;
+            line(out, format_args!("{name}_bucket{{{labels},le=\"{bound}\"}} {cumulative}"));
+        }
+        line(out, format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {}", self.count));
+        line(out, format_args!("{name}_sum{{{labels}}} {}", seconds(self.sum_ns)));
+        line(out, format_args!("{name}_count{{{labels}}} {}", self.count));
+    }
+}
+
+/// One function's figures on its owner shard.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FunctionCounters {
+    pub(crate) invocations: u64,
+    pub(crate) errors: u64,
+    pub(crate) timeouts: u64,
+    pub(crate) cold_starts: u64,
+    pub(crate) run: Histogram,
+    pub(crate) queue: Histogram,
+    pub(crate) start: Histogram,
+}
+
+/// What a shard counts of its connections and threads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShardCounters {
+    pub(crate) connections_accepted: u64,
+    pub(crate) connections_refused: u64,
+    pub(crate) requests: u64,
+    pub(crate) requests_rejected: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) mesh_sent: u64,
+    pub(crate) mesh_received: u64,
+    pub(crate) log_bytes: u64,
+    pub(crate) poisoned: u64,
+}
+
+/// One shard's figures at one moment.
+pub(crate) struct ShardReport {
+    pub(crate) shard: usize,
+    pub(crate) connections_open: u64,
+    pub(crate) counters: ShardCounters,
+    pub(crate) engine: Stats,
+    pub(crate) enters: u64,
+    pub(crate) functions: Vec<(FunctionId, FunctionCounters)>,
+}
+
+/// The exposition text. `names` are the functions that live now.
+pub(crate) fn render(reports: &[ShardReport], names: &[(FunctionId, &str)]) -> String {
+    let mut out = String::with_capacity(4096);
+    render_functions(&mut out, reports, names);
+    render_shards(&mut out, reports);
+    out
+}
+
+fn render_functions(out: &mut String, reports: &[ShardReport], names: &[(FunctionId, &str)]) {
+    let empty = FunctionCounters::default();
+    let rows: Vec<(&str, &FunctionCounters)> = names
+        .iter()
+        .map(|&(id, name)| {
+            let counters = reports.iter().flat_map(|report| &report.functions).find(|(function, _)| *function == id);
+            (name, counters.map_or(&empty, |(_, counters)| counters))
+        })
+        .collect();
+    let mut counter = |name: &str, help: &str, of: &dyn Fn(&FunctionCounters) -> u64| {
+        family(out, name, "counter", help);
+        for (function, counters) in &rows {
+            line(out, format_args!("{name}{{faas_name=\"{function}\",faas_trigger=\"http\"}} {}", of(counters)));
+        }
+    };
+    counter("faas_invocations_total", "Invocations that the function answered.", &|c| c.invocations);
+    counter("faas_errors_total", "Invocations that raised, died or could not start.", &|c| c.errors);
+    counter("faas_timeouts_total", "Invocations that ran past their deadline.", &|c| c.timeouts);
+    counter("faas_coldstarts_total", "Invocations for which a sandbox was started.", &|c| c.cold_starts);
+    let mut histogram = |name: &str, help: &str, of: &dyn Fn(&FunctionCounters) -> &Histogram| {
+        family(out, name, "histogram", help);
+        for (function, counters) in &rows {
+            of(counters).write(out, name, &format!("faas_name=\"{function}\""));
+        }
+    };
+    histogram("faas_invoke_duration_seconds", "Time in the sandbox.", &|c| &c.run);
+    histogram("vilya_queue_wait_seconds", "Time in the queue, without the sandbox's start.", &|c| &c.queue);
+    histogram("faas_init_duration_seconds", "Time an invocation waited for its sandbox to start.", &|c| &c.start);
+}
+
+/// A metric's name, its help, and where a shard's report has it.
+type Family<'a> = (&'a str, &'a str, &'a dyn Fn(&ShardReport) -> u64);
+
+fn render_shards(out: &mut String, reports: &[ShardReport]) {
+    let mut family_of = |name: &str, kind: &str, help: &str, of: &dyn Fn(&ShardReport) -> u64| {
+        family(out, name, kind, help);
+        for report in reports {
+            line(out, format_args!("{name}{{shard=\"{}\"}} {}", report.shard, of(report)));
+        }
+    };
+    let counters: [Family<'_>; 11] = [
+        ("vilya_connections_accepted_total", "Connections accepted.", &|r| r.counters.connections_accepted),
+        ("vilya_connections_refused_total", "Connections closed for want of room.", &|r| {
+            r.counters.connections_refused
+        }),
+        ("vilya_http_requests_total", "Whole requests read.", &|r| r.counters.requests),
+        ("vilya_http_requests_rejected_total", "Requests refused by the parser.", &|r| r.counters.requests_rejected),
+        ("vilya_bytes_received_total", "Bytes read from clients.", &|r| r.counters.bytes_in),
+        ("vilya_bytes_sent_total", "Bytes sent to clients.", &|r| r.counters.bytes_out),
+        ("vilya_mesh_sent_total", "Messages to other shards.", &|r| r.counters.mesh_sent),
+        ("vilya_mesh_received_total", "Messages from other shards.", &|r| r.counters.mesh_received),
+        ("vilya_log_bytes_total", "Bytes that functions wrote to their output.", &|r| r.counters.log_bytes),
+        ("vilya_sandboxes_poisoned_total", "Sandboxes killed for an impossible claim.", &|r| r.counters.poisoned),
+        ("vilya_ring_enters_total", "io_uring_enter calls.", &|r| r.enters),
+    ];
+    for (name, help, of) in counters {
+        family_of(name, "counter", help, of);
+    }
+    let gauges: [Family<'_>; 5] = [
+        ("vilya_connections_open", "Connections open now.", &|r| r.connections_open),
+        ("vilya_invocations_open", "Invocations queued or running now.", &|r| {
+            u64::from(r.engine.queued + r.engine.running)
+        }),
+        ("vilya_invocations_queued", "Invocations queued now.", &|r| u64::from(r.engine.queued)),
+        ("vilya_sandboxes", "Sandboxes alive now.", &|r| u64::from(r.engine.sandboxes)),
+        ("vilya_sandbox_memory_bytes", "Memory promised to the sandboxes alive now.", &|r| r.engine.memory.as_bytes()),
+    ];
+    for (name, help, of) in gauges {
+        family_of(name, "gauge", help, of);
+    }
+}
+
+fn family(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, format_args!("# HELP {name} {help}"));
+    line(out, format_args!("# TYPE {name} {kind}"));
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = out.write_fmt(text);
+    out.push('\n');
+}
+
+fn seconds(ns: u64) -> String {
+    format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_is_cumulative_and_ends_in_infinity() {
+        let mut histogram = Histogram::default();
+        for ns in [40_000, 50_000, 60_000, 20_000_000_000] {
+            histogram.record(ns);
+        }
+        let mut out = String::new();
+        histogram.write(&mut out, "d", "f=\"x\"");
+        assert!(out.contains("d_bucket{f=\"x\",le=\"0.00005\"} 2\n"), "{out}");
+        assert!(out.contains("d_bucket{f=\"x\",le=\"0.0001\"} 3\n"), "{out}");
+        assert!(out.contains("d_bucket{f=\"x\",le=\"10\"} 3\n"), "{out}");
+        assert!(out.contains("d_bucket{f=\"x\",le=\"+Inf\"} 4\n"), "{out}");
+        assert!(out.contains("d_sum{f=\"x\"} 20.000150000\n"), "{out}");
+    }
+}

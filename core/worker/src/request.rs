@@ -1,0 +1,127 @@
+//! Requests between their last byte and their answer: of an invocation, on the shard that owns its function, and of
+//! administration, on the control thread. They know no socket and no sandbox.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vilya_engine::{FunctionId, InvocationId, StartKind};
+
+use crate::slots::Key;
+
+/// What an administrative request asks for; a body travels beside it.
+#[derive(Debug)]
+pub(crate) enum AdminCall {
+    Deploy { name: Box<str> },
+    Get { name: Box<str> },
+    Remove { name: Box<str> },
+    List,
+    Logs { name: Box<str>, query: Box<str> },
+    Metrics,
+    Version,
+}
+
+/// Where an answer goes: a connection of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Source {
+    pub(crate) shard: usize,
+    pub(crate) connection: Key,
+}
+
+/// The id of a request, unique across restarts: a random half and a counted half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId(pub(crate) [u8; 16]);
+
+impl RequestId {
+    /// The id as 32 hexadecimal digits.
+    pub(crate) fn hex(self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (i, byte) in self.0.into_iter().enumerate() {
+            text[2 * i] = DIGITS[usize::from(byte >> 4)];
+            text[2 * i + 1] = DIGITS[usize::from(byte & 15)];
+        }
+        text
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.hex()).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// Makes request ids; one a shard.
+pub(crate) struct RequestIds {
+    run: u64,
+    next: u64,
+}
+
+impl RequestIds {
+    /// `run` is random per start of the worker; the shard's number keeps the shards' counters apart.
+    pub(crate) fn new(run: u64, shard: usize) -> Self {
+        RequestIds { run, next: (shard as u64) << 48 }
+    }
+
+    pub(crate) fn next(&mut self) -> RequestId {
+        self.next += 1;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.run.to_be_bytes());
+        id[8..].copy_from_slice(&self.next.to_be_bytes());
+        RequestId(id)
+    }
+}
+
+/// Sixty-four bits that differ from one start of a worker to the next.
+pub(crate) fn random_u64() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library seeds its hasher from the kernel's randomness; the counter separates calls of one process.
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    // Relaxed: only distinctness matters, nothing is published through it.
+    hasher.write_u64(CALLS.fetch_add(1, Ordering::Relaxed));
+    hasher.finish()
+}
+
+/// Wall-clock time in milliseconds since 1970; 0 before that.
+pub(crate) fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// An invocation request as its owner shard holds it.
+pub(crate) struct Request {
+    pub(crate) source: Source,
+    pub(crate) function: FunctionId,
+    pub(crate) id: RequestId,
+    pub(crate) received_unix_ms: u64,
+    pub(crate) content_type: Vec<u8>,
+    pub(crate) trace_parent: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+    /// Set when the engine has admitted it.
+    pub(crate) invocation: Option<InvocationId>,
+    /// Set when it has been given to a sandbox.
+    pub(crate) run: Option<Run>,
+}
+
+/// What is known of a request once it runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) start: StartKind,
+    pub(crate) queued_ns: u64,
+    pub(crate) starting_ns: u64,
+    pub(crate) dispatched_ns: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_two_shards_never_meet() {
+        let run = random_u64();
+        let (mut a, mut b) = (RequestIds::new(run, 0), RequestIds::new(run, 1));
+        let ids: std::collections::HashSet<[u8; 16]> = (0..1000).flat_map(|_| [a.next().0, b.next().0]).collect();
+        assert_eq!(ids.len(), 2000);
+        assert_eq!(a.next().to_string().len(), 32);
+    }
+}

@@ -1,0 +1,494 @@
+//! One HTTP connection: what has been read of the request at hand, what is still to be sent.
+//!
+//! Invariant: requests are answered one at a time and in order; bytes that arrive meanwhile wait in a bounded backlog, and
+//! so do requests of a client that does not take its answers. It performs no input or output: the shard receives and
+//! sends for it.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+use vilya_protocol::error::ErrorKind;
+use vilya_protocol::http::{CONTINUE, Decoder, Head, Item, Method, Reject};
+use vilya_protocol::route::{NoRoute, Route as Target};
+use vilya_reactor::{OpId, TimerId};
+
+use super::backlog::Backlog;
+use crate::request::AdminCall;
+use crate::response::Response;
+use crate::route::{CurrentRoute, RouteTable};
+
+/// A body up to this size rides in the same send as its head.
+const JOINED_BODY_BYTES: usize = 16 * 1024;
+/// What is reserved for a body before any of it has arrived.
+const FIRST_BODY_BYTES: u64 = 64 * 1024;
+/// More than this of pipelined bytes stops the reading until the request at hand is answered.
+pub(super) const BACKLOG_BYTES: usize = 256 * 1024;
+/// With as many bytes of answers unsent, no further request of the connection is taken in.
+const UNSENT_BYTES: usize = 256 * 1024;
+/// After a refusal, the time in which what the client still sends is read and thrown away.
+const LINGER_NS: u64 = 2_000_000_000;
+/// Trace contexts are at most 55 bytes in version 00 (W3C Trace Context); content types are bounded likewise.
+const CONTENT_TYPE_BYTES: usize = 256;
+const TRACE_PARENT_BYTES: usize = 64;
+
+/// What a request asks for, known from its head.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    Function(CurrentRoute),
+    Admin(AdminCall),
+    Live,
+    Ready,
+    /// The answer is known already; a body is read and thrown away.
+    Refused(Box<Response>),
+}
+
+/// A request as its bytes arrive.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) wanted: Wanted,
+    pub(super) content_type: Vec<u8>,
+    pub(super) trace_parent: Vec<u8>,
+    pub(super) body: Vec<u8>,
+    keep_alive: bool,
+    head_only: bool,
+}
+
+/// How many bytes of bodies a shard holds, and how many it may.
+#[derive(Debug)]
+pub(super) struct BodyBudget {
+    held_bytes: u64,
+    limit_bytes: u64,
+}
+
+impl BodyBudget {
+    pub(super) fn new(limit_bytes: u64) -> Self {
+        BodyBudget { held_bytes: 0, limit_bytes }
+    }
+
+    /// Takes room for a body or a part of one; false when there is none.
+    pub(super) fn take(&mut self, bytes: u64) -> bool {
+        let held = self.held_bytes.saturating_add(bytes);
+        let fits = held <= self.limit_bytes;
+        if fits {
+            self.held_bytes = held;
+        }
+        fits
+    }
+
+    pub(super) fn give_back(&mut self, bytes: u64) {
+        self.held_bytes -= bytes;
+    }
+}
+
+/// Where the connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// No byte of the next request has been seen.
+    Between,
+    Head,
+    Body,
+    /// A request is being served by the shard named, or by this one's control thread (none).
+    Serving {
+        owner: Option<usize>,
+    },
+    /// Nothing more is served; when all is sent the connection ends, after a pause for what the client still sends.
+    Closing,
+    /// All is sent and the sending side is shut; what still arrives is thrown away.
+    Lingering,
+}
+
+/// What the shard has to do after bytes were taken in.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// All of the input is used; more is needed.
+    More,
+    /// The client waits for leave to send its body.
+    Continue,
+    /// A whole request has arrived.
+    Complete(Box<Incoming>),
+    /// The request is refused and so is everything after it.
+    Rejected(Reject),
+}
+
+/// Bytes to be sent, and what they hold of the shard's body budget until they are.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pub(super) bytes: Vec<u8>,
+    pub(super) charged_bytes: u64,
+}
+
+/// How long each phase of a connection may last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// From the first byte of a head to its last.
+    pub(crate) header_ns: u64,
+    /// Between requests, and for a client to take what is sent to it.
+    pub(crate) idle_ns: u64,
+    /// Without a further byte of a body.
+    pub(crate) body_ns: u64,
+}
+
+pub(super) struct Connection {
+    pub(super) socket: OwnedFd,
+    pub(super) receive: Option<OpId>,
+    /// The receive has been asked to stop until the backlog is served.
+    pub(super) paused: bool,
+    pub(super) send: Option<OpId>,
+    /// What the send under way holds of the body budget, how long it is, and when it must be done.
+    pub(super) sending_charged_bytes: u64,
+    pub(super) sending_bytes: usize,
+    pub(super) send_by_ns: u64,
+    pub(super) timer: Option<TimerId>,
+    /// When the timer armed fires; the deadline may have moved on since.
+    pub(super) timer_at_ns: u64,
+    pub(super) deadline_ns: u64,
+    /// The phase that the deadline was set for.
+    timed_phase: Phase,
+    /// The shard is going through the backlog: an answer given meanwhile does not start that again.
+    pub(super) acting: bool,
+    pub(super) phase: Phase,
+    pub(super) backlog: Backlog,
+    pub(super) outgoing: VecDeque<Outgoing>,
+    pub(super) spare: Vec<u8>,
+    decoder: Decoder,
+    incoming: Option<Box<Incoming>>,
+    keep_alive: bool,
+    head_only: bool,
+    /// What the request at hand holds of the shard's body budget, until it is answered.
+    charged_bytes: u64,
+    pub(super) lingered_bytes: usize,
+}
+
+impl Connection {
+    pub(super) fn new(socket: OwnedFd, decoder: Decoder) -> Self {
+        Connection {
+            socket,
+            receive: None,
+            paused: false,
+            send: None,
+            sending_charged_bytes: 0,
+            sending_bytes: 0,
+            send_by_ns: u64::MAX,
+            timer: None,
+            timer_at_ns: u64::MAX,
+            deadline_ns: u64::MAX,
+            timed_phase: Phase::Between,
+            acting: false,
+            phase: Phase::Between,
+            backlog: Backlog::default(),
+            outgoing: VecDeque::new(),
+            spare: Vec::new(),
+            decoder,
+            incoming: None,
+            keep_alive: true,
+            head_only: false,
+            charged_bytes: 0,
+            lingered_bytes: 0,
+        }
+    }
+
+    /// Takes in bytes up to the first thing the shard has to act on. Returns how many were used.
+    pub(super) fn absorb(&mut self, input: &[u8], routes: &RouteTable, budget: &mut BodyBudget) -> (usize, Step) {
+        let mut used = 0;
+        loop {
+            let step = match self.decoder.decode(&input[used..]) {
+                Ok(step) => step,
+                Err(reject) => return (used, Step::Rejected(reject)),
+            };
+            used += step.consumed;
+            match step.item {
+                Item::NeedMore => {
+                    if self.phase == Phase::Between && used > 0 {
+                        self.phase = Phase::Head;
+                    }
+                    return (used, Step::More);
+                }
+                Item::Head(head) => {
+                    let waits = head.expects_continue();
+                    let mut incoming = read_head(&head, routes);
+                    let announced = head.content_length().unwrap_or(0);
+                    if !matches!(incoming.wanted, Wanted::Refused(_)) {
+                        if budget.take(announced) {
+                            self.charged_bytes = announced;
+                        } else {
+                            incoming.wanted = overloaded();
+                        }
+                    }
+                    let refused = matches!(incoming.wanted, Wanted::Refused(_));
+                    self.phase = Phase::Body;
+                    if waits && refused {
+                        // The body will not come: whether the client still sends it cannot be known, so nothing
+                        // after this answer can be trusted to be a request.
+                        incoming.keep_alive = false;
+                        return (used, Step::Complete(Box::new(self.complete(incoming))));
+                    }
+                    self.incoming = Some(Box::new(incoming));
+                    if waits {
+                        return (used, Step::Continue);
+                    }
+                }
+                Item::Body(bytes) => {
+                    if let Some(incoming) = &mut self.incoming
+                        && !matches!(incoming.wanted, Wanted::Refused(_))
+                    {
+                        // An announced body was charged whole; a chunked one is as it comes.
+                        let held = (incoming.body.len() + bytes.len()) as u64;
+                        let more = held.saturating_sub(self.charged_bytes);
+                        if budget.take(more) {
+                            self.charged_bytes += more;
+                            incoming.body.extend_from_slice(bytes);
+                        } else {
+                            incoming.wanted = overloaded();
+                            incoming.body = Vec::new();
+                        }
+                    }
+                }
+                Item::End => {
+                    if let Some(incoming) = self.incoming.take() {
+                        let incoming = self.complete(*incoming);
+                        return (used, Step::Complete(Box::new(incoming)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn complete(&mut self, incoming: Incoming) -> Incoming {
+        self.keep_alive = incoming.keep_alive;
+        self.head_only = incoming.head_only;
+        self.phase = Phase::Serving { owner: None };
+        // The next head has a time of its own, also when it came with this request.
+        self.timed_phase = self.phase;
+        incoming
+    }
+
+    /// Gives back what the request at hand holds of the body budget.
+    pub(super) fn discharge(&mut self, budget: &mut BodyBudget) {
+        budget.give_back(self.hand_over_charge());
+    }
+
+    /// What the request at hand holds of the body budget, from now on to be given back by the caller.
+    pub(super) fn hand_over_charge(&mut self) -> u64 {
+        std::mem::take(&mut self.charged_bytes)
+    }
+
+    /// Gives back all that the connection holds of the body budget.
+    pub(super) fn discharge_all(&mut self, budget: &mut BodyBudget) {
+        self.discharge(budget);
+        let queued: u64 = self.outgoing.drain(..).map(|outgoing| outgoing.charged_bytes).sum();
+        budget.give_back(queued + std::mem::take(&mut self.sending_charged_bytes));
+    }
+
+    /// Whether bytes that arrive now belong to a request that may be taken in now.
+    pub(super) fn takes_requests(&self) -> bool {
+        matches!(self.phase, Phase::Between | Phase::Head | Phase::Body) && !self.is_behind()
+    }
+
+    /// The client does not take its answers as fast as it asks.
+    fn is_behind(&self) -> bool {
+        let queued: usize = self.outgoing.iter().map(|outgoing| outgoing.bytes.len()).sum();
+        queued + self.sending_bytes >= UNSENT_BYTES
+    }
+
+    /// Moves the deadline to what the phase allows, and returns it; `u64::MAX` is none.
+    pub(super) fn renew_deadline(&mut self, now_ns: u64, timeouts: &Timeouts) -> u64 {
+        let allowed_ns = match self.phase {
+            Phase::Between | Phase::Closing => timeouts.idle_ns,
+            Phase::Head => timeouts.header_ns,
+            Phase::Body => timeouts.body_ns,
+            Phase::Lingering => LINGER_NS,
+            Phase::Serving { .. } => u64::MAX,
+        };
+        if self.send.is_some() {
+            // What the client sends meanwhile buys it no time to take what is sent to it.
+            self.deadline_ns = self.send_by_ns;
+        } else if self.phase != Phase::Head || self.timed_phase != Phase::Head {
+            // A head has one deadline from its first byte: more bytes do not extend it.
+            self.deadline_ns = now_ns.saturating_add(allowed_ns);
+        }
+        self.timed_phase = if self.send.is_some() { Phase::Closing } else { self.phase };
+        self.deadline_ns
+    }
+
+    /// Forgets the request that was being read: what follows cannot be trusted to be one.
+    pub(super) fn refuse(&mut self) {
+        self.incoming = None;
+        self.head_only = false;
+        self.backlog.clear();
+    }
+
+    /// Queues an answer; the connection is then between requests, or closing. One with a large body that the budget has
+    /// no room for is replaced by the reason.
+    pub(super) fn answer(&mut self, mut response: Response, closing: bool, budget: &mut BodyBudget) {
+        let mut charged_bytes = 0;
+        if !self.head_only && response.body.len() > JOINED_BODY_BYTES {
+            charged_bytes = response.body.len() as u64;
+            if !budget.take(charged_bytes) {
+                charged_bytes = 0;
+                response = response.instead(ErrorKind::Overloaded, ANSWERS_HELD);
+            }
+        }
+        let keep_alive = self.keep_alive && !closing && !response.close;
+        // A small answer behind one that still waits to be sent joins it: one send for several pipelined answers.
+        let mut out = match self.outgoing.back() {
+            Some(last) if last.bytes.len() < JOINED_BODY_BYTES && last.charged_bytes == 0 => {
+                self.outgoing.pop_back().unwrap_or_default().bytes
+            }
+            _ => std::mem::take(&mut self.spare),
+        };
+        response.write_head(keep_alive, &mut out);
+        let joined = charged_bytes == 0 && !self.head_only;
+        if joined {
+            out.extend_from_slice(&response.body);
+        }
+        self.outgoing.push_back(Outgoing { bytes: out, charged_bytes: 0 });
+        if charged_bytes > 0 {
+            self.outgoing.push_back(Outgoing { bytes: response.body, charged_bytes });
+        }
+        self.phase = if keep_alive { Phase::Between } else { Phase::Closing };
+    }
+
+    /// No answer is being made or sent.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.outgoing.is_empty() && self.send.is_none() && !matches!(self.phase, Phase::Serving { .. })
+    }
+
+    /// Queues the leave to send a body.
+    pub(super) fn answer_continue(&mut self) {
+        let mut out = std::mem::take(&mut self.spare);
+        out.extend_from_slice(CONTINUE);
+        self.outgoing.push_back(Outgoing { bytes: out, charged_bytes: 0 });
+    }
+}
+
+const ANSWERS_HELD: &str =
+    "the worker holds as many bytes of bodies as limits.bodies allows; the function ran, its answer was dropped";
+
+fn overloaded() -> Wanted {
+    let message = "the worker holds as many bytes of request bodies as limits.bodies allows; try again later";
+    Wanted::Refused(Box::new(Response::error(ErrorKind::Overloaded, message)))
+}
+
+fn read_head(head: &Head<'_>, routes: &RouteTable) -> Incoming {
+    let wanted = wanted(head, routes);
+    let reserve = match wanted {
+        Wanted::Function(_) | Wanted::Admin(_) => head.content_length().unwrap_or(0).min(FIRST_BODY_BYTES) as usize,
+        _ => 0,
+    };
+    Incoming {
+        wanted,
+        content_type: bounded(head.header("content-type"), CONTENT_TYPE_BYTES),
+        trace_parent: bounded(head.header("traceparent"), TRACE_PARENT_BYTES),
+        body: Vec::with_capacity(reserve),
+        keep_alive: head.keep_alive(),
+        head_only: head.method() == Method::Head,
+    }
+}
+
+/// A header that is longer than anything sensible is left out rather than cut.
+fn bounded(value: Option<&[u8]>, limit: usize) -> Vec<u8> {
+    value.filter(|value| value.len() <= limit).unwrap_or_default().to_vec()
+}
+
+fn wanted(head: &Head<'_>, routes: &RouteTable) -> Wanted {
+    match vilya_protocol::route::route(head.method(), head.path()) {
+        Ok(Target::Invoke { name }) => match routes.find(name) {
+            Some(route) => Wanted::Function(CurrentRoute::clone(route)),
+            None => Wanted::Refused(Box::new(Response::no_such_function(name))),
+        },
+        Ok(Target::DeployFunction { name }) => Wanted::Admin(AdminCall::Deploy { name: name.into() }),
+        Ok(Target::GetFunction { name }) => Wanted::Admin(AdminCall::Get { name: name.into() }),
+        Ok(Target::DeleteFunction { name }) => Wanted::Admin(AdminCall::Remove { name: name.into() }),
+        Ok(Target::ListFunctions) => Wanted::Admin(AdminCall::List),
+        Ok(Target::FunctionLogs { name }) => {
+            Wanted::Admin(AdminCall::Logs { name: name.into(), query: head.query().unwrap_or_default().into() })
+        }
+        Ok(Target::Metrics) => Wanted::Admin(AdminCall::Metrics),
+        Ok(Target::Version) => Wanted::Admin(AdminCall::Version),
+        Ok(Target::Livez) => Wanted::Live,
+        Ok(Target::Readyz) => Wanted::Ready,
+        Err(no_route) => {
+            let mut response = match no_route {
+                NoRoute::InvalidName(error) => {
+                    let message = format!("{}; correct the name in the path", error.message());
+                    Response::error(no_route.kind(), &message)
+                }
+                _ => Response::advised(no_route.kind(), no_route.message()),
+            };
+            if let NoRoute::MethodNotAllowed { allow } = no_route {
+                response.allow = Some(allow);
+            }
+            Wanted::Refused(Box::new(response))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts { header_ns: 10, idle_ns: 100, body_ns: 30 };
+    const LIVE: &[u8] = b"GET /livez HTTP/1.1\r\nhost: t\r\n\r\n";
+
+    fn connection() -> Connection {
+        let (near, _far) = std::os::unix::net::UnixStream::pair().expect("two sockets");
+        Connection::new(near.into(), Decoder::new(vilya_protocol::http::Limits::default()))
+    }
+
+    fn absorb(connection: &mut Connection, bytes: &[u8], budget: &mut BodyBudget) -> Step {
+        let (used, step) = connection.absorb(bytes, &RouteTable::default(), budget);
+        assert_eq!(used, bytes.len());
+        step
+    }
+
+    fn text(bytes: usize) -> Response {
+        Response::new(200, crate::response::ContentType::Text, vec![b'x'; bytes])
+    }
+
+    #[test]
+    fn a_head_has_one_deadline_and_the_next_head_has_its_own() {
+        let (mut connection, mut budget) = (connection(), BodyBudget::new(0));
+        absorb(&mut connection, b"GET /li", &mut budget);
+        assert_eq!(connection.renew_deadline(1000, &TIMEOUTS), 1010);
+        absorb(&mut connection, b"ve", &mut budget);
+        assert_eq!(connection.renew_deadline(1005, &TIMEOUTS), 1010, "more bytes of a head buy no time");
+        // The end of one request and the beginning of the next arrive together.
+        let (rest, next) = (&LIVE[9..], b"GET");
+        assert!(matches!(absorb(&mut connection, rest, &mut budget), Step::Complete(_)));
+        connection.answer(text(1), false, &mut budget);
+        absorb(&mut connection, next, &mut budget);
+        assert_eq!(connection.renew_deadline(1008, &TIMEOUTS), 1018);
+    }
+
+    #[test]
+    fn a_client_that_does_not_take_its_answers_is_not_asked_for_more() {
+        let (mut connection, mut budget) = (connection(), BodyBudget::new(u64::MAX));
+        let mut answered = 0;
+        while connection.takes_requests() {
+            absorb(&mut connection, LIVE, &mut budget);
+            connection.answer(text(1000), false, &mut budget);
+            answered += 1;
+        }
+        assert!((UNSENT_BYTES / 2000..UNSENT_BYTES / 1000).contains(&answered), "{answered}");
+        connection.outgoing.clear();
+        assert!(connection.takes_requests());
+    }
+
+    #[test]
+    fn the_budget_gets_back_what_was_taken() {
+        let (mut connection, mut budget) = (connection(), BodyBudget::new(100_000));
+        let head = b"PUT /v1/functions/f HTTP/1.1\r\nhost: t\r\ncontent-length: 70000\r\n\r\n";
+        absorb(&mut connection, head, &mut budget);
+        assert_eq!(budget.held_bytes, 70_000);
+        assert!(matches!(absorb(&mut connection, &[0; 70_000], &mut budget), Step::Complete(_)));
+        connection.discharge(&mut budget);
+        connection.answer(text(60_000), false, &mut budget);
+        assert_eq!(budget.held_bytes, 60_000);
+        absorb(&mut connection, LIVE, &mut budget);
+        connection.answer(text(60_000), false, &mut budget);
+        let said = String::from_utf8_lossy(&connection.outgoing[2].bytes).into_owned();
+        assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("limits.bodies"), "{said}");
+        connection.discharge_all(&mut budget);
+        assert_eq!(budget.held_bytes, 0);
+    }
+}

@@ -1,0 +1,427 @@
+//! What a shard does for its connections: accept, receive, answer, give up on the slow.
+//!
+//! Invariant: at most one send and one receive of a connection are with the ring; an answer to a connection that has
+//! gone is dropped. A request is passed on only when it is whole. A socket is closed on the ring, behind the operations
+//! that name it.
+
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{Shutdown, shutdown};
+use vilya_engine::Refusal;
+use vilya_protocol::error::ErrorKind;
+use vilya_protocol::http::{Decoder, Reject};
+use vilya_reactor::{Op, Outcome, SendData};
+
+use super::Shard;
+use super::connection::{BACKLOG_BYTES, Connection, Incoming, Outgoing, Phase, Step, Wanted};
+use super::token::Owner;
+use crate::config::units::format_bytes;
+use crate::mesh::{ControlMessage, Message};
+use crate::request::{Request, Source, unix_ms};
+use crate::response::{ContentType, Response};
+use crate::slots::Key;
+
+/// After a refusal, this much of what the client still sends is read and thrown away before the connection ends, so
+/// that the refusal is not lost to a reset.
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// After an accept that failed, mostly for want of descriptors: those who knock wait in the kernel's queue.
+const ACCEPT_RETRY_NS: u64 = 100_000_000;
+
+impl Shard {
+    pub(super) fn accepted(&mut self, more: bool, outcome: Outcome) {
+        if !more {
+            self.accept = None;
+        }
+        let mut failed = false;
+        match outcome {
+            Outcome::Accepted(socket) => {
+                self.deaf = false;
+                let decoder = Decoder::new(self.settings.http);
+                match self.connections.insert(Connection::new(socket, decoder)) {
+                    Ok(key) => {
+                        self.counters.connections_accepted += 1;
+                        self.receive(key);
+                        self.touch(key);
+                    }
+                    // Dropping the socket closes it: the client sees a refused connection, not a hang.
+                    Err(_) => self.counters.connections_refused += 1,
+                }
+            }
+            Outcome::Failed { errno, .. } => {
+                failed = true;
+                // Said once, not at each retry.
+                if !std::mem::replace(&mut self.deaf, true) {
+                    let error = std::io::Error::from_raw_os_error(errno);
+                    tracing::warn!("no connection can be accepted for now, they wait: {error}");
+                }
+            }
+            // The retry's timer among them.
+            other => self.discard(other),
+        }
+        if self.accept.is_none() && self.draining.is_none() {
+            if failed { self.listen_later() } else { self.listen() }
+        }
+    }
+
+    pub(super) fn listen(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        let accept = Op::Accept { listener: listener.as_raw_fd() };
+        match self.reactor.submit(Owner::Listener.token(), accept) {
+            Ok(accept) => self.accept = Some(accept),
+            Err(refused) => {
+                tracing::warn!("this shard accepts no connections for now: {refused}");
+                self.listen_later();
+            }
+        }
+    }
+
+    fn listen_later(&mut self) {
+        self.reactor.set_timer(Owner::Listener.token(), self.now_ns.saturating_add(ACCEPT_RETRY_NS));
+    }
+
+    fn receive(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let receive = Op::Receive { socket: connection.socket.as_raw_fd() };
+        match self.reactor.submit(Owner::Receive(key).token(), receive) {
+            Ok(receive) => connection.receive = Some(receive),
+            Err(_) => self.close(key),
+        }
+    }
+
+    pub(super) fn received(&mut self, key: Key, more: bool, outcome: Outcome) {
+        let Some(connection) = self.connections.get_mut(key) else { return self.discard(outcome) };
+        if !more {
+            connection.receive = None;
+        }
+        match outcome {
+            Outcome::Received(chunk) => {
+                let bytes = self.reactor.chunk(&chunk).len();
+                self.counters.bytes_in += bytes as u64;
+                self.take_in(key, &chunk);
+                self.reactor.recycle(chunk);
+            }
+            // A client that has shut its sending side while it waits is taken to have gone, as by most servers.
+            Outcome::Ended => return self.client_ended(key),
+            Outcome::Failed { errno: libc::ENOBUFS | libc::ECANCELED, .. } => {}
+            Outcome::Failed { .. } => return self.close(key),
+            other => self.discard(other),
+        }
+        self.resume(key);
+    }
+
+    /// Receives again if the kernel has stopped and there is room for more.
+    fn resume(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.receive.is_none() && connection.backlog.waiting().len() < BACKLOG_BYTES {
+            connection.paused = false;
+            self.receive(key);
+        }
+    }
+
+    fn take_in(&mut self, key: Key, chunk: &vilya_reactor::Chunk) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let bytes = self.reactor.chunk(chunk);
+        if connection.phase == Phase::Lingering {
+            connection.lingered_bytes += bytes.len();
+            if connection.lingered_bytes > LINGER_BYTES {
+                self.close(key);
+            }
+        } else if connection.takes_requests() && connection.backlog.is_empty() {
+            let (used, step) = connection.absorb(bytes, &self.routes, &mut self.bodies);
+            // What follows a whole request waits its turn.
+            if let Some(rest) = bytes.get(used..)
+                && !rest.is_empty()
+            {
+                connection.backlog.push(rest);
+            }
+            self.act(key, step);
+        } else {
+            connection.backlog.push(bytes);
+            if connection.backlog.waiting().len() >= BACKLOG_BYTES
+                && let Some(receive) = connection.receive
+                && !connection.paused
+            {
+                connection.paused = true;
+                self.reactor.interrupt(receive);
+            }
+        }
+    }
+
+    /// Does what the bytes taken in ask for, then goes on with what waits behind them.
+    fn act(&mut self, key: Key, first: Step) {
+        self.set_acting(key, true);
+        let mut next = Some(first);
+        while let Some(step) = next {
+            match step {
+                Step::More => break,
+                Step::Continue => {
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.answer_continue();
+                    }
+                    self.send(key);
+                }
+                Step::Complete(incoming) => self.serve(key, *incoming),
+                Step::Rejected(reject) => self.reject(key, &reject),
+            }
+            next = self.next_step(key);
+        }
+        self.set_acting(key, false);
+        self.touch(key);
+    }
+
+    fn set_acting(&mut self, key: Key, acting: bool) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.acting = acting;
+        }
+    }
+
+    /// Takes in what waits in the backlog, when the request at hand allows it.
+    fn next_step(&mut self, key: Key) -> Option<Step> {
+        let connection = self.connections.get_mut(key)?;
+        if !connection.takes_requests() || connection.backlog.is_empty() {
+            return None;
+        }
+        let mut backlog = std::mem::take(&mut connection.backlog);
+        let (used, step) = connection.absorb(backlog.waiting(), &self.routes, &mut self.bodies);
+        backlog.take(used);
+        connection.backlog = backlog;
+        Some(step)
+    }
+
+    /// Goes on with what waited for an answer to be made or sent.
+    fn proceed(&mut self, key: Key) {
+        if self.connections.get(key).is_none_or(|connection| connection.acting) {
+            return;
+        }
+        match self.next_step(key) {
+            Some(step) => self.act(key, step),
+            None => self.touch(key),
+        }
+        self.resume(key);
+    }
+
+    fn serve(&mut self, key: Key, incoming: Incoming) {
+        self.counters.requests += 1;
+        let Incoming { wanted, content_type, trace_parent, body, .. } = incoming;
+        let source = Source { shard: self.settings.shard, connection: key };
+        match wanted {
+            Wanted::Function(current) => {
+                let Some(route) = current.get() else {
+                    return self.respond(key, Response::refusal(Refusal::NoSuchFunction));
+                };
+                let request = Request {
+                    source,
+                    function: route.function,
+                    id: self.ids.next(),
+                    received_unix_ms: unix_ms(),
+                    content_type,
+                    trace_parent,
+                    body,
+                    invocation: None,
+                    run: None,
+                };
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.phase = Phase::Serving { owner: Some(route.owner) };
+                }
+                if route.owner == self.settings.shard {
+                    self.admit(request);
+                } else if self.draining.is_some() {
+                    // The owner may have stopped already.
+                    self.respond(key, Response::refusal(Refusal::Draining));
+                } else {
+                    self.post(route.owner, Message::Invoke(Box::new(request)));
+                }
+            }
+            Wanted::Admin(call) => {
+                let request_id = self.ids.next();
+                // The body is held until the control thread is done with it, whether or not its client stays.
+                let charged_bytes = self.connections.get_mut(key).map_or(0, Connection::hand_over_charge);
+                let call = ControlMessage::Call { source, call, body, request_id, charged_bytes };
+                if self.links.control.send(call).is_err() {
+                    self.bodies.give_back(charged_bytes);
+                    self.respond(key, Response::error(ErrorKind::Draining, "the worker is stopping"));
+                }
+            }
+            Wanted::Live => self.respond(key, Response::new(200, ContentType::Text, b"live\n".to_vec())),
+            Wanted::Ready if self.draining.is_some() => {
+                self.respond(key, Response::error(ErrorKind::Draining, "the worker is stopping"));
+            }
+            Wanted::Ready => self.respond(key, Response::new(200, ContentType::Text, b"ready\n".to_vec())),
+            Wanted::Refused(response) => self.respond(key, *response),
+        }
+    }
+
+    /// Answers what cannot be parsed; nothing after it on this connection can be trusted to be a request.
+    fn reject(&mut self, key: Key, reject: &Reject) {
+        self.counters.requests_rejected += 1;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.refuse();
+        let mut response = match reject.kind {
+            ErrorKind::PayloadTooLarge => Response::error(
+                reject.kind,
+                &format!(
+                    "the body is over the limit of {}; send a smaller one, or raise server.max_payload",
+                    format_bytes(self.settings.http.body_bytes)
+                ),
+            ),
+            kind => Response::advised(kind, reject.message),
+        };
+        response.status = reject.status;
+        response.close = true;
+        response.request_id = Some(self.ids.next());
+        self.respond(key, response);
+    }
+
+    /// Answers the request at hand of a connection, if it is still there.
+    pub(super) fn respond(&mut self, key: Key, mut response: Response) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if response.request_id.is_none() {
+            response.request_id = Some(self.ids.next());
+        }
+        connection.discharge(&mut self.bodies);
+        connection.answer(response, self.draining.is_some(), &mut self.bodies);
+        self.send(key);
+        self.proceed(key);
+    }
+
+    fn send(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.send.is_some() {
+            return;
+        }
+        let Some(Outgoing { bytes, charged_bytes }) = connection.outgoing.pop_front() else {
+            return self.all_sent(key);
+        };
+        self.counters.bytes_out += bytes.len() as u64;
+        connection.sending_bytes = bytes.len();
+        connection.sending_charged_bytes = charged_bytes;
+        connection.send_by_ns = self.now_ns.saturating_add(self.settings.timeouts.idle_ns);
+        let send = Op::Send { socket: connection.socket.as_raw_fd(), data: SendData::Owned(bytes) };
+        match self.reactor.submit(Owner::Send(key).token(), send) {
+            Ok(send) => connection.send = Some(send),
+            Err(_) => self.close(key),
+        }
+    }
+
+    pub(super) fn sent(&mut self, key: Key, outcome: Outcome) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.send = None;
+        connection.sending_bytes = 0;
+        self.bodies.give_back(std::mem::take(&mut connection.sending_charged_bytes));
+        match outcome {
+            Outcome::Sent(SendData::Owned(mut data)) => {
+                // One buffer is kept for the next head; a large one goes back to the allocator.
+                if data.capacity() <= 64 * 1024 {
+                    data.clear();
+                    connection.spare = data;
+                }
+                self.send(key);
+                self.proceed(key);
+            }
+            _ => self.close(key),
+        }
+    }
+
+    /// Ends the connection in order if nothing more is to be served on it.
+    fn all_sent(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.phase != Phase::Closing {
+            return;
+        }
+        connection.phase = Phase::Lingering;
+        connection.backlog.clear();
+        if self.draining.is_some() || shutdown(connection.socket.as_raw_fd(), Shutdown::Write).is_err() {
+            return self.close(key);
+        }
+        self.touch(key);
+        self.resume(key);
+    }
+
+    fn client_ended(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match connection.phase {
+            // What is queued still goes out: the client may have shut only its sending side.
+            Phase::Closing => {}
+            Phase::Between | Phase::Head | Phase::Body if connection.send.is_some() => {
+                connection.refuse();
+                connection.phase = Phase::Closing;
+            }
+            _ => self.close(key),
+        }
+    }
+
+    /// Forgets a connection. A request it waits for is cancelled; buffers that the kernel still holds stay with the ring.
+    pub(super) fn close(&mut self, key: Key) {
+        let Some(mut connection) = self.connections.remove(key) else { return };
+        connection.discharge_all(&mut self.bodies);
+        for op in [connection.receive, connection.send].into_iter().flatten() {
+            self.reactor.abandon(op);
+        }
+        if let Some(timer) = connection.timer {
+            self.reactor.clear_timer(timer);
+        }
+        if let Phase::Serving { owner: Some(owner) } = connection.phase {
+            let source = Source { shard: self.settings.shard, connection: key };
+            if owner == self.settings.shard {
+                self.cancel(source);
+            } else {
+                self.post(owner, Message::Cancel(source));
+            }
+        }
+        self.closing.push(connection.socket);
+    }
+
+    pub(super) fn close_idle(&mut self) {
+        let idle: Vec<Key> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.phase == Phase::Between && connection.send.is_none())
+            .map(|(key, _)| key)
+            .collect();
+        for key in idle {
+            self.close(key);
+        }
+    }
+
+    /// Moves the connection's deadline to what its phase allows. The timer itself is armed only when none is, and looks
+    /// at the deadline again when it fires, so that a busy connection costs no timer operations.
+    pub(super) fn touch(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.renew_deadline(self.now_ns, &self.settings.timeouts) == u64::MAX {
+            return;
+        }
+        if connection.timer.is_none() || connection.timer_at_ns > connection.deadline_ns {
+            if let Some(timer) = connection.timer.take() {
+                self.reactor.clear_timer(timer);
+            }
+            connection.timer_at_ns = connection.deadline_ns;
+            connection.timer =
+                Some(self.reactor.set_timer(Owner::ConnectionTimer(key).token(), connection.deadline_ns));
+        }
+    }
+
+    pub(super) fn connection_timer(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.timer = None;
+        if connection.deadline_ns == u64::MAX {
+            return;
+        }
+        if connection.deadline_ns > self.now_ns {
+            connection.timer_at_ns = connection.deadline_ns;
+            let timer = self.reactor.set_timer(Owner::ConnectionTimer(key).token(), connection.deadline_ns);
+            connection.timer = Some(timer);
+            return;
+        }
+        match connection.phase {
+            Phase::Head | Phase::Body if connection.send.is_none() => {
+                connection.refuse();
+                let mut response =
+                    Response::error(ErrorKind::RequestTimeout, "the request took too long to arrive; send it faster");
+                response.close = true;
+                self.respond(key, response);
+            }
+            _ => self.close(key),
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! A shard: one pinned thread with its own ring, connections, functions and sandboxes.
+//!
+//! Invariant: the loop never blocks but in the ring, and nothing it owns is seen by another thread. A turn is: take the
+//! mesh's messages, note which rings have claims, make one system call, handle what it brought, check the claims noted,
+//! let the engine look at the time. Claims are noted before the system call and checked after it, so that output a
+//! function wrote before its answer is logged under that answer's invocation.
+//!
+//! It decides nothing about scheduling: the engine does. It knows no file system and makes no sandbox.
+
+mod backlog;
+mod claims;
+mod connection;
+mod http;
+mod invoke;
+mod sandbox;
+mod token;
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use vilya_engine::{Effects, Engine, Event, FunctionId, FunctionSpec, Nanos};
+use vilya_ipc::metadata::AlignedVec;
+use vilya_reactor::{Completion, Op, OpId, Outcome, Reactor, Refused, Wait};
+
+pub(crate) use connection::Timeouts;
+
+use crate::mesh::{ControlMessage, Message, Post};
+use crate::metrics::{FunctionCounters, ShardCounters, ShardReport};
+use crate::request::{Request, RequestIds};
+use crate::response::Response;
+use crate::route::RouteTable;
+use crate::slots::Slots;
+use crate::starter::Nursery;
+use crate::storage::{FunctionRecord, LogSender};
+use connection::{BodyBudget, Connection};
+use invoke::Cause;
+use sandbox::Sandbox;
+use token::Owner;
+
+/// Messages taken from the mesh in one turn: beyond it, connections get their turn first.
+const MESSAGES_PER_TURN: usize = 256;
+
+/// Once everything is drained, clients have this long to take the answers they are owed.
+const STOP_GRACE_NS: u64 = 5_000_000_000;
+
+/// Between two tries to tell a log writer that is behind what it missed.
+const LOG_RETRY_NS: u64 = 10_000_000;
+
+/// What a shard is told at start.
+pub(crate) struct Settings {
+    pub(crate) shard: usize,
+    pub(crate) engine: vilya_engine::Config,
+    pub(crate) http: vilya_protocol::http::Limits,
+    pub(crate) connections: usize,
+    pub(crate) bodies_bytes: u64,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) sandbox_cores: Vec<usize>,
+    /// The random half of this run's request ids.
+    pub(crate) run_id: u64,
+}
+
+/// The ends that lead to the other threads.
+pub(crate) struct Links {
+    pub(crate) inbox: Receiver<Message>,
+    pub(crate) shards: Vec<Post>,
+    pub(crate) control: Sender<ControlMessage>,
+    pub(crate) nursery: Nursery,
+    pub(crate) logs: LogSender,
+}
+
+/// A function that this shard owns.
+struct Owned {
+    record: Arc<FunctionRecord>,
+    counters: FunctionCounters,
+}
+
+/// One shard's whole state.
+pub(crate) struct Shard {
+    settings: Settings,
+    links: Links,
+    reactor: Reactor,
+    completions: Vec<Completion>,
+    listener: Option<OwnedFd>,
+    accept: Option<OpId>,
+    /// The last accept failed, and the log says so.
+    deaf: bool,
+    connections: Slots<Connection>,
+    /// Descriptors let go of in this turn.
+    closing: Vec<OwnedFd>,
+    bodies: BodyBudget,
+    routes: RouteTable,
+    ids: RequestIds,
+    engine: Engine,
+    effects: Effects,
+    /// Events that performing an effect gave rise to.
+    events: VecDeque<(Event, Option<Cause>)>,
+    /// Set while the events are gone through.
+    feeding: bool,
+    requests: Slots<Request>,
+    functions: HashMap<FunctionId, Owned>,
+    sandboxes: Vec<Option<Sandbox>>,
+    /// Sandboxes given work in this turn, each once, to be woken once for all of it.
+    to_wake: Vec<u32>,
+    /// Sandboxes, each once, that have work and were not told to ring when they are done.
+    unannounced: Vec<u32>,
+    /// Sandboxes whose rings have claims to check in this turn.
+    claimed: Vec<u32>,
+    /// Sandboxes whose death was seen in this turn.
+    died: Vec<u32>,
+    /// Shards that were posted to in this turn, to be woken once.
+    posted: Vec<bool>,
+    /// The answer that a completion being stepped carries.
+    returned: Option<Response>,
+    /// Why the sandbox being stepped died.
+    cause: Option<Cause>,
+    /// Reused for every submission.
+    metadata: AlignedVec,
+    /// Keeps this shard's log streams apart from the others'.
+    log_salt: u64,
+    /// Told once nothing is left to run; set by the order to drain.
+    draining: Option<Sender<()>>,
+    stopping: bool,
+    stop_by_ns: u64,
+    counters: ShardCounters,
+    now_ns: u64,
+}
+
+impl Shard {
+    pub(crate) fn new(settings: Settings, links: Links, reactor: Reactor, listener: OwnedFd, engine: Engine) -> Self {
+        let invocations = settings.engine.limits.invocations as usize;
+        let ids = RequestIds::new(settings.run_id, settings.shard);
+        let posted = vec![false; links.shards.len()];
+        // Generations use 24 bits of a token's 56, so that these are free.
+        let log_salt = (settings.shard as u64) << 60;
+        Shard {
+            connections: Slots::new(settings.connections),
+            requests: Slots::new(invocations + 1),
+            bodies: BodyBudget::new(settings.bodies_bytes),
+            ids,
+            posted,
+            settings,
+            links,
+            reactor,
+            completions: Vec::with_capacity(1024),
+            listener: Some(listener),
+            accept: None,
+            deaf: false,
+            closing: Vec::new(),
+            routes: RouteTable::default(),
+            engine,
+            effects: Effects::new(),
+            events: VecDeque::new(),
+            feeding: false,
+            functions: HashMap::new(),
+            sandboxes: Vec::new(),
+            to_wake: Vec::new(),
+            unannounced: Vec::new(),
+            claimed: Vec::new(),
+            died: Vec::new(),
+            returned: None,
+            cause: None,
+            metadata: AlignedVec::new(),
+            log_salt,
+            draining: None,
+            stopping: false,
+            stop_by_ns: u64::MAX,
+            counters: ShardCounters::default(),
+            now_ns: Reactor::now_ns(),
+        }
+    }
+
+    /// Serves until drained.
+    pub(crate) fn run(&mut self) -> std::io::Result<()> {
+        self.listen();
+        while !self.finished() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> std::io::Result<()> {
+        self.take_messages();
+        self.note_claims();
+        self.ring_doorbells();
+        self.close_descriptors();
+        let wait = self.wait();
+        let mut completions = std::mem::take(&mut self.completions);
+        let turned = self.reactor.turn(wait, &mut completions);
+        self.now_ns = Reactor::now_ns();
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+        turned?;
+        self.check_claims();
+        self.bury_the_dead();
+        if self.engine_is_due() {
+            self.feed(Event::Tick);
+        }
+        Ok(())
+    }
+
+    /// A deadline of the engine has come, or its last step left something over.
+    fn engine_is_due(&self) -> bool {
+        self.engine.next_wake().is_some_and(|at| at.as_nanos() <= self.now_ns)
+    }
+
+    /// How long the ring may sleep: not at all while a claim, a message or a due deadline waits.
+    fn wait(&mut self) -> Wait {
+        if !self.claimed.is_empty()
+            || !self.closing.is_empty()
+            || !self.links.inbox.is_empty()
+            || self.finished()
+            || !self.announce_sleep()
+        {
+            return Wait::No;
+        }
+        let mut until = self.engine.next_wake().map(Nanos::as_nanos);
+        if self.stopping {
+            until = Some(until.map_or(self.stop_by_ns, |at| at.min(self.stop_by_ns)));
+        }
+        if self.links.logs.is_behind() {
+            self.links.logs.retry();
+            let soon = self.now_ns.saturating_add(LOG_RETRY_NS);
+            until = Some(until.map_or(soon, |at| at.min(soon)));
+        }
+        until.map_or(Wait::Forever, Wait::Until)
+    }
+
+    /// Stopped, and every answer that is owed has been sent, or its client does not take it.
+    fn finished(&self) -> bool {
+        let is_late = self.now_ns >= self.stop_by_ns;
+        self.stopping && (is_late || self.connections.iter().all(|(_, connection)| connection.owes_nothing()))
+    }
+
+    fn take_messages(&mut self) {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Ok(message) = self.links.inbox.try_recv() else { return };
+            self.take_message(message);
+        }
+    }
+
+    fn take_message(&mut self, message: Message) {
+        match message {
+            Message::Invoke(request) => {
+                self.counters.mesh_received += 1;
+                self.admit(*request);
+            }
+            Message::Cancel(source) => self.cancel(source),
+            Message::Respond { connection, response } => {
+                self.counters.mesh_received += 1;
+                self.respond(connection, *response);
+            }
+            Message::Administered { connection, response, charged_bytes } => {
+                self.bodies.give_back(charged_bytes);
+                self.respond(connection, *response);
+            }
+            Message::Route { name, route, taken } => {
+                self.routes.set(&name, route);
+                // The control thread may have given up waiting only if it is gone.
+                let _ = taken.send(());
+            }
+            Message::Own { function, spec, record } => self.own(function, spec, record),
+            Message::Disown { function } => self.feed(Event::FunctionRetired { function }),
+            Message::Started { sandbox, outcome } => self.started(sandbox, *outcome),
+            Message::Reaped { sandbox, ended } => self.reaped(sandbox, &ended),
+            Message::Report(sender) => {
+                let _ = sender.send(self.report());
+            }
+            Message::Drain(drained) => self.drain(drained),
+            Message::Stop => {
+                self.stopping = true;
+                self.stop_by_ns = self.now_ns.saturating_add(STOP_GRACE_NS);
+            }
+        }
+    }
+
+    fn own(&mut self, function: FunctionId, spec: FunctionSpec, record: Arc<FunctionRecord>) {
+        self.functions.insert(function, Owned { record, counters: FunctionCounters::default() });
+        self.feed(Event::FunctionAdded { function, spec });
+    }
+
+    fn drain(&mut self, drained: Sender<()>) {
+        if self.draining.replace(drained).is_some() {
+            return;
+        }
+        if let Some(accept) = self.accept.take() {
+            self.reactor.abandon(accept);
+        }
+        self.closing.extend(self.listener.take());
+        self.close_idle();
+        self.feed(Event::Drain);
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Completion { owner, more, outcome, .. } = completion;
+        match Owner::of(owner) {
+            Some(Owner::Listener) => self.accepted(more, outcome),
+            Some(Owner::Receive(key)) => self.received(key, more, outcome),
+            Some(Owner::Send(key)) => self.sent(key, outcome),
+            Some(Owner::ConnectionTimer(key)) => self.connection_timer(key),
+            Some(Owner::Doorbell(sandbox)) => self.doorbell(sandbox, more, outcome),
+            Some(Owner::Death(sandbox)) => self.saw_death(sandbox, &outcome),
+            Some(Owner::Output(sandbox, stream)) => self.output(sandbox, stream, outcome),
+            Some(Owner::Wake(shard)) => self.wake_failed(shard),
+            // The reactor's own wake-ups carry nothing: the inbox is looked at in every turn.
+            Some(Owner::Closing) | None => self.discard(outcome),
+        }
+    }
+
+    /// Gives back what a completion holds when nobody wants it.
+    fn discard(&mut self, outcome: Outcome) {
+        if let Outcome::Received(chunk) | Outcome::Read(chunk) = outcome {
+            self.reactor.recycle(chunk);
+        }
+    }
+
+    /// Posts to another shard; the wake-up goes out with this turn's system call.
+    fn post(&mut self, shard: usize, message: Message) {
+        self.counters.mesh_sent += 1;
+        self.links.shards[shard].leave(message);
+        self.posted[shard] = true;
+    }
+
+    fn ring_doorbells(&mut self) {
+        while let Some(index) = self.to_wake.pop() {
+            self.wake_sandbox(index);
+        }
+        for shard in 0..self.posted.len() {
+            if std::mem::take(&mut self.posted[shard]) {
+                self.wake_shard(shard);
+            }
+        }
+    }
+
+    fn wake_shard(&mut self, shard: usize) {
+        let post = &self.links.shards[shard];
+        if !post.waker().request() {
+            return;
+        }
+        let message = Op::Message { ring_fd: post.ring_fd(), value: 0 };
+        if self.reactor.submit(Owner::Wake(shard).token(), message).is_err() {
+            post.waker().ring();
+        }
+    }
+
+    /// A ring message did not arrive, and nobody else wakes that shard: it is woken the other way.
+    fn wake_failed(&self, shard: usize) {
+        if let Some(post) = self.links.shards.get(shard) {
+            post.waker().ring();
+        }
+    }
+
+    /// Closes descriptors on the ring: an operation that names one may still wait to be submitted, and a number that is
+    /// free could be another connection's by then.
+    fn close_descriptors(&mut self) {
+        while let Some(fd) = self.closing.pop() {
+            let refused = self.reactor.submit(Owner::Closing.token(), Op::Close { fd }).err();
+            if let Some(Refused { op: Op::Close { fd }, .. }) = refused {
+                // The next turn makes room.
+                self.closing.push(fd);
+                return;
+            }
+        }
+    }
+
+    fn report(&self) -> ShardReport {
+        ShardReport {
+            shard: self.settings.shard,
+            connections_open: self.connections.len() as u64,
+            counters: self.counters.clone(),
+            engine: self.engine.stats().clone(),
+            enters: self.reactor.counters().enters,
+            functions: self.functions.iter().map(|(&id, owned)| (id, owned.counters.clone())).collect(),
+        }
+    }
+
+    fn now(&self) -> Nanos {
+        Nanos::from_nanos(self.now_ns)
+    }
+}

@@ -1,0 +1,379 @@
+//! The sandboxes of a shard: from the start that was asked for to the last line of their output.
+//!
+//! Invariant: an entry lives from the engine's Start to its SandboxDied; the process is gone and cleaned up before the
+//! engine hears of its death, so that memory it is promised elsewhere is free. Nothing a sandbox wrote is used here but
+//! through a checked claim.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use vilya_engine::{Event, KillReason, SandboxId};
+use vilya_ipc::host::{Host, SubmitError};
+use vilya_isolate::{Ended, Exit, Remains};
+use vilya_protocol::error::ErrorKind;
+use vilya_reactor::{Op, OpId, Outcome};
+
+use super::Shard;
+use super::invoke::Cause;
+use super::token::{Owner, SandboxKey, Stream};
+use crate::mesh::StartedSandbox;
+use crate::request::{RequestId, unix_ms};
+use crate::starter::Reap;
+use crate::storage::{FunctionRecord, Output};
+
+/// Output read in one go after a death or before an answer: the capacity of a pipe.
+const DRAIN_BYTES: usize = 64 * 1024;
+/// Rounds of that before an answer: a function whose other threads write without end is not waited for.
+const DRAIN_ROUNDS: usize = 4;
+
+/// A process and what leads to it.
+pub(super) struct Process {
+    pub(super) host: Host,
+    remains: Remains,
+    pidfd: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    /// Doorbell, death, and the two streams, each in its place; none where the ring refused one.
+    operations: [Option<OpId>; 4],
+}
+
+/// One sandbox.
+pub(super) struct Sandbox {
+    pub(super) id: SandboxId,
+    record: Arc<FunctionRecord>,
+    name: Arc<str>,
+    process: Option<Process>,
+    /// It has said that it takes invocations.
+    pub(super) ready: bool,
+    /// Killed: what it still claims is not looked at.
+    pub(super) doomed: bool,
+    /// The requests in its lanes, for the log.
+    lanes: Vec<Option<RequestId>>,
+    last_request: Option<RequestId>,
+    /// Output was seen since the last answer, so more may be in the pipes.
+    wrote: bool,
+    /// In the list of rings to look at in this turn.
+    pub(super) noted: bool,
+    /// In the list of those that have work and were not told to ring.
+    pub(super) listed: bool,
+    /// In the list of those to be woken.
+    waking: bool,
+}
+
+impl Sandbox {
+    /// Its rings, once its process exists and while it is trusted.
+    pub(super) fn host(&mut self) -> Option<&mut Host> {
+        if self.doomed { None } else { self.process.as_mut().map(|process| &mut process.host) }
+    }
+
+    /// Gives it a request.
+    pub(super) fn give(
+        &mut self,
+        request: RequestId,
+        lane: u16,
+        submit: impl FnOnce(&mut Host) -> Result<(), SubmitError>,
+    ) -> Result<(), SubmitError> {
+        let Some(process) = &mut self.process else { return Err(SubmitError::Full) };
+        // While it is being given work the shard is awake: no doorbell needed until it says that it sleeps.
+        process.host.announce_unpark();
+        submit(&mut process.host)?;
+        if let Some(slot) = self.lanes.get_mut(usize::from(lane)) {
+            *slot = Some(request);
+        }
+        self.last_request = Some(request);
+        Ok(())
+    }
+
+    /// Whether any lane has a request.
+    pub(super) fn is_busy(&self) -> bool {
+        self.lanes.iter().any(Option::is_some)
+    }
+
+    pub(super) fn lane_done(&mut self, lane: u16) {
+        if let Some(slot) = self.lanes.get_mut(usize::from(lane)) {
+            *slot = None;
+        }
+    }
+
+    /// Whose output it is: that of the only request it has, or of the last one it had; with several it cannot be told.
+    fn speaker(&self) -> Option<RequestId> {
+        let mut running = self.lanes.iter().flatten();
+        match (running.next(), running.next()) {
+            (Some(only), None) => Some(*only),
+            (None, _) => self.last_request,
+            _ => None,
+        }
+    }
+}
+
+impl Shard {
+    pub(super) fn expect_sandbox(&mut self, id: SandboxId, record: Arc<FunctionRecord>) {
+        let index = id.index as usize;
+        if self.sandboxes.len() <= index {
+            self.sandboxes.resize_with(index + 1, || None);
+        }
+        let lanes = vec![None; usize::from(record.manifest.concurrency)];
+        self.sandboxes[index] = Some(Sandbox {
+            id,
+            name: record.manifest.name.as_str().into(),
+            record,
+            process: None,
+            ready: false,
+            doomed: false,
+            lanes,
+            last_request: None,
+            wrote: false,
+            noted: false,
+            listed: false,
+            waking: false,
+        });
+    }
+
+    pub(super) fn entry(&mut self, key: SandboxKey) -> Option<&mut Sandbox> {
+        self.sandboxes.get_mut(key.index as usize)?.as_mut().filter(|entry| key.names(entry.id))
+    }
+
+    /// The starter has answered.
+    pub(super) fn started(&mut self, sandbox: SandboxId, outcome: Result<StartedSandbox, String>) {
+        let StartedSandbox { host, started, stdout, stderr } = match outcome {
+            Ok(started) => started,
+            Err(why) => return self.start_failed(sandbox, why),
+        };
+        let key = SandboxKey::of(sandbox);
+        let polls = [
+            (Owner::Doorbell(key), Op::Poll { fd: host.doorbell().as_raw_fd() }),
+            (Owner::Death(key), Op::PollOnce { fd: started.pidfd.as_raw_fd() }),
+            (Owner::Output(key, Stream::Stdout), Op::Read { fd: stdout.as_raw_fd() }),
+            (Owner::Output(key, Stream::Stderr), Op::Read { fd: stderr.as_raw_fd() }),
+        ];
+        let operations = polls.map(|(owner, op)| self.reactor.submit(owner.token(), op).ok());
+        let refused = operations.contains(&None);
+        let Some(entry) = self.entry(key) else {
+            // Unreachable while the engine keeps an id until its death is told; the process must not be left behind.
+            started.remains.kill();
+            return;
+        };
+        // Until it is given work, it must ring for its Ready.
+        let quiet = host.announce_park();
+        entry.process =
+            Some(Process { host, remains: started.remains, pidfd: started.pidfd, stdout, stderr, operations });
+        let doomed = entry.doomed || refused;
+        self.feed(Event::SandboxStarted { sandbox });
+        if doomed {
+            self.kill(sandbox, KillReason::StartTimedOut);
+        } else if !quiet {
+            self.note(sandbox.index);
+        }
+        if refused {
+            // Its death would go unseen, so it is told now.
+            self.died.push(sandbox.index);
+        }
+    }
+
+    pub(super) fn start_failed(&mut self, sandbox: SandboxId, why: String) {
+        if let Some(entry) = self.entry(SandboxKey::of(sandbox)) {
+            tracing::warn!(function = entry.record.manifest.name, "a sandbox could not be started: {why}");
+            self.sandboxes[sandbox.index as usize] = None;
+        }
+        let cause = Cause { kind: ErrorKind::StartFailed, message: why, report: None };
+        self.feed_with(Event::SandboxStartFailed { sandbox }, Some(cause));
+    }
+
+    pub(super) fn kill(&mut self, sandbox: SandboxId, reason: KillReason) {
+        let Some(entry) = self.entry(SandboxKey::of(sandbox)) else { return };
+        entry.doomed = true;
+        tracing::debug!(function = entry.record.manifest.name, ?reason, "killing a sandbox");
+        // Without a process yet, the kill happens when the starter answers.
+        if let Some(process) = &entry.process {
+            process.remains.kill();
+        }
+    }
+
+    /// Notes that a sandbox was given something: it is to be woken, and its ring to be looked at.
+    pub(super) fn given(&mut self, index: u32) {
+        let Some(Some(entry)) = self.sandboxes.get_mut(index as usize) else { return };
+        if !std::mem::replace(&mut entry.waking, true) {
+            self.to_wake.push(index);
+        }
+        if !std::mem::replace(&mut entry.listed, true) {
+            self.unannounced.push(index);
+        }
+    }
+
+    pub(super) fn wake_sandbox(&mut self, index: u32) {
+        let Some(Some(entry)) = self.sandboxes.get_mut(index as usize) else { return };
+        entry.waking = false;
+        if let Some(host) = entry.host() {
+            host.wake_if_parked();
+        }
+    }
+
+    /// The process has ended; its end is dealt with after the rest of this turn's completions, its output among them.
+    pub(super) fn saw_death(&mut self, key: SandboxKey, outcome: &Outcome) {
+        if let Outcome::Failed { .. } = outcome {
+            return self.give_up_watching(key);
+        }
+        let Some(entry) = self.entry(key) else { return };
+        let (sandbox, is_idle) = (entry.id, entry.ready && !entry.is_busy());
+        self.died.push(key.index);
+        if is_idle {
+            // Cleaning up takes a while, and nothing may be given to it meanwhile. One that runs or starts something is
+            // told of then, with what is known of its end.
+            self.feed(Event::Broken { sandbox });
+        }
+    }
+
+    /// Ends a sandbox whose doorbell or death would go unnoticed.
+    pub(super) fn give_up_watching(&mut self, key: SandboxKey) {
+        let Some(entry) = self.entry(key) else { return };
+        let sandbox = entry.id;
+        tracing::warn!(function = entry.record.manifest.name, "a sandbox can no longer be watched; it is killed");
+        self.kill(sandbox, KillReason::Broken);
+        self.died.push(key.index);
+    }
+
+    pub(super) fn bury_the_dead(&mut self) {
+        while let Some(index) = self.died.pop() {
+            let Some(entry) = self.sandboxes.get_mut(index as usize).and_then(Option::as_mut) else { continue };
+            let sandbox = entry.id;
+            // What it answered before it died still counts.
+            self.check_claims_of(index);
+            self.drain_output(index, DRAIN_ROUNDS);
+            self.end_output(index);
+            let Some(entry) = self.sandboxes.get_mut(index as usize).and_then(Option::as_mut) else { continue };
+            entry.doomed = true;
+            let Some(process) = entry.process.take() else { continue };
+            for op in process.operations.into_iter().flatten() {
+                self.reactor.abandon(op);
+            }
+            self.closing.extend([process.pidfd, process.stdout, process.stderr]);
+            let reap = Reap { shard: self.settings.shard, sandbox, remains: process.remains, host: process.host };
+            if self.links.nursery.reaps.send(reap).is_err() {
+                self.gone(sandbox, None);
+            }
+        }
+    }
+
+    /// Nothing is left of it.
+    pub(super) fn reaped(&mut self, sandbox: SandboxId, ended: &Ended) {
+        self.gone(sandbox, Some(ended));
+    }
+
+    fn gone(&mut self, sandbox: SandboxId, ended: Option<&Ended>) {
+        let Some(entry) = self.entry(SandboxKey::of(sandbox)) else { return };
+        let cause = ended.map(|ended| explain(ended, &entry.record));
+        self.sandboxes[sandbox.index as usize] = None;
+        self.feed_with(Event::SandboxDied { sandbox }, cause);
+    }
+
+    pub(super) fn output(&mut self, key: SandboxKey, stream: Stream, outcome: Outcome) {
+        let Some(entry) = self.entry(key) else { return self.discard(outcome) };
+        entry.wrote = true;
+        match outcome {
+            Outcome::Read(chunk) => {
+                let bytes = self.reactor.chunk(&chunk).to_vec();
+                self.reactor.recycle(chunk);
+                self.log(key.index, stream, bytes);
+                self.read_output(key, stream);
+            }
+            // No buffer was free: the pipe keeps what is in it.
+            Outcome::Failed { errno: libc::ENOBUFS, .. } => self.read_output(key, stream),
+            // Closed by the function, or gone with it.
+            _ => {}
+        }
+    }
+
+    fn read_output(&mut self, key: SandboxKey, stream: Stream) {
+        let Some(process) = self.entry(key).and_then(|entry| entry.process.as_ref()) else { return };
+        let fd = match stream {
+            Stream::Stdout => process.stdout.as_raw_fd(),
+            Stream::Stderr => process.stderr.as_raw_fd(),
+        };
+        let submitted = self.reactor.submit(Owner::Output(key, stream).token(), Op::Read { fd });
+        let Some(process) = self.entry(key).and_then(|entry| entry.process.as_mut()) else { return };
+        match submitted {
+            Ok(op) => process.operations[if stream == Stream::Stdout { 2 } else { 3 }] = Some(op),
+            Err(_) => tracing::warn!("a function's output is not read any more: the ring is full"),
+        }
+    }
+
+    /// Logs what is in the pipes now, if output was seen since this was last done.
+    pub(super) fn drain_output(&mut self, index: u32, rounds: usize) {
+        let Some(entry) = self.sandboxes.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        if !std::mem::take(&mut entry.wrote) && !entry.doomed {
+            return;
+        }
+        let Some(process) = &entry.process else { return };
+        let mut pieces = Vec::new();
+        for (stream, fd) in [(Stream::Stdout, &process.stdout), (Stream::Stderr, &process.stderr)] {
+            for _ in 0..rounds {
+                match read_waiting(fd) {
+                    Some(bytes) => pieces.push((stream, bytes)),
+                    None => break,
+                }
+            }
+        }
+        for (stream, bytes) in pieces {
+            self.log(index, stream, bytes);
+        }
+    }
+
+    fn log(&mut self, index: u32, stream: Stream, bytes: Vec<u8>) {
+        let Some(Some(entry)) = self.sandboxes.get(index as usize) else { return };
+        self.counters.log_bytes += bytes.len() as u64;
+        let output = Output {
+            function: Arc::clone(&entry.name),
+            unix_ms: unix_ms(),
+            request_id: entry.speaker().map(|request| request.0),
+            stream: Owner::Output(SandboxKey::of(entry.id), stream).token() ^ self.log_salt,
+            bytes,
+        };
+        // What finds no room is counted by the sender, and the log says how much is missing.
+        self.links.logs.try_send(output);
+    }
+
+    /// Nothing more comes from its streams: an unfinished line is written as it is.
+    fn end_output(&mut self, index: u32) {
+        let Some(Some(entry)) = self.sandboxes.get(index as usize) else { return };
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let stream = Owner::Output(SandboxKey::of(entry.id), stream).token() ^ self.log_salt;
+            self.links.logs.end_stream(Arc::clone(&entry.name), stream);
+        }
+    }
+}
+
+/// What is in a pipe now, without waiting; at most its capacity.
+fn read_waiting(pipe: &OwnedFd) -> Option<Vec<u8>> {
+    let waiting = waiting_bytes(pipe)?.min(DRAIN_BYTES);
+    if waiting == 0 {
+        return None;
+    }
+    let mut bytes = vec![0; waiting];
+    // The shard is the pipe's only reader, so what was waiting still is.
+    let read = nix::unistd::read(pipe, &mut bytes).ok().filter(|&read| read > 0)?;
+    bytes.truncate(read);
+    Some(bytes)
+}
+
+fn waiting_bytes(pipe: &OwnedFd) -> Option<usize> {
+    let mut fds = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(pipe), nix::poll::PollFlags::POLLIN)];
+    let ready = nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).ok()?;
+    let readable = fds[0].revents().is_some_and(|events| events.contains(nix::poll::PollFlags::POLLIN));
+    // A readable pipe gives what it has and does not wait for more.
+    (ready > 0 && readable).then_some(DRAIN_BYTES)
+}
+
+/// Why a sandbox ended, as its client is told.
+fn explain(ended: &Ended, record: &FunctionRecord) -> Cause {
+    let memory_mib = record.manifest.memory_bytes / (1024 * 1024);
+    let message = if ended.out_of_memory {
+        format!("the function went past its memory of {memory_mib} MiB and was killed; raise `memory` in function.toml")
+    } else {
+        match ended.exit {
+            Exit::Code(code) => format!("the function's process ended by itself with code {code} before it answered"),
+            Exit::Signal(signal) => format!("the function's process was killed by signal {signal} before it answered"),
+            Exit::Unknown => "the function's process ended before it answered".into(),
+        }
+    };
+    Cause { kind: ErrorKind::SandboxDied, message, report: None }
+}

@@ -1,0 +1,364 @@
+//! Deploying, listing and removing functions: the registry and the bundles together.
+//!
+//! Invariant: a record is written only after its bundle is complete and durable under its final name, and a bundle's
+//! directory is removed only when no record names it; so a crash between any two steps leaves nothing but directories
+//! that no record names, which [`Catalog::open`] removes. It does not know who still runs an old version: the caller
+//! says with [`Catalog::discard`] when nobody does.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::bundle::{self, BundleError, BundleLimits, Unpacked};
+use super::registry::{FunctionRecord, Registry, RegistryError};
+use crate::config::Problem;
+use crate::config::units::format_bytes;
+use crate::manifest::{self, Manifest, Runtime};
+
+const BUNDLES: &str = "bundles";
+/// A function's name cannot start with a dot, so that no bundle is mistaken for this.
+const INCOMING_PREFIX: &str = ".incoming-";
+/// Others may pass through the directory to a bundle whose name they know, but not list it.
+const PASSABLE: u32 = 0o711;
+
+/// Whose fault a [`CatalogError`] is, and so which status answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The archive or its manifest is wrong: 400.
+    InvalidFunction,
+    /// There is no function of that name: 404.
+    NoSuchFunction,
+    /// The archive is too large once unpacked: 413.
+    PayloadTooLarge,
+    /// There are as many functions as allowed: 507.
+    FunctionsFull,
+    /// The disk is full: 507.
+    DiskFull,
+    /// The worker or its machine failed: 500.
+    Internal,
+}
+
+/// Why the catalog could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The name in the request cannot be a function's.
+    #[error("{0}")]
+    Name(String),
+    /// The archive was refused.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The manifest has problems.
+    #[error("the manifest has {} problem(s):{}", .0.len(), listed(.0))]
+    Manifest(Vec<Problem>),
+    /// The manifest and the rest of the request or the worker do not agree.
+    #[error("{0}")]
+    Mismatch(String),
+    /// There is no such function.
+    #[error("no function is named \"{0}\"; `vilya list` shows those there are")]
+    NoSuchFunction(String),
+    /// There are as many functions as allowed.
+    #[error("{0} functions are deployed, as many as limits.functions allows: remove one, or raise the limit")]
+    FunctionsFull(u32),
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The disk said no.
+    #[error(
+        "cannot use {}: {source}; check that this user may write there and that the disk has room",
+        path.display()
+    )]
+    Disk {
+        /// What was used.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+impl CatalogError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        let disk = |source: &io::Error| {
+            if super::is_full(source) { Fault::DiskFull } else { Fault::Internal }
+        };
+        match self {
+            CatalogError::Name(_) | CatalogError::Manifest(_) | CatalogError::Mismatch(_) => Fault::InvalidFunction,
+            CatalogError::NoSuchFunction(_) => Fault::NoSuchFunction,
+            CatalogError::FunctionsFull(_) => Fault::FunctionsFull,
+            CatalogError::Bundle(BundleError::Disk { source, .. }) => disk(source),
+            CatalogError::Bundle(BundleError::TooLarge { .. } | BundleError::TooManyEntries { .. }) => {
+                Fault::PayloadTooLarge
+            }
+            CatalogError::Bundle(_) => Fault::InvalidFunction,
+            CatalogError::Registry(RegistryError::Disk { source, .. }) | CatalogError::Disk { source, .. } => {
+                disk(source)
+            }
+            CatalogError::Registry(_) => Fault::Internal,
+        }
+    }
+}
+
+/// Bounds on what may be deployed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CatalogLimits {
+    /// Functions.
+    pub functions: u32,
+    /// Memory that a manifest may ask for: what a shard can give one sandbox.
+    pub function_memory_bytes: u64,
+    /// Bounds of each bundle.
+    pub bundle: BundleLimits,
+}
+
+/// What came of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployed {
+    /// The new record.
+    pub record: FunctionRecord,
+    /// The record it replaced, to be given to [`Catalog::discard`] once its version runs no more.
+    pub replaced: Option<FunctionRecord>,
+}
+
+/// The functions of this worker.
+#[derive(Debug)]
+pub struct Catalog {
+    state_directory: PathBuf,
+    registry: Registry,
+    limits: CatalogLimits,
+}
+
+impl Catalog {
+    /// Opens the catalog of a state directory, making it if it is missing, and removes what a crash left there.
+    pub fn open(state_directory: &Path, limits: CatalogLimits) -> Result<Catalog, CatalogError> {
+        for directory in [state_directory, &state_directory.join(BUNDLES)] {
+            super::ensure_directory(directory, PASSABLE).map_err(disk(directory))?;
+        }
+        // First the registry: its lock says that no other worker is unpacking here.
+        let registry = Registry::open(state_directory)?;
+        let catalog = Catalog { state_directory: state_directory.to_owned(), registry, limits };
+        catalog.sweep()?;
+        Ok(catalog)
+    }
+
+    /// The worker's id, made once for this state directory.
+    pub fn worker_id(&self) -> &str {
+        self.registry.worker_id()
+    }
+
+    /// All functions, by name.
+    pub fn list(&self) -> Result<Vec<FunctionRecord>, CatalogError> {
+        Ok(self.registry.list()?)
+    }
+
+    /// One function.
+    pub fn get(&self, name: &str) -> Result<FunctionRecord, CatalogError> {
+        self.registry.get(name)?.ok_or_else(|| CatalogError::NoSuchFunction(name.to_owned()))
+    }
+
+    /// Where a record's code is, as an absolute path if the state directory is one.
+    pub fn bundle_path(&self, record: &FunctionRecord) -> PathBuf {
+        self.state_directory.join(&record.bundle)
+    }
+
+    /// Unpacks, checks and registers a function. When this returns, a crash loses nothing of it; when it fails,
+    /// what was deployed before stays as it was.
+    pub fn deploy(&mut self, name: &str, archive: &[u8], now_unix_ms: u64) -> Result<Deployed, CatalogError> {
+        manifest::check_name(name).map_err(CatalogError::Name)?;
+        if self.registry.get(name)?.is_none() && self.registry.len()? >= u64::from(self.limits.functions) {
+            return Err(CatalogError::FunctionsFull(self.limits.functions));
+        }
+        let version = self.registry.next_version();
+        let incoming = Incoming::make(self.bundles().join(format!("{INCOMING_PREFIX}{version}")))?;
+        let unpacked = bundle::unpack(archive, &incoming.path, manifest::FILE_NAME, self.limits.bundle)?;
+        let manifest = self.read_manifest(name, &unpacked)?;
+        let bundle = bundle_name(name, version);
+        self.place(&unpacked.root, &bundle)?;
+        let record = FunctionRecord {
+            name: name.to_owned(),
+            version,
+            manifest,
+            bundle,
+            digest: super::hex(&Sha256::digest(archive)),
+            bundle_bytes: unpacked.bytes,
+            deployed_unix_ms: now_unix_ms,
+        };
+        match self.registry.put(&record) {
+            Ok(replaced) => Ok(Deployed { record, replaced }),
+            Err(error) => {
+                // No record names it; if this fails too, the next start removes it.
+                let _ = std::fs::remove_dir_all(self.bundle_path(&record));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Forgets a function. Its code stays until [`Catalog::discard`] or the next start.
+    pub fn remove(&mut self, name: &str) -> Result<FunctionRecord, CatalogError> {
+        self.registry.remove(name)?.ok_or_else(|| CatalogError::NoSuchFunction(name.to_owned()))
+    }
+
+    /// Deletes the code of a version that was replaced or removed and runs no more.
+    ///
+    /// # Panics
+    ///
+    /// If the version is the deployed one, which would be a fault of the caller.
+    pub fn discard(&self, record: &FunctionRecord) -> Result<(), CatalogError> {
+        let current = self.registry.get(&record.name)?;
+        assert!(
+            current.is_none_or(|current| current.version != record.version),
+            "version {} of {} is deployed and cannot be discarded",
+            record.version,
+            record.name
+        );
+        let path = self.state_directory.join(bundle_name(&record.name, record.version));
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(&path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn bundles(&self) -> PathBuf {
+        self.state_directory.join(BUNDLES)
+    }
+
+    fn read_manifest(&self, name: &str, unpacked: &Unpacked) -> Result<Manifest, CatalogError> {
+        let path = unpacked.root.join(manifest::FILE_NAME);
+        let size = std::fs::metadata(&path).map_err(disk(&path))?.len();
+        if size > manifest::FILE_BYTES_MAX {
+            let bound = format_bytes(manifest::FILE_BYTES_MAX);
+            return Err(CatalogError::Mismatch(format!("{} is larger than {bound}", manifest::FILE_NAME)));
+        }
+        let bytes = std::fs::read(&path).map_err(disk(&path))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| CatalogError::Mismatch(format!("{} is not UTF-8 text", manifest::FILE_NAME)))?;
+        let manifest = Manifest::parse(&text).map_err(CatalogError::Manifest)?;
+        self.check_manifest(name, &manifest)?;
+        check_handler(&unpacked.root, &manifest)?;
+        Ok(manifest)
+    }
+
+    fn check_manifest(&self, name: &str, manifest: &Manifest) -> Result<(), CatalogError> {
+        if manifest.name != name {
+            return Err(CatalogError::Mismatch(format!(
+                "the request deploys \"{name}\" but {} says name = \"{}\": make them the same",
+                manifest::FILE_NAME,
+                manifest.name
+            )));
+        }
+        let bound = self.limits.function_memory_bytes;
+        if manifest.memory_bytes > bound {
+            return Err(CatalogError::Mismatch(format!(
+                "memory = \"{}\" is more than the {} that this worker can give one sandbox: lower it, or raise limits.memory",
+                format_bytes(manifest.memory_bytes),
+                format_bytes(bound)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Moves a complete bundle to its final name, durably.
+    fn place(&self, root: &Path, bundle: &str) -> Result<(), CatalogError> {
+        std::fs::set_permissions(root, Permissions::from_mode(0o755)).map_err(disk(root))?;
+        let path = self.state_directory.join(bundle);
+        std::fs::rename(root, &path).map_err(disk(&path))?;
+        let bundles = self.bundles();
+        super::sync_directory(&bundles).map_err(disk(&bundles))
+    }
+
+    /// Removes every directory under `bundles/` that no record names, and warns of records whose code is gone.
+    fn sweep(&self) -> Result<(), CatalogError> {
+        let records = self.registry.list()?;
+        let named: std::collections::HashSet<&str> = records.iter().map(|record| record.bundle.as_str()).collect();
+        let bundles = self.bundles();
+        for entry in std::fs::read_dir(&bundles).map_err(disk(&bundles))? {
+            let entry = entry.map_err(disk(&bundles))?;
+            let is_named =
+                entry.file_name().to_str().is_some_and(|name| named.contains(format!("{BUNDLES}/{name}").as_str()));
+            let is_directory = entry.file_type().map_err(disk(&entry.path()))?.is_dir();
+            if !is_named && is_directory {
+                std::fs::remove_dir_all(entry.path()).map_err(disk(&entry.path()))?;
+                tracing::info!(path = %entry.path().display(), "removed what an earlier run left");
+            }
+        }
+        for record in records.iter().filter(|record| !self.bundle_path(record).is_dir()) {
+            tracing::warn!(
+                function = record.name,
+                bundle = record.bundle,
+                "the code is missing: deploy the function again"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn disk(path: &Path) -> impl FnOnce(io::Error) -> CatalogError {
+    let path = path.to_owned();
+    move |source| CatalogError::Disk { path, source }
+}
+
+fn bundle_name(name: &str, version: u64) -> String {
+    format!("{BUNDLES}/{name}.{version}")
+}
+
+/// Checks that the bundle has what the handler names, and that an executable can be run.
+fn check_handler(root: &Path, manifest: &Manifest) -> Result<(), CatalogError> {
+    match manifest.runtime {
+        Runtime::Python => {
+            let module = manifest.handler.split('.').next().unwrap_or_default();
+            if root.join(format!("{module}.py")).is_file() || root.join(module).is_dir() {
+                return Ok(());
+            }
+            Err(CatalogError::Mismatch(format!(
+                "handler = \"{}\" needs {module}.py beside {}, and the archive has none",
+                manifest.handler,
+                manifest::FILE_NAME
+            )))
+        }
+        Runtime::Rust => {
+            let path = root.join(&manifest.handler);
+            if !path.is_file() {
+                return Err(CatalogError::Mismatch(format!(
+                    "handler = \"{}\" is not a file of the archive: name the built executable",
+                    manifest.handler
+                )));
+            }
+            // Some archivers do not keep the bit.
+            std::fs::set_permissions(&path, Permissions::from_mode(0o755)).map_err(disk(&path))
+        }
+    }
+}
+
+/// The directory of a deployment under way; removed with everything left in it when this is dropped.
+struct Incoming {
+    path: PathBuf,
+}
+
+impl Incoming {
+    fn make(path: PathBuf) -> Result<Incoming, CatalogError> {
+        // An earlier deployment that failed may not have been able to clean up.
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(disk(&path)(error));
+            }
+            _ => {}
+        }
+        DirBuilder::new().mode(0o700).create(&path).map_err(disk(&path))?;
+        Ok(Incoming { path })
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // Absent when the bundle was its root and was moved; otherwise what cannot be removed now goes at the next start.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests;
