@@ -1,0 +1,219 @@
+//! A host and a guest of the ring ABI in one process, and the bare floors they are held against.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_setaffinity};
+use vilya_ipc::guest::{Guest, Next};
+use vilya_ipc::host::{Host, Payload, Submission};
+use vilya_ipc::layout::RegionSpec;
+use vilya_ipc::metadata::{AlignedVec, RequestMetadata};
+
+/// A host whose guest echoes on a thread of its own.
+pub struct RingPeer {
+    host: Host,
+    metadata: AlignedVec,
+    guest: Option<JoinHandle<()>>,
+    next: u64,
+}
+
+impl RingPeer {
+    /// Starts the guest. `spin` is how long it spins before it parks; `core` is where it runs.
+    ///
+    /// # Panics
+    /// If the machine has no memory or descriptors for a region.
+    pub fn start(spin: Duration, core: Option<usize>) -> RingPeer {
+        let spec = RegionSpec { lanes: 1, payload_limit_bytes: 64 << 10 };
+        let (mut host, fds) = Host::create(&spec).expect("regions can be made");
+        let guest = std::thread::spawn(move || {
+            pin(core);
+            // SAFETY: the descriptors come from `Host::create`, its host is the one of this struct, and no other guest
+            // has them.
+            let mut guest = unsafe { Guest::from_fds(fds.down, fds.up, fds.doorbell) }.expect("of one ABI");
+            guest.set_spin_cap(spin);
+            guest.ready();
+            loop {
+                match guest.next() {
+                    Next::Invoke(mut invocation) => {
+                        let (request, mut response) = invocation.parts();
+                        response.write(request.payload()).expect("it fits");
+                        guest.returned(invocation);
+                    }
+                    Next::Cancel { .. } => {}
+                    Next::Stop => return,
+                }
+            }
+        });
+        while host.pop().expect("a true claim").is_none() {
+            std::hint::spin_loop();
+        }
+        let mut metadata = AlignedVec::new();
+        RequestMetadata::default().encode(&mut metadata).expect("it fits");
+        RingPeer { host, metadata, guest: Some(guest), next: 1 }
+    }
+
+    /// One echo, the host spinning for the answer.
+    ///
+    /// # Panics
+    /// If the guest breaks the protocol.
+    pub fn round_trip_spinning(&mut self, payload: &[u8]) {
+        self.host.announce_unpark();
+        self.submit(payload);
+        loop {
+            match self.host.pop().expect("a true claim") {
+                Some(_) => return,
+                None => std::hint::spin_loop(),
+            }
+        }
+    }
+
+    /// One echo, the host asleep on the doorbell until the answer is there.
+    ///
+    /// # Panics
+    /// If the guest breaks the protocol.
+    pub fn round_trip_parked(&mut self, payload: &[u8]) {
+        self.host.announce_unpark();
+        self.submit(payload);
+        while self.host.announce_park() {
+            let mut fds = [PollFd::new(self.host.doorbell(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::NONE).expect("the doorbell can be polled");
+            nix::unistd::read(self.host.doorbell(), &mut [0; 8]).expect("it was rung");
+        }
+        assert!(self.host.pop().expect("a true claim").is_some());
+    }
+
+    fn submit(&mut self, payload: &[u8]) {
+        self.next += 1;
+        let submission = Submission {
+            invocation: self.next,
+            lane: 0,
+            deadline_ns: u64::MAX,
+            metadata: &self.metadata,
+            payload: Payload::Bytes(payload),
+        };
+        self.host.submit(&submission).expect("the lane is idle");
+        self.host.wake_if_parked();
+    }
+}
+
+impl Drop for RingPeer {
+    fn drop(&mut self) {
+        if self.host.stop().is_ok() {
+            self.host.wake_if_parked();
+        }
+        if let Some(guest) = self.guest.take() {
+            let _ = guest.join();
+        }
+    }
+}
+
+/// Two threads that pass a word to and fro on one cache line: the floor of any shared-memory round trip.
+pub struct CacheLine {
+    word: Arc<Line>,
+    peer: Option<JoinHandle<()>>,
+    turn: u32,
+}
+
+#[repr(align(128))]
+struct Line(AtomicU32);
+
+const STOP: u32 = u32::MAX;
+
+impl CacheLine {
+    /// Starts the other thread on `core`.
+    pub fn start(core: Option<usize>) -> CacheLine {
+        let word = Arc::new(Line(AtomicU32::new(0)));
+        let theirs = Arc::clone(&word);
+        let peer = std::thread::spawn(move || {
+            pin(core);
+            loop {
+                // Acquire and Release pair with those of `round_trip`.
+                match theirs.0.load(Ordering::Acquire) {
+                    STOP => return,
+                    odd if odd % 2 == 1 => theirs.0.store(odd.wrapping_add(1), Ordering::Release),
+                    _ => std::hint::spin_loop(),
+                }
+            }
+        });
+        CacheLine { word, peer: Some(peer), turn: 0 }
+    }
+
+    /// To and fro once.
+    pub fn round_trip(&mut self) {
+        // Kept even and below the word that means stop.
+        self.turn = (self.turn + 2) % 1_000_000;
+        // Release and Acquire pair with those of the peer.
+        self.word.0.store(self.turn + 1, Ordering::Release);
+        while self.word.0.load(Ordering::Acquire) != self.turn + 2 {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+impl Drop for CacheLine {
+    fn drop(&mut self) {
+        // Release pairs with the peer's Acquire.
+        self.word.0.store(STOP, Ordering::Release);
+        if let Some(peer) = self.peer.take() {
+            let _ = peer.join();
+        }
+    }
+}
+
+/// Two threads that wake each other through a pair of eventfds: the floor of a parked round trip.
+pub struct EventPair {
+    there: Arc<nix::sys::eventfd::EventFd>,
+    back: Arc<nix::sys::eventfd::EventFd>,
+    peer: Option<JoinHandle<()>>,
+}
+
+impl EventPair {
+    /// Starts the other thread on `core`.
+    ///
+    /// # Panics
+    /// If the machine has no descriptors left.
+    pub fn start(core: Option<usize>) -> EventPair {
+        let fresh = || Arc::new(nix::sys::eventfd::EventFd::new().expect("an eventfd"));
+        let (there, back) = (fresh(), fresh());
+        let (wait, answer) = (Arc::clone(&there), Arc::clone(&back));
+        let peer = std::thread::spawn(move || {
+            pin(core);
+            // A large word means stop.
+            while wait.read().expect("an eventfd") < u64::from(STOP) {
+                answer.write(1).expect("an eventfd");
+            }
+        });
+        EventPair { there, back, peer: Some(peer) }
+    }
+
+    /// To and fro once; both sides sleep in between.
+    ///
+    /// # Panics
+    /// If an eventfd fails.
+    pub fn round_trip(&self) {
+        self.there.write(1).expect("an eventfd");
+        self.back.read().expect("an eventfd");
+    }
+}
+
+impl Drop for EventPair {
+    fn drop(&mut self) {
+        let _ = self.there.write(u64::from(STOP));
+        if let Some(peer) = self.peer.take() {
+            let _ = peer.join();
+        }
+    }
+}
+
+/// Binds the calling thread to a core, where there is such a core.
+pub fn pin(core: Option<usize>) {
+    if let Some(core) = core {
+        let mut set = CpuSet::new();
+        // A machine with fewer cores measures unpinned.
+        let _ = set.set(core).and_then(|()| sched_setaffinity(nix::unistd::Pid::from_raw(0), &set));
+    }
+}
