@@ -1,0 +1,1 @@
+//! What the integration suite and the fuzz targets share.

@@ -1,0 +1,14 @@
+//! A real worker process, driven over its sockets as its users drive it.
+
+mod administration;
+mod adversarial;
+mod bounds;
+mod client;
+mod functions;
+mod hostile_clients;
+mod inside;
+mod misbehaviour;
+mod payloads;
+mod shards;
+mod survival;
+mod worker;

@@ -1,0 +1,106 @@
+//! Bodies of every size, both ways, whole.
+
+use super::worker::Worker;
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
+}
+
+#[test]
+fn bytes_come_back_as_they_went_at_every_size() {
+    let worker = Worker::start();
+    worker.deploy_echo("rust-echo", "memory = \"256MiB\"");
+    let raw = "import vilya\n@vilya.raw\ndef handler(request, context):\n    out = context.reserve(len(request))\n    out[:] = request\n    return out\n";
+    worker.deploy_python("python-echo", raw, "memory = \"256MiB\"");
+    let mut client = worker.client();
+    for name in ["rust-echo", "python-echo"] {
+        for length in
+            [0, 1, 63, 1024, 1215, 1216, 1217, 4096, 16_383, 16_384, 16_385, 65_536, 1 << 20, 5 << 20, (16 << 20) + 3]
+        {
+            let body = pattern(length);
+            let answer =
+                client.request_typed("POST", &format!("/fn/{name}"), "application/octet-stream", &body).expect(200);
+            assert!(answer.body == body, "{name} changed {length} bytes into {}", answer.body.len());
+        }
+    }
+}
+
+#[test]
+fn a_chunked_body_is_put_together() {
+    let worker = Worker::start();
+    worker.deploy_echo("echo", "");
+    let mut client = worker.client();
+    client
+        .send(b"POST /fn/echo HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n,\r\n6\r\n world\r\n0\r\n\r\n")
+        .expect("sent");
+    assert_eq!(client.read_answer().expect("an answer").expect(200).text(), "hello, world");
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let worker = Worker::start();
+    worker.deploy_echo("echo", "");
+    let mut client = worker.client();
+    let mut bytes = Vec::new();
+    for turn in 0..500 {
+        let body = format!("turn {turn}");
+        let head = format!("POST /fn/echo HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        bytes.extend_from_slice(head.as_bytes());
+    }
+    client.send(&bytes).expect("sent");
+    for turn in 0..500 {
+        assert_eq!(client.read_answer().expect("an answer").expect(200).text(), format!("turn {turn}"));
+    }
+}
+
+#[test]
+fn more_pipelined_bytes_than_the_backlog_holds_are_not_lost() {
+    let worker = Worker::start();
+    worker.deploy_echo("echo", "");
+    let mut client = worker.client();
+    let body = pattern(50_000);
+    let head = format!("POST /fn/echo HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", body.len());
+    let request = [head.as_bytes(), &body].concat();
+    let mut writer = client.stream().try_clone().expect("a socket");
+    let sender = std::thread::spawn(move || {
+        for _ in 0..40 {
+            std::io::Write::write_all(&mut writer, &request).expect("sent");
+        }
+    });
+    for _ in 0..40 {
+        assert!(client.read_answer().expect("an answer").expect(200).body == body);
+    }
+    sender.join().expect("all is sent");
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_from_its_announcement() {
+    let worker = Worker::start_with(&["server.max_payload=1MiB"]);
+    let raw = "import vilya\n@vilya.raw\ndef handler(request, context):\n    return request\n";
+    worker.deploy_python("echo", raw, "");
+    let mut client = worker.client();
+    // Only the head is sent: the answer comes without a byte of the body.
+    client.send(b"POST /fn/echo HTTP/1.1\r\nhost: t\r\ncontent-length: 1048577\r\n\r\n").expect("sent");
+    let answer = client.read_answer().expect("an answer").expect(413);
+    assert!(answer.json()["errorType"].is_string());
+    assert!(client.is_closed());
+    let mut client = worker.client();
+    client
+        .send(b"POST /fn/echo HTTP/1.1\r\nhost: t\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n")
+        .expect("sent");
+    assert_eq!(client.read_answer().expect("leave to go on").status, 100);
+    client.send(b"then this").expect("sent");
+    assert_eq!(client.read_answer().expect("an answer").expect(200).text(), "then this");
+    // The limit itself is not over the limit.
+    let body = pattern(1 << 20);
+    assert!(client.request_typed("POST", "/fn/echo", "a/b", &body).expect(200).body == body);
+}
+
+#[test]
+fn a_response_over_the_limit_is_an_error_and_not_a_part() {
+    let worker = Worker::start_with(&["server.max_payload=1MiB"]);
+    worker.deploy_python("large", "def handler(event, context):\n    return 'z' * (1 << 20)\n", "");
+    let mut client = worker.client();
+    let answer = client.invoke("large", b"").expect(500);
+    assert!(answer.json()["errorType"].to_string().contains("TooLarge"), "{}", answer.text());
+}
