@@ -9,6 +9,7 @@ mod hostile_clients;
 mod inside;
 mod misbehaviour;
 mod payloads;
+mod readme;
 mod shards;
 mod survival;
 mod worker;
