@@ -16,6 +16,9 @@ use super::client::{Answer, Client};
 /// How long anything may take before the test says that it hangs. No test depends on being faster.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a worker that is no longer needed may take to stop in order.
+const ORDERLY: Duration = Duration::from_secs(3);
+
 /// A worker that is ended when dropped.
 pub(super) struct Worker {
     child: Child,
@@ -165,6 +168,15 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        // In order where that is quick, since no later start on this state directory would remove what a kill leaves.
+        // One that was waited for already has given up its id.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill(self.pid(), Signal::SIGTERM);
+        }
+        let since = Instant::now();
+        while since.elapsed() < ORDERLY && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         // Sandboxes die with it.
         let _ = self.child.kill();
         let _ = self.child.wait();
