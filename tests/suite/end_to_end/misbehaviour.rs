@@ -65,13 +65,19 @@ fn one_that_takes_more_memory_than_it_has_fails_alone() {
 
 #[test]
 fn one_that_forks_without_end_is_bounded_and_leaves_nothing() {
-    let worker = Worker::start();
-    let code = "import os\ndef handler(event, context):\n    while True:\n        try:\n            os.fork()\n        except OSError:\n            pass\n";
+    // Memory for as many processes as it may have, so that their number is what bounds it, whatever the machine's speed.
+    let worker = Worker::start_with(&["limits.processes=48"]);
+    let code = "import os, time\ndef handler(event, context):\n    children = 0\n    while True:\n        try:\n            if os.fork() == 0 and event == 'count':\n                time.sleep(600)\n            children += 1\n        except OSError:\n            if event == 'count':\n                return children\n";
     let name = format!("rabbit-{}", std::process::id());
-    worker.deploy_python(&name, code, "timeout = \"1s\"");
+    worker.deploy_python(&name, code, "memory = \"1GiB\"\ntimeout = \"1s\"");
     beside_a_neighbour(&worker, |client| {
         client.invoke(&name, b"").expect(504);
     });
+    worker.await_metric("vilya_sandboxes", "", |alive| alive <= 1.0);
+    worker.deploy_python(&name, code, "memory = \"1GiB\"\ntimeout = \"30s\"");
+    let children = worker.client().invoke(&name, b"\"count\"").expect(200).json().as_u64().expect("a number");
+    assert!((1..48).contains(&children), "{children} children of a sandbox of 48 processes");
+    worker.client().request("DELETE", &format!("/v1/functions/{name}"), b"").expect(204);
     worker.await_metric("vilya_sandboxes", "", |alive| alive <= 1.0);
     assert_eq!(super::worker::sandbox_processes(&name), Vec::<i32>::new());
 }
