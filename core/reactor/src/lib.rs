@@ -21,6 +21,7 @@
 //! | `slots`, `token` | operations in flight, and the 64 bits that name one to the kernel |
 //! | `buffers` | the provided-buffer ring and [`Chunk`]s |
 //! | `postbox` | messages posted to other rings, so that a failed one finds its owner |
+//! | `window` | memory of the caller's that the kernel receives into or sends from |
 //! | `timers` | deadlines |
 //! | `waker`, `gate` | waking a sleeping reactor from another thread |
 //! | `config`, `error`, `counters`, `clock` | what they say |
@@ -41,6 +42,7 @@ mod slots;
 mod timers;
 mod token;
 mod waker;
+mod window;
 
 pub use buffers::Chunk;
 pub use config::{Config, ConfigError};
@@ -51,3 +53,4 @@ pub use reactor::{Reactor, Wait};
 pub use timers::TimerId;
 pub use token::OpId;
 pub use waker::Waker;
+pub use window::{Pinned, Window};

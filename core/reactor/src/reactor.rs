@@ -156,11 +156,12 @@ impl Reactor {
     }
 
     /// Ends an operation early, and goes on delivering its completions: what had happened, then [`Outcome::Failed`] with
-    /// `ECANCELED` unless it ended by itself. Unlike after [`Reactor::abandon`], nothing that was received is lost. A send
-    /// or a close cannot be interrupted, only abandoned. Does nothing for an operation that is over.
+    /// `ECANCELED` unless it ended by itself. Unlike after [`Reactor::abandon`], nothing that was received is lost, and
+    /// one hears when the kernel is done with a send's or window's memory. A close goes on. Does nothing for an operation
+    /// that is over.
     pub fn interrupt(&mut self, op: OpId) {
         let Some(slot) = self.slots.get_mut(op.0) else { return };
-        if slot.abandoned || slot.interrupted || !slot.held.can_interrupt() {
+        if slot.abandoned || slot.interrupted || !slot.held.can_cancel() {
             return;
         }
         slot.interrupted = true;
@@ -295,9 +296,10 @@ impl Reactor {
         if self.ring.is_full() {
             self.submit_now();
         }
-        // SAFETY: of all entries only a send's points to memory of ours: to its slot's data, which lives on the heap or
-        // for ever, is not touched while armed, and is dropped when the slot is removed: after the last completion
-        // (`settle`), before the first arming, or never (`shutdown` leaks it).
+        // SAFETY: of all entries only those of sends and receives into a window point to memory of ours: to their slot's
+        // data, which lives on the heap, in a window that keeps it mapped, or for ever, is not touched while armed, and
+        // is dropped when the slot is removed: after the last completion (`settle`), before the first arming, or never
+        // (`shutdown` leaks it).
         unsafe { self.ring.push(entry) }
     }
 

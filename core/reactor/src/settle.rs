@@ -55,7 +55,7 @@ impl Reactor {
             self.counters.late += 1;
             return;
         };
-        let outcome = Outcome::Failed { errno: -reply.result, data: None };
+        let outcome = Outcome::Failed { errno: -reply.result, data: None, sent_bytes: 0 };
         out.push(Completion { owner, op: OpId(token), more: false, outcome });
     }
 
@@ -82,8 +82,9 @@ impl Reactor {
                     self.counters.delivered += 1;
                     out.push(Completion { owner, op: OpId(token), more: true, outcome });
                 }
+                let cut = slot.held.cut();
                 self.slots.remove(token);
-                (false, Some(Outcome::Failed { errno: libc::ECANCELED, data: None }))
+                (false, Some(cut))
             }
             Verdict::Again(outcome) => {
                 match kind {

@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Cancel = 10,
     /// The poll of the waker's eventfd.
     Waker = 11,
+    /// A receive into a window.
+    Fill = 12,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             9 => Kind::Arrived,
             10 => Kind::Cancel,
             11 => Kind::Waker,
+            12 => Kind::Fill,
             _ => return None,
         })
     }

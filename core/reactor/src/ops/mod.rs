@@ -7,6 +7,7 @@
 mod accept;
 pub(crate) mod cancel;
 mod close;
+mod fill;
 pub(crate) mod message;
 mod poll;
 mod read;
@@ -20,6 +21,7 @@ use io_uring::{cqueue, squeue};
 use crate::buffers::{Buffers, Chunk};
 use crate::timers::TimerId;
 use crate::token::{Kind, OpId, Token};
+use crate::window::Window;
 
 pub(crate) use poll::waker_entry;
 use send::Sending;
@@ -40,6 +42,14 @@ pub enum Op {
     Receive {
         /// A connected socket.
         socket: RawFd,
+    },
+    /// Receives what is there, once, into memory that the caller names: [`Outcome::Filled`], or [`Outcome::Ended`].
+    /// Abandoned or not, the memory is the kernel's until the operation is over; to know when, interrupt it.
+    ReceiveInto {
+        /// A connected socket.
+        socket: RawFd,
+        /// Where to; not empty.
+        window: Window,
     },
     /// Sends all of the data: [`Outcome::Sent`], or [`Outcome::Failed`] with the data.
     Send {
@@ -87,15 +97,33 @@ pub enum SendData {
     Owned(Vec<u8>),
     /// Bytes that live as long as the program.
     Static(&'static [u8]),
+    /// Bytes that are sent from where they lie.
+    Window(Window),
 }
 
 impl SendData {
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
+    /// How many bytes.
+    pub fn len(&self) -> usize {
         match self {
-            SendData::Owned(bytes) => bytes,
-            SendData::Static(bytes) => bytes,
+            SendData::Owned(bytes) => bytes.len(),
+            SendData::Static(bytes) => bytes.len(),
+            SendData::Window(window) => window.len(),
         }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where the bytes after the first `sent` start. Not read here: a window's may change at any time.
+    fn address(&self, sent: usize) -> *const u8 {
+        let start = match self {
+            SendData::Owned(bytes) => bytes.as_ptr(),
+            SendData::Static(bytes) => bytes.as_ptr(),
+            SendData::Window(window) => window.address().cast_const(),
+        };
+        start.wrapping_add(sent)
     }
 }
 
@@ -121,6 +149,8 @@ pub enum Outcome {
     Received(Chunk),
     /// The end of what a socket or pipe had to say.
     Ended,
+    /// As many bytes are in the window; it is the caller's again.
+    Filled(usize),
     /// Everything was sent; the buffer is the caller's again.
     Sent(SendData),
     /// Bytes from a pipe or file.
@@ -139,8 +169,10 @@ pub enum Outcome {
     Failed {
         /// The kernel's error number.
         errno: i32,
-        /// A send's buffer.
+        /// A send's data.
         data: Option<SendData>,
+        /// Of a send's data, how many bytes had been sent.
+        sent_bytes: usize,
     },
 }
 
@@ -149,6 +181,7 @@ pub enum Outcome {
 pub(crate) enum Held {
     Accept { listener: RawFd },
     Receive { socket: RawFd },
+    Fill { socket: RawFd, window: Window },
     Send(Sending),
     Read { fd: RawFd },
     Poll { fd: RawFd },
@@ -190,7 +223,7 @@ impl Reply {
     }
 
     fn failed(errno: i32) -> Outcome {
-        Outcome::Failed { errno, data: None }
+        Outcome::Failed { errno, data: None, sent_bytes: 0 }
     }
 }
 
@@ -218,6 +251,7 @@ impl Held {
         match op {
             Op::Accept { listener } => Held::Accept { listener },
             Op::Receive { socket } => Held::Receive { socket },
+            Op::ReceiveInto { socket, window } => Held::Fill { socket, window },
             Op::Send { socket, data } => Held::Send(Sending::new(socket, data)),
             Op::Read { fd } => Held::Read { fd },
             Op::Poll { fd } => Held::Poll { fd },
@@ -231,6 +265,7 @@ impl Held {
         match self {
             Held::Accept { .. } => Kind::Accept,
             Held::Receive { .. } => Kind::Receive,
+            Held::Fill { .. } => Kind::Fill,
             Held::Send(_) => Kind::Send,
             Held::Read { .. } => Kind::Read,
             Held::Poll { .. } => Kind::Poll,
@@ -244,6 +279,7 @@ impl Held {
         let entry = match self {
             Held::Accept { listener } => accept::entry(*listener),
             Held::Receive { socket } => receive::entry(*socket),
+            Held::Fill { socket, window } => fill::entry(*socket, window),
             Held::Send(sending) => sending.entry(),
             Held::Read { fd } => read::entry(*fd, buffers.buffer_bytes()),
             Held::Poll { fd } => poll::entry(*fd, true),
@@ -257,6 +293,7 @@ impl Held {
         match self {
             Held::Accept { .. } => accept::complete(reply),
             Held::Receive { .. } => receive::complete(reply, buffers),
+            Held::Fill { .. } => fill::complete(reply),
             Held::Send(sending) => sending.complete(reply),
             Held::Read { .. } => read::complete(reply, buffers),
             Held::Poll { .. } => poll::complete(reply),
@@ -270,9 +307,12 @@ impl Held {
         !matches!(self, Held::Close { .. })
     }
 
-    /// Whether it can end before it is done without anything being lost.
-    pub(crate) fn can_interrupt(&self) -> bool {
-        !matches!(self, Held::Close { .. } | Held::Send(_))
+    /// What an owner hears of an operation that was interrupted between two of its submissions.
+    pub(crate) fn cut(&mut self) -> Outcome {
+        match self {
+            Held::Send(sending) => sending.failed(libc::ECANCELED),
+            _ => Reply::failed(libc::ECANCELED),
+        }
     }
 
     /// Takes what an undelivered completion carries. `None` for `held`: the slot is gone.
@@ -289,8 +329,10 @@ impl Held {
 
     /// Forgets what the kernel may still read. For a shutdown that could not get it back.
     pub(crate) fn leak(&mut self) {
-        if let Held::Send(sending) = self {
-            sending.leak();
+        match self {
+            Held::Send(sending) => sending.leak(),
+            Held::Fill { window, .. } => std::mem::forget(window.clone()),
+            _ => {}
         }
     }
 }

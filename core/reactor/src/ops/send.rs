@@ -22,19 +22,18 @@ impl Sending {
     }
 
     pub(super) fn entry(&self) -> squeue::Entry {
-        let rest = &self.data.as_slice()[self.sent..];
-        let bytes = rest.len().min(SEND_BYTES_MAX) as u32;
-        opcode::Send::new(Fd(self.socket), rest.as_ptr(), bytes)
+        let bytes = (self.data.len() - self.sent).min(SEND_BYTES_MAX) as u32;
+        opcode::Send::new(Fd(self.socket), self.data.address(self.sent), bytes)
             // A peer that is gone is an error here, not a signal for the process.
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build()
     }
 
     pub(super) fn complete(&mut self, reply: Reply) -> Verdict {
-        let bytes = self.data.as_slice().len();
+        let bytes = self.data.len();
         match reply.errno() {
             Some(libc::EINTR) => return Verdict::Again(None),
-            Some(errno) => return self.failed(errno),
+            Some(errno) => return Verdict::Over(self.failed(errno)),
             None => {}
         }
         let sent = reply.result.unsigned_abs() as usize;
@@ -44,7 +43,7 @@ impl Sending {
             Verdict::Over(Outcome::Sent(self.take()))
         } else if sent == 0 {
             // No progress and no error: asking again would spin.
-            self.failed(libc::EIO)
+            Verdict::Over(self.failed(libc::EIO))
         } else {
             Verdict::Again(None)
         }
@@ -54,8 +53,8 @@ impl Sending {
         std::mem::forget(self.take());
     }
 
-    fn failed(&mut self, errno: i32) -> Verdict {
-        Verdict::Over(Outcome::Failed { errno, data: Some(self.take()) })
+    pub(super) fn failed(&mut self, errno: i32) -> Outcome {
+        Outcome::Failed { errno, data: Some(self.take()), sent_bytes: self.sent }
     }
 
     fn take(&mut self) -> SendData {
@@ -74,7 +73,7 @@ mod tests {
         assert_eq!(sending.sent, 4);
         assert!(matches!(sending.complete(Reply::plain(-libc::EINTR)), Verdict::Again(None)));
         match sending.complete(Reply::plain(6)) {
-            Verdict::Over(Outcome::Sent(data)) => assert_eq!(data.as_slice(), [7; 10]),
+            Verdict::Over(Outcome::Sent(SendData::Owned(data))) => assert_eq!(data, [7; 10]),
             other => panic!("{other:?}"),
         }
     }
@@ -84,8 +83,8 @@ mod tests {
         let mut sending = Sending::new(3, SendData::Owned(vec![7; 10]));
         assert!(matches!(sending.complete(Reply::plain(4)), Verdict::Again(None)));
         match sending.complete(Reply::plain(-libc::EPIPE)) {
-            Verdict::Over(Outcome::Failed { errno: libc::EPIPE, data: Some(data) }) => {
-                assert_eq!(data.as_slice().len(), 10);
+            Verdict::Over(Outcome::Failed { errno: libc::EPIPE, data: Some(data), sent_bytes: 4 }) => {
+                assert_eq!(data.len(), 10);
             }
             other => panic!("{other:?}"),
         }

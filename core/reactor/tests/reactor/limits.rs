@@ -20,7 +20,7 @@ fn a_full_slab_gives_the_operation_back() {
         assert_eq!(refused.reason, RefusedReason::Operations);
         assert!(refused.to_string().contains("operations"));
         match &refused.op {
-            Op::Send { data, .. } => assert_eq!(data.as_slice(), b"given back"),
+            Op::Send { data: SendData::Owned(data), .. } => assert_eq!(data, b"given back"),
             other => panic!("{other:?}"),
         }
         assert_eq!(rig.reactor.counters().refused, 1);

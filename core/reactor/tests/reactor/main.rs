@@ -12,3 +12,4 @@ mod shutdown;
 mod support;
 mod timers;
 mod wakes;
+mod windows;
