@@ -8,6 +8,7 @@ mod control;
 pub mod manifest;
 mod mesh;
 mod metrics;
+mod pool;
 mod process;
 mod python;
 mod request;

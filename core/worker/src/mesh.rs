@@ -20,13 +20,15 @@ use crate::slots::Key;
 use crate::storage::FunctionRecord;
 
 /// What a shard can be told.
+// The frequent ones are the large ones: a box for each would be an allocation an invocation.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Message {
     /// A request that arrived on another shard, for a function that this shard owns.
-    Invoke(Box<Request>),
+    Invoke(Request),
     /// The client of a forwarded request has gone.
     Cancel(Source),
     /// The answer of another shard to a request that arrived on this one.
-    Respond { connection: Key, response: Box<Response> },
+    Respond { connection: Key, response: Response },
     /// The answer of the control thread, which is done with the body that was charged for.
     Administered { connection: Key, response: Box<Response>, charged_bytes: u64 },
     /// A function appeared, moved to another version, or went. `taken` is told when the shard has applied it.

@@ -88,15 +88,79 @@ pub(crate) fn unix_ms() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
+/// What a client sent of an invocation, in one buffer: content type, trace context, body.
+#[derive(Debug, Default)]
+pub(crate) struct RequestText {
+    bytes: Vec<u8>,
+    content_type_bytes: u16,
+    trace_parent_bytes: u16,
+}
+
+/// A header that is longer than anything sensible is left out rather than cut. Trace contexts are at most 55 bytes in
+/// version 00 (W3C Trace Context).
+const CONTENT_TYPE_BYTES: usize = 256;
+const TRACE_PARENT_BYTES: usize = 64;
+
+impl RequestText {
+    /// An empty body behind these headers, in a buffer that is used for all three.
+    pub(crate) fn new(mut bytes: Vec<u8>, content_type: &[u8], trace_parent: &[u8]) -> RequestText {
+        let bounded = |value: &[u8], limit| if value.len() <= limit { value.len() } else { 0 };
+        let content_type = &content_type[..bounded(content_type, CONTENT_TYPE_BYTES)];
+        let trace_parent = &trace_parent[..bounded(trace_parent, TRACE_PARENT_BYTES)];
+        bytes.clear();
+        bytes.extend_from_slice(content_type);
+        bytes.extend_from_slice(trace_parent);
+        RequestText {
+            bytes,
+            content_type_bytes: content_type.len() as u16,
+            trace_parent_bytes: trace_parent.len() as u16,
+        }
+    }
+
+    fn head_bytes(&self) -> usize {
+        usize::from(self.content_type_bytes) + usize::from(self.trace_parent_bytes)
+    }
+
+    pub(crate) fn content_type(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.content_type_bytes)]
+    }
+
+    pub(crate) fn trace_parent(&self) -> &[u8] {
+        &self.bytes[usize::from(self.content_type_bytes)..self.head_bytes()]
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.bytes[self.head_bytes()..]
+    }
+
+    /// Makes room for a body of which so many bytes are to come.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The body by itself; free of charge where nothing stands before it.
+    pub(crate) fn into_body(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.head_bytes());
+        self.bytes
+    }
+
+    /// The buffer, for another use.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
 /// An invocation request as its owner shard holds it.
 pub(crate) struct Request {
     pub(crate) source: Source,
     pub(crate) function: FunctionId,
     pub(crate) id: RequestId,
     pub(crate) received_unix_ms: u64,
-    pub(crate) content_type: Vec<u8>,
-    pub(crate) trace_parent: Vec<u8>,
-    pub(crate) body: Vec<u8>,
+    pub(crate) text: RequestText,
     /// Set when the engine has admitted it.
     pub(crate) invocation: Option<InvocationId>,
     /// Set when it has been given to a sandbox.
@@ -115,6 +179,19 @@ pub(crate) struct Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_three_parts_of_a_request_stay_apart() {
+        let mut text = RequestText::new(b"used before".to_vec(), b"text/plain", b"00-11-22-01");
+        text.append(b"body");
+        assert_eq!(
+            (text.content_type(), text.trace_parent(), text.body()),
+            (&b"text/plain"[..], &b"00-11-22-01"[..], &b"body"[..])
+        );
+        assert_eq!(text.into_body(), b"body");
+        let text = RequestText::new(Vec::new(), &[b'x'; 257], &[b'y'; 65]);
+        assert_eq!((text.content_type(), text.trace_parent(), text.body()), (&b""[..], &b""[..], &b""[..]));
+    }
 
     #[test]
     fn ids_of_two_shards_never_meet() {

@@ -109,19 +109,20 @@ impl Shard {
         let Some(Some(entry)) = self.sandboxes.get_mut(index as usize) else { return };
         let sandbox = entry.id;
         let Some(host) = entry.host() else { return };
-        let mut body = Vec::new();
         match claim.kind {
             ClaimKind::Ready => {
                 entry.ready = true;
                 self.feed(Event::SandboxReady { sandbox });
             }
             ClaimKind::InitFailed => {
+                let mut body = Vec::new();
                 host.copy_payload(&claim, &mut body);
                 let message = "the function could not be loaded".into();
                 let cause = Cause { kind: ErrorKind::FunctionRaised, message, report: Some(body) };
                 self.feed_with(Event::Broken { sandbox }, Some(cause));
             }
             ClaimKind::Returned | ClaimKind::Raised => {
+                let mut body = self.pool.take();
                 host.copy_payload(&claim, &mut body);
                 entry.lane_done(claim.lane);
                 let (status, content_type, result) = match claim.kind {

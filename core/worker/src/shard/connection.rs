@@ -13,7 +13,8 @@ use vilya_protocol::route::{NoRoute, Route as Target};
 use vilya_reactor::{OpId, TimerId};
 
 use super::backlog::Backlog;
-use crate::request::AdminCall;
+use crate::pool::Pool;
+use crate::request::{AdminCall, RequestText};
 use crate::response::Response;
 use crate::route::{CurrentRoute, RouteTable};
 
@@ -27,9 +28,6 @@ pub(super) const BACKLOG_BYTES: usize = 256 * 1024;
 const UNSENT_BYTES: usize = 256 * 1024;
 /// After a refusal, the time in which what the client still sends is read and thrown away.
 const LINGER_NS: u64 = 2_000_000_000;
-/// Trace contexts are at most 55 bytes in version 00 (W3C Trace Context); content types are bounded likewise.
-const CONTENT_TYPE_BYTES: usize = 256;
-const TRACE_PARENT_BYTES: usize = 64;
 
 /// What a request asks for, known from its head.
 #[derive(Debug)]
@@ -46,9 +44,7 @@ pub(super) enum Wanted {
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) wanted: Wanted,
-    pub(super) content_type: Vec<u8>,
-    pub(super) trace_parent: Vec<u8>,
-    pub(super) body: Vec<u8>,
+    pub(super) text: RequestText,
     keep_alive: bool,
     head_only: bool,
 }
@@ -80,6 +76,13 @@ impl BodyBudget {
     }
 }
 
+/// What of the shard's a connection needs to take bytes in.
+pub(super) struct Intake<'a> {
+    pub(super) routes: &'a RouteTable,
+    pub(super) bodies: &'a mut BodyBudget,
+    pub(super) pool: &'a mut Pool,
+}
+
 /// Where the connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -105,7 +108,7 @@ pub(super) enum Step {
     /// The client waits for leave to send its body.
     Continue,
     /// A whole request has arrived.
-    Complete(Box<Incoming>),
+    Complete(Incoming),
     /// The request is refused and so is everything after it.
     Rejected(Reject),
 }
@@ -149,9 +152,8 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     pub(super) backlog: Backlog,
     pub(super) outgoing: VecDeque<Outgoing>,
-    pub(super) spare: Vec<u8>,
     decoder: Decoder,
-    incoming: Option<Box<Incoming>>,
+    incoming: Option<Incoming>,
     keep_alive: bool,
     head_only: bool,
     /// What the request at hand holds of the shard's body budget, until it is answered.
@@ -177,7 +179,6 @@ impl Connection {
             phase: Phase::Between,
             backlog: Backlog::default(),
             outgoing: VecDeque::new(),
-            spare: Vec::new(),
             decoder,
             incoming: None,
             keep_alive: true,
@@ -188,7 +189,7 @@ impl Connection {
     }
 
     /// Takes in bytes up to the first thing the shard has to act on. Returns how many were used.
-    pub(super) fn absorb(&mut self, input: &[u8], routes: &RouteTable, budget: &mut BodyBudget) -> (usize, Step) {
+    pub(super) fn absorb(&mut self, input: &[u8], intake: &mut Intake<'_>) -> (usize, Step) {
         let mut used = 0;
         loop {
             let step = match self.decoder.decode(&input[used..]) {
@@ -205,10 +206,10 @@ impl Connection {
                 }
                 Item::Head(head) => {
                     let waits = head.expects_continue();
-                    let mut incoming = read_head(&head, routes);
+                    let mut incoming = read_head(&head, intake);
                     let announced = head.content_length().unwrap_or(0);
                     if !matches!(incoming.wanted, Wanted::Refused(_)) {
-                        if budget.take(announced) {
+                        if intake.bodies.take(announced) {
                             self.charged_bytes = announced;
                         } else {
                             incoming.wanted = overloaded();
@@ -220,9 +221,9 @@ impl Connection {
                         // The body will not come: whether the client still sends it cannot be known, so nothing
                         // after this answer can be trusted to be a request.
                         incoming.keep_alive = false;
-                        return (used, Step::Complete(Box::new(self.complete(incoming))));
+                        return (used, Step::Complete(self.complete(incoming)));
                     }
-                    self.incoming = Some(Box::new(incoming));
+                    self.incoming = Some(incoming);
                     if waits {
                         return (used, Step::Continue);
                     }
@@ -232,21 +233,20 @@ impl Connection {
                         && !matches!(incoming.wanted, Wanted::Refused(_))
                     {
                         // An announced body was charged whole; a chunked one is as it comes.
-                        let held = (incoming.body.len() + bytes.len()) as u64;
+                        let held = (incoming.text.body().len() + bytes.len()) as u64;
                         let more = held.saturating_sub(self.charged_bytes);
-                        if budget.take(more) {
+                        if intake.bodies.take(more) {
                             self.charged_bytes += more;
-                            incoming.body.extend_from_slice(bytes);
+                            incoming.text.append(bytes);
                         } else {
                             incoming.wanted = overloaded();
-                            incoming.body = Vec::new();
+                            incoming.text = RequestText::default();
                         }
                     }
                 }
                 Item::End => {
                     if let Some(incoming) = self.incoming.take() {
-                        let incoming = self.complete(*incoming);
-                        return (used, Step::Complete(Box::new(incoming)));
+                        return (used, Step::Complete(self.complete(incoming)));
                     }
                 }
             }
@@ -319,7 +319,7 @@ impl Connection {
 
     /// Queues an answer; the connection is then between requests, or closing. One with a large body that the budget has
     /// no room for is replaced by the reason.
-    pub(super) fn answer(&mut self, mut response: Response, closing: bool, budget: &mut BodyBudget) {
+    pub(super) fn answer(&mut self, mut response: Response, closing: bool, budget: &mut BodyBudget, pool: &mut Pool) {
         let mut charged_bytes = 0;
         if !self.head_only && response.body.len() > JOINED_BODY_BYTES {
             charged_bytes = response.body.len() as u64;
@@ -334,7 +334,7 @@ impl Connection {
             Some(last) if last.bytes.len() < JOINED_BODY_BYTES && last.charged_bytes == 0 => {
                 self.outgoing.pop_back().unwrap_or_default().bytes
             }
-            _ => std::mem::take(&mut self.spare),
+            _ => pool.take(),
         };
         response.write_head(keep_alive, &mut out);
         let joined = charged_bytes == 0 && !self.head_only;
@@ -344,6 +344,8 @@ impl Connection {
         self.outgoing.push_back(Outgoing { bytes: out, charged_bytes: 0 });
         if charged_bytes > 0 {
             self.outgoing.push_back(Outgoing { bytes: response.body, charged_bytes });
+        } else {
+            pool.give(response.body);
         }
         self.phase = if keep_alive { Phase::Between } else { Phase::Closing };
     }
@@ -354,8 +356,8 @@ impl Connection {
     }
 
     /// Queues the leave to send a body.
-    pub(super) fn answer_continue(&mut self) {
-        let mut out = std::mem::take(&mut self.spare);
+    pub(super) fn answer_continue(&mut self, pool: &mut Pool) {
+        let mut out = pool.take();
         out.extend_from_slice(CONTINUE);
         self.outgoing.push_back(Outgoing { bytes: out, charged_bytes: 0 });
     }
@@ -369,25 +371,18 @@ fn overloaded() -> Wanted {
     Wanted::Refused(Box::new(Response::error(ErrorKind::Overloaded, message)))
 }
 
-fn read_head(head: &Head<'_>, routes: &RouteTable) -> Incoming {
-    let wanted = wanted(head, routes);
-    let reserve = match wanted {
-        Wanted::Function(_) | Wanted::Admin(_) => head.content_length().unwrap_or(0).min(FIRST_BODY_BYTES) as usize,
-        _ => 0,
+fn read_head(head: &Head<'_>, intake: &mut Intake<'_>) -> Incoming {
+    let wanted = wanted(head, intake.routes);
+    let announced = head.content_length().unwrap_or(0).min(FIRST_BODY_BYTES) as usize;
+    let header = |name| head.header(name).unwrap_or_default();
+    let mut text = match wanted {
+        Wanted::Function(_) => RequestText::new(intake.pool.take(), header("content-type"), header("traceparent")),
+        _ => RequestText::default(),
     };
-    Incoming {
-        wanted,
-        content_type: bounded(head.header("content-type"), CONTENT_TYPE_BYTES),
-        trace_parent: bounded(head.header("traceparent"), TRACE_PARENT_BYTES),
-        body: Vec::with_capacity(reserve),
-        keep_alive: head.keep_alive(),
-        head_only: head.method() == Method::Head,
+    if matches!(wanted, Wanted::Function(_) | Wanted::Admin(_)) {
+        text.reserve(announced);
     }
-}
-
-/// A header that is longer than anything sensible is left out rather than cut.
-fn bounded(value: Option<&[u8]>, limit: usize) -> Vec<u8> {
-    value.filter(|value| value.len() <= limit).unwrap_or_default().to_vec()
+    Incoming { wanted, text, keep_alive: head.keep_alive(), head_only: head.method() == Method::Head }
 }
 
 fn wanted(head: &Head<'_>, routes: &RouteTable) -> Wanted {
@@ -435,8 +430,9 @@ mod tests {
         Connection::new(near.into(), Decoder::new(vilya_protocol::http::Limits::default()))
     }
 
-    fn absorb(connection: &mut Connection, bytes: &[u8], budget: &mut BodyBudget) -> Step {
-        let (used, step) = connection.absorb(bytes, &RouteTable::default(), budget);
+    fn absorb(connection: &mut Connection, bytes: &[u8], bodies: &mut BodyBudget) -> Step {
+        let mut intake = Intake { routes: &RouteTable::default(), bodies, pool: &mut Pool::new() };
+        let (used, step) = connection.absorb(bytes, &mut intake);
         assert_eq!(used, bytes.len());
         step
     }
@@ -455,7 +451,7 @@ mod tests {
         // The end of one request and the beginning of the next arrive together.
         let (rest, next) = (&LIVE[9..], b"GET");
         assert!(matches!(absorb(&mut connection, rest, &mut budget), Step::Complete(_)));
-        connection.answer(text(1), false, &mut budget);
+        connection.answer(text(1), false, &mut budget, &mut Pool::new());
         absorb(&mut connection, next, &mut budget);
         assert_eq!(connection.renew_deadline(1008, &TIMEOUTS), 1018);
     }
@@ -466,7 +462,7 @@ mod tests {
         let mut answered = 0;
         while connection.takes_requests() {
             absorb(&mut connection, LIVE, &mut budget);
-            connection.answer(text(1000), false, &mut budget);
+            connection.answer(text(1000), false, &mut budget, &mut Pool::new());
             answered += 1;
         }
         assert!((UNSENT_BYTES / 2000..UNSENT_BYTES / 1000).contains(&answered), "{answered}");
@@ -482,10 +478,10 @@ mod tests {
         assert_eq!(budget.held_bytes, 70_000);
         assert!(matches!(absorb(&mut connection, &[0; 70_000], &mut budget), Step::Complete(_)));
         connection.discharge(&mut budget);
-        connection.answer(text(60_000), false, &mut budget);
+        connection.answer(text(60_000), false, &mut budget, &mut Pool::new());
         assert_eq!(budget.held_bytes, 60_000);
         absorb(&mut connection, LIVE, &mut budget);
-        connection.answer(text(60_000), false, &mut budget);
+        connection.answer(text(60_000), false, &mut budget, &mut Pool::new());
         let said = String::from_utf8_lossy(&connection.outgoing[2].bytes).into_owned();
         assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("limits.bodies"), "{said}");
         connection.discharge_all(&mut budget);

@@ -13,7 +13,7 @@ use vilya_protocol::http::{Decoder, Reject};
 use vilya_reactor::{Op, Outcome, SendData};
 
 use super::Shard;
-use super::connection::{BACKLOG_BYTES, Connection, Incoming, Outgoing, Phase, Step, Wanted};
+use super::connection::{BACKLOG_BYTES, Connection, Incoming, Intake, Outgoing, Phase, Step, Wanted};
 use super::token::Owner;
 use crate::config::units::format_bytes;
 use crate::mesh::{ControlMessage, Message};
@@ -128,7 +128,8 @@ impl Shard {
                 self.close(key);
             }
         } else if connection.takes_requests() && connection.backlog.is_empty() {
-            let (used, step) = connection.absorb(bytes, &self.routes, &mut self.bodies);
+            let (used, step) = connection
+                .absorb(bytes, &mut Intake { routes: &self.routes, bodies: &mut self.bodies, pool: &mut self.pool });
             // What follows a whole request waits its turn.
             if let Some(rest) = bytes.get(used..)
                 && !rest.is_empty()
@@ -157,11 +158,11 @@ impl Shard {
                 Step::More => break,
                 Step::Continue => {
                     if let Some(connection) = self.connections.get_mut(key) {
-                        connection.answer_continue();
+                        connection.answer_continue(&mut self.pool);
                     }
                     self.send(key);
                 }
-                Step::Complete(incoming) => self.serve(key, *incoming),
+                Step::Complete(incoming) => self.serve(key, incoming),
                 Step::Rejected(reject) => self.reject(key, &reject),
             }
             next = self.next_step(key);
@@ -183,7 +184,10 @@ impl Shard {
             return None;
         }
         let mut backlog = std::mem::take(&mut connection.backlog);
-        let (used, step) = connection.absorb(backlog.waiting(), &self.routes, &mut self.bodies);
+        let (used, step) = connection.absorb(
+            backlog.waiting(),
+            &mut Intake { routes: &self.routes, bodies: &mut self.bodies, pool: &mut self.pool },
+        );
         backlog.take(used);
         connection.backlog = backlog;
         Some(step)
@@ -203,7 +207,7 @@ impl Shard {
 
     fn serve(&mut self, key: Key, incoming: Incoming) {
         self.counters.requests += 1;
-        let Incoming { wanted, content_type, trace_parent, body, .. } = incoming;
+        let Incoming { wanted, text, .. } = incoming;
         let source = Source { shard: self.settings.shard, connection: key };
         match wanted {
             Wanted::Function(current) => {
@@ -215,9 +219,7 @@ impl Shard {
                     function: route.function,
                     id: self.ids.next(),
                     received_unix_ms: unix_ms(),
-                    content_type,
-                    trace_parent,
-                    body,
+                    text,
                     invocation: None,
                     run: None,
                 };
@@ -230,13 +232,14 @@ impl Shard {
                     // The owner may have stopped already.
                     self.respond(key, Response::refusal(Refusal::Draining));
                 } else {
-                    self.post(route.owner, Message::Invoke(Box::new(request)));
+                    self.post(route.owner, Message::Invoke(request));
                 }
             }
             Wanted::Admin(call) => {
                 let request_id = self.ids.next();
                 // The body is held until the control thread is done with it, whether or not its client stays.
                 let charged_bytes = self.connections.get_mut(key).map_or(0, Connection::hand_over_charge);
+                let body = text.into_body();
                 let call = ControlMessage::Call { source, call, body, request_id, charged_bytes };
                 if self.links.control.send(call).is_err() {
                     self.bodies.give_back(charged_bytes);
@@ -280,7 +283,7 @@ impl Shard {
             response.request_id = Some(self.ids.next());
         }
         connection.discharge(&mut self.bodies);
-        connection.answer(response, self.draining.is_some(), &mut self.bodies);
+        connection.answer(response, self.draining.is_some(), &mut self.bodies, &mut self.pool);
         self.send(key);
         self.proceed(key);
     }
@@ -310,12 +313,8 @@ impl Shard {
         connection.sending_bytes = 0;
         self.bodies.give_back(std::mem::take(&mut connection.sending_charged_bytes));
         match outcome {
-            Outcome::Sent(SendData::Owned(mut data)) => {
-                // One buffer is kept for the next head; a large one goes back to the allocator.
-                if data.capacity() <= 64 * 1024 {
-                    data.clear();
-                    connection.spare = data;
-                }
+            Outcome::Sent(SendData::Owned(data)) => {
+                self.pool.give(data);
                 self.send(key);
                 self.proceed(key);
             }

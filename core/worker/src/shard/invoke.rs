@@ -113,7 +113,7 @@ impl Shard {
             Effect::Kill { sandbox, reason } => self.kill(sandbox, reason),
             Effect::Answer { origin, outcome, .. } => self.answer(origin, outcome),
             Effect::FunctionGone { function } => {
-                self.functions.remove(&function);
+                self.functions.remove(function);
                 // The control thread outlives the shards; if it has ended, so has the need to delete anything.
                 let _ = self.links.control.send(ControlMessage::FunctionGone(function));
             }
@@ -127,7 +127,7 @@ impl Shard {
     }
 
     fn start(&mut self, sandbox: SandboxId, function: FunctionId) {
-        let Some(owned) = self.functions.get(&function) else {
+        let Some(owned) = self.functions.get(function) else {
             return self.feed(Event::SandboxStartFailed { sandbox });
         };
         let start = Start {
@@ -150,18 +150,18 @@ impl Shard {
         };
         request.invocation = Some(invocation);
         request.run = Some(run);
+        // From here on the payload lives in the sandbox's arena; a queued copy is not needed any more.
+        let text = std::mem::take(&mut request.text);
         let described = RequestMetadata {
             request_id: request.id.0,
             received_unix_ms: request.received_unix_ms,
-            content_type: std::mem::take(&mut request.content_type),
-            trace_parent: std::mem::take(&mut request.trace_parent),
+            content_type: text.content_type().to_vec(),
+            trace_parent: text.trace_parent().to_vec(),
         };
         let mut metadata = std::mem::take(&mut self.metadata);
         // Cannot fail: the head's parts were bounded when they were read.
         let encoded = described.encode(&mut metadata);
         debug_assert!(encoded.is_ok(), "{encoded:?}");
-        // From here on the payload lives in the sandbox's arena; a queued copy is not needed any more.
-        let body = std::mem::take(&mut request.body);
         let id = request.id;
         let Some(entry) = self.sandboxes.get_mut(sandbox.index as usize).and_then(Option::as_mut) else {
             return self.feed(Event::Broken { sandbox });
@@ -172,10 +172,11 @@ impl Shard {
                 lane,
                 deadline_ns,
                 metadata: &metadata,
-                payload: Payload::Bytes(&body),
+                payload: Payload::Bytes(text.body()),
             })
         });
         self.metadata = metadata;
+        self.pool.give(text.into_buffer());
         match submitted {
             Ok(()) => self.given(sandbox.index),
             Err(error) => {
@@ -231,7 +232,7 @@ impl Shard {
     }
 
     fn timeout_of(&self, function: FunctionId) -> String {
-        match self.functions.get(&function) {
+        match self.functions.get(function) {
             Some(owned) => format!("{} ms", owned.record.manifest.timeout_ns / 1_000_000),
             None => "the version that it belongs to".into(),
         }
@@ -251,7 +252,7 @@ impl Shard {
     }
 
     fn count(&mut self, request: &Request, outcome: Outcome) {
-        let Some(owned) = self.functions.get_mut(&request.function) else { return };
+        let Some(owned) = self.functions.get_mut(request.function) else { return };
         let counters = &mut owned.counters;
         match outcome {
             Outcome::Returned => counters.invocations += 1,
@@ -275,7 +276,7 @@ impl Shard {
         if shard == self.settings.shard {
             self.respond(connection, response);
         } else {
-            self.post(shard, Message::Respond { connection, response: Box::new(response) });
+            self.post(shard, Message::Respond { connection, response });
         }
     }
 }

@@ -10,12 +10,13 @@
 mod backlog;
 mod claims;
 mod connection;
+mod functions;
 mod http;
 mod invoke;
 mod sandbox;
 mod token;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ pub(crate) use connection::Timeouts;
 
 use crate::mesh::{ControlMessage, Message, Post};
 use crate::metrics::{FunctionCounters, ShardCounters, ShardReport};
+use crate::pool::Pool;
 use crate::request::{Request, RequestIds};
 use crate::response::Response;
 use crate::route::RouteTable;
@@ -35,6 +37,7 @@ use crate::slots::Slots;
 use crate::starter::Nursery;
 use crate::storage::{FunctionRecord, LogSender};
 use connection::{BodyBudget, Connection};
+use functions::{Functions, Owned};
 use invoke::Cause;
 use sandbox::Sandbox;
 use token::Owner;
@@ -70,12 +73,6 @@ pub(crate) struct Links {
     pub(crate) logs: LogSender,
 }
 
-/// A function that this shard owns.
-struct Owned {
-    record: Arc<FunctionRecord>,
-    counters: FunctionCounters,
-}
-
 /// One shard's whole state.
 pub(crate) struct Shard {
     settings: Settings,
@@ -99,7 +96,8 @@ pub(crate) struct Shard {
     /// Set while the events are gone through.
     feeding: bool,
     requests: Slots<Request>,
-    functions: HashMap<FunctionId, Owned>,
+    functions: Functions,
+    pool: Pool,
     sandboxes: Vec<Option<Sandbox>>,
     /// Sandboxes given work in this turn, each once, to be woken once for all of it.
     to_wake: Vec<u32>,
@@ -153,7 +151,8 @@ impl Shard {
             effects: Effects::new(),
             events: VecDeque::new(),
             feeding: false,
-            functions: HashMap::new(),
+            functions: Functions::default(),
+            pool: Pool::new(),
             sandboxes: Vec::new(),
             to_wake: Vec::new(),
             unannounced: Vec::new(),
@@ -246,12 +245,12 @@ impl Shard {
         match message {
             Message::Invoke(request) => {
                 self.counters.mesh_received += 1;
-                self.admit(*request);
+                self.admit(request);
             }
             Message::Cancel(source) => self.cancel(source),
             Message::Respond { connection, response } => {
                 self.counters.mesh_received += 1;
-                self.respond(connection, *response);
+                self.respond(connection, response);
             }
             Message::Administered { connection, response, charged_bytes } => {
                 self.bodies.give_back(charged_bytes);
@@ -373,7 +372,7 @@ impl Shard {
             counters: self.counters.clone(),
             engine: self.engine.stats().clone(),
             enters: self.reactor.counters().enters,
-            functions: self.functions.iter().map(|(&id, owned)| (id, owned.counters.clone())).collect(),
+            functions: self.functions.iter().map(|(id, owned)| (id, owned.counters.clone())).collect(),
         }
     }
 
