@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use vilya_ipc::guest::{Guest, Next};
-use vilya_ipc::host::{Host, Payload, Submission};
+use vilya_ipc::host::{Host, Payload, ReadOnlyBy, Submission};
 use vilya_ipc::layout::RegionSpec;
 use vilya_ipc::metadata::{AlignedVec, RequestMetadata};
 
@@ -28,7 +28,7 @@ impl RingPeer {
     /// If the machine has no memory or descriptors for a region.
     pub fn start(spin: Duration, core: Option<usize>) -> RingPeer {
         let spec = RegionSpec { lanes: 1, payload_limit_bytes: 64 << 10 };
-        let (mut host, fds) = Host::create(&spec).expect("regions can be made");
+        let (mut host, fds) = Host::create(&spec, ReadOnlyBy::Seal).expect("regions can be made");
         let guest = std::thread::spawn(move || {
             pin(core);
             // SAFETY: the descriptors come from `Host::create`, its host is the one of this struct, and no other guest

@@ -9,7 +9,7 @@ use crate::layout::{
     ABI_VERSION, COMPLETION_TAIL_OFFSET, CompletionDescriptor, DESCRIPTOR_BYTES, INLINE_BYTES, METADATA_BYTES,
     RegionSpec, SANDBOX_PARKED_OFFSET, SUBMISSION_HEAD_OFFSET, UP_MAGIC, completion_kind,
 };
-use crate::metadata::content_type_is_valid;
+use crate::metadata::ContentType;
 use crate::region::OwnRegion;
 
 /// The sandbox's side of a host over heap memory, without a protocol.
@@ -85,11 +85,12 @@ pub(crate) fn pop_and_check(host: &mut Host) -> Result<Option<Claim>, Poison> {
             let limit = host.geometry().payload_limit_bytes().max(INLINE_BYTES) as usize;
             assert!(claim.payload_bytes() <= limit);
             assert!(u32::from(claim.lane) < host.geometry().lanes());
-            assert!(content_type_is_valid(&claim.metadata.content_type));
+            assert!(ContentType::new(&claim.metadata.content_type).is_some());
             let mut out = Vec::new();
             host.copy_payload(claim, &mut out);
             assert_eq!(out.len(), claim.payload_bytes());
-            assert_eq!(host.payload_raw(claim).1, out.len());
+            let window = host.response_window(claim);
+            assert!(window.end <= host.geometry().up_bytes() && window.end - window.start == out.len() as u64);
         }
     }
     popped

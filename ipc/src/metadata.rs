@@ -4,29 +4,64 @@
 //! that bytecheck accepted and whose content type may stand in a response head. This module knows nothing of rings.
 
 use crate::layout::{MAX_CONTENT_TYPE_BYTES, METADATA_BYTES};
-use rkyv::rancor::{Error as ArchiveError, Failure};
+use rkyv::Archive;
+use rkyv::rancor::Failure;
 use rkyv::util::Align;
 pub use rkyv::util::AlignedVec;
-use rkyv::{Archive, Serialize};
+use std::fmt;
+use std::mem::{align_of, offset_of, size_of};
+use std::ops::Deref;
 use thiserror::Error;
 
 /// What the worker says of a request.
-#[derive(Archive, Serialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestMetadata {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestMetadata<'a> {
     /// The request's id: 16 random bytes.
     pub request_id: [u8; 16],
     /// When the worker received it, in milliseconds since the Unix epoch.
     pub received_unix_ms: u64,
     /// The request's content type; empty when it named none.
-    pub content_type: Vec<u8>,
+    pub content_type: &'a [u8],
     /// The request's W3C `traceparent`; empty when it had none.
-    pub trace_parent: Vec<u8>,
+    pub trace_parent: &'a [u8],
 }
 
 /// What a function says of its response.
-#[derive(Archive, Serialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseMetadata {
     /// The response's content type; empty for the platform's default.
+    pub content_type: ContentType,
+}
+
+/// The content type of a response, in place: at most [`MAX_CONTENT_TYPE_BYTES`] printable ASCII characters. A sandbox
+/// that could smuggle a line end here could write response heads of its own.
+#[derive(Clone, Copy)]
+pub struct ContentType {
+    bytes: [u8; MAX_CONTENT_TYPE_BYTES],
+    len: u8,
+}
+
+/// What [`RequestMetadata`] is in an archive: its shape alone; runtimes read [`ArchivedRequestMetadata`].
+#[derive(Archive)]
+#[cfg_attr(test, derive(rkyv::Serialize))]
+#[rkyv(archived = ArchivedRequestMetadata)]
+pub struct RequestRecord {
+    /// See [`RequestMetadata`].
+    pub request_id: [u8; 16],
+    /// See [`RequestMetadata`].
+    pub received_unix_ms: u64,
+    /// See [`RequestMetadata`].
+    pub content_type: Vec<u8>,
+    /// See [`RequestMetadata`].
+    pub trace_parent: Vec<u8>,
+}
+
+/// What [`ResponseMetadata`] is in an archive: its shape alone.
+#[derive(Archive)]
+#[cfg_attr(test, derive(rkyv::Serialize))]
+#[rkyv(archived = ArchivedResponseMetadata)]
+pub struct ResponseRecord {
+    /// See [`ResponseMetadata`].
     pub content_type: Vec<u8>,
 }
 
@@ -55,13 +90,30 @@ pub enum DecodeError {
     ContentType,
 }
 
-impl RequestMetadata {
+impl RequestMetadata<'_> {
     /// Replaces `out` with the archive of this; reusing `out` avoids allocation.
     ///
     /// # Errors
     /// The archive would not fit the bytes reserved for it.
     pub fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError> {
-        encode(self, out)
+        type Root = ArchivedRequestMetadata;
+        let strings = self.content_type.len() + self.trace_parent.len();
+        let start = strings.next_multiple_of(align_of::<Root>());
+        let len = start + size_of::<Root>();
+        if len as u64 > METADATA_BYTES {
+            return Err(EncodeError::TooLong(len));
+        }
+        let mut root = [0; size_of::<Root>()];
+        set(&mut root, offset_of!(Root, request_id), self.request_id);
+        set(&mut root, offset_of!(Root, received_unix_ms), self.received_unix_ms.to_le_bytes());
+        set_vector(&mut root, start, offset_of!(Root, content_type), 0..self.content_type.len());
+        set_vector(&mut root, start, offset_of!(Root, trace_parent), self.content_type.len()..strings);
+        out.clear();
+        out.extend_from_slice(self.content_type);
+        out.extend_from_slice(self.trace_parent);
+        out.resize(start, 0);
+        out.extend_from_slice(&root);
+        Ok(())
     }
 }
 
@@ -77,14 +129,15 @@ impl ArchivedRequestMetadata {
 
 impl ResponseMetadata {
     /// Replaces `out` with the archive of this; reusing `out` avoids allocation.
-    ///
-    /// # Errors
-    /// The content type may not stand in a response head, or is too long.
-    pub fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError> {
-        if !content_type_is_valid(&self.content_type) {
-            return Err(EncodeError::ContentType);
-        }
-        encode(self, out)
+    pub fn encode(&self, out: &mut AlignedVec) {
+        type Root = ArchivedResponseMetadata;
+        let start = self.content_type.len().next_multiple_of(align_of::<Root>());
+        let mut root = [0; size_of::<Root>()];
+        set_vector(&mut root, start, offset_of!(Root, content_type), 0..self.content_type.len());
+        out.clear();
+        out.extend_from_slice(&self.content_type);
+        out.resize(start, 0);
+        out.extend_from_slice(&root);
     }
 
     /// The metadata in a private copy of what a sandbox wrote. No bytes at all mean the default.
@@ -97,19 +150,64 @@ impl ResponseMetadata {
             return Ok(ResponseMetadata::default());
         }
         let archived = rkyv::access::<ArchivedResponseMetadata, Failure>(bytes).map_err(|_| DecodeError::Invalid)?;
-        let content_type = archived.content_type.as_slice();
-        if !content_type_is_valid(content_type) {
-            return Err(DecodeError::ContentType);
-        }
-        Ok(ResponseMetadata { content_type: content_type.to_vec() })
+        let content_type = ContentType::new(archived.content_type.as_slice()).ok_or(DecodeError::ContentType)?;
+        Ok(ResponseMetadata { content_type })
     }
 }
 
-/// Whether `content_type` may stand in a response head: printable ASCII, no line ends, not too long. A sandbox that
-/// could smuggle a line end here could write response heads of its own.
-#[must_use]
-pub fn content_type_is_valid(content_type: &[u8]) -> bool {
-    content_type.len() <= MAX_CONTENT_TYPE_BYTES && content_type.iter().all(|byte| (0x20..0x7f).contains(byte))
+impl ContentType {
+    /// The content type in these bytes; `None` if it may not stand in a response head.
+    #[must_use]
+    pub fn new(text: &[u8]) -> Option<ContentType> {
+        let len = u8::try_from(text.len()).ok()?;
+        if !text.iter().all(|byte| (0x20..0x7f).contains(byte)) {
+            return None;
+        }
+        let mut content_type = ContentType { len, ..ContentType::default() };
+        content_type.bytes.get_mut(..text.len())?.copy_from_slice(text);
+        Some(content_type)
+    }
+}
+
+impl Default for ContentType {
+    fn default() -> ContentType {
+        ContentType { bytes: [0; MAX_CONTENT_TYPE_BYTES], len: 0 }
+    }
+}
+
+impl Deref for ContentType {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl PartialEq for ContentType {
+    fn eq(&self, other: &ContentType) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for ContentType {}
+
+impl fmt::Debug for ContentType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ContentType").field(&self.escape_ascii().to_string()).finish()
+    }
+}
+
+/// Writes a field of a root that is built by hand.
+fn set<const N: usize>(root: &mut [u8], at: usize, value: [u8; N]) {
+    root[at..at + N].copy_from_slice(&value);
+}
+
+/// Writes a byte string's field: its bytes are at `range` of the archive, and the root that holds the field at `start`.
+/// An offset counts from the field itself.
+fn set_vector(root: &mut [u8], start: usize, at: usize, range: std::ops::Range<usize>) {
+    let offset = range.start as i32 - (start + at) as i32;
+    set(root, at, offset.to_le_bytes());
+    set(root, at + size_of::<i32>(), (range.len() as u32).to_le_bytes());
 }
 
 /// A private, aligned copy of metadata that a sandbox wrote.
@@ -148,22 +246,6 @@ impl Default for PrivateCopy {
     }
 }
 
-fn encode<T>(value: &T, out: &mut AlignedVec) -> Result<(), EncodeError>
-where
-    T: for<'a> Serialize<
-        rkyv::api::high::HighSerializer<AlignedVec, rkyv::ser::allocator::ArenaHandle<'a>, ArchiveError>,
-    >,
-{
-    let mut writer = std::mem::take(out);
-    writer.clear();
-    *out = rkyv::api::high::to_bytes_in::<_, ArchiveError>(value, writer)
-        .expect("writing byte strings to memory cannot fail");
-    match out.len() {
-        len if len as u64 <= METADATA_BYTES => Ok(()),
-        len => Err(EncodeError::TooLong(len)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,9 +274,17 @@ mod tests {
             content_type in prop::collection::vec(any::<u8>(), 0..100),
             trace_parent in prop::collection::vec(any::<u8>(), 0..100),
         ) {
-            let metadata = RequestMetadata { request_id, received_unix_ms, content_type, trace_parent };
+            let metadata = RequestMetadata {
+                request_id,
+                received_unix_ms,
+                content_type: &content_type,
+                trace_parent: &trace_parent,
+            };
             let mut archive = AlignedVec::new();
             metadata.encode(&mut archive).unwrap();
+            let (content, trace) = (content_type.clone(), trace_parent.clone());
+            let record = RequestRecord { request_id, received_unix_ms, content_type: content, trace_parent: trace };
+            prop_assert_eq!(&archive[..], &rkyv::to_bytes::<Failure>(&record).unwrap()[..]);
 
             let root = archive.len() - size_of::<ArchivedRequestMetadata>();
             let field = |offset: usize| root + offset;
@@ -203,13 +293,13 @@ mod tests {
             let received = field(offset_of!(ArchivedRequestMetadata, received_unix_ms));
             prop_assert_eq!(&archive[received..received + 8], &metadata.received_unix_ms.to_le_bytes());
             let content_type = field(offset_of!(ArchivedRequestMetadata, content_type));
-            prop_assert_eq!(vector(&archive, content_type), &metadata.content_type);
+            prop_assert_eq!(vector(&archive, content_type), metadata.content_type);
             let trace_parent = field(offset_of!(ArchivedRequestMetadata, trace_parent));
-            prop_assert_eq!(vector(&archive, trace_parent), &metadata.trace_parent);
+            prop_assert_eq!(vector(&archive, trace_parent), metadata.trace_parent);
 
             let read = ArchivedRequestMetadata::read(&archive).unwrap();
-            prop_assert_eq!(read.content_type.as_slice(), &metadata.content_type);
-            prop_assert_eq!(read.trace_parent.as_slice(), &metadata.trace_parent);
+            prop_assert_eq!(read.content_type.as_slice(), metadata.content_type);
+            prop_assert_eq!(read.trace_parent.as_slice(), metadata.trace_parent);
         }
 
         /// A runtime without rkyv writes the bytes, zeros up to the alignment, and the root; the worker reads it.
@@ -220,17 +310,19 @@ mod tests {
             bytes.extend_from_slice(&(-(bytes.len() as i32)).to_le_bytes());
             bytes.extend_from_slice(&(content_type.len() as u32).to_le_bytes());
             let read = ResponseMetadata::decode(&private(&bytes)).unwrap();
-            prop_assert_eq!(&read.content_type, content_type.as_bytes());
+            prop_assert_eq!(&*read.content_type, content_type.as_bytes());
 
             let mut archive = AlignedVec::new();
-            read.encode(&mut archive).unwrap();
+            read.encode(&mut archive);
+            let record = ResponseRecord { content_type: content_type.into_bytes() };
+            prop_assert_eq!(&archive[..], &rkyv::to_bytes::<Failure>(&record).unwrap()[..]);
             prop_assert_eq!(ResponseMetadata::decode(&private(&archive)).unwrap(), read);
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(read) = ResponseMetadata::decode(&private(&bytes)) {
-                prop_assert!(content_type_is_valid(&read.content_type));
+                prop_assert_eq!(ContentType::new(&read.content_type), Some(read.content_type));
             }
         }
     }
@@ -238,16 +330,16 @@ mod tests {
     #[test]
     fn no_bytes_are_the_default_and_line_ends_are_refused() {
         assert_eq!(ResponseMetadata::decode(&private(&[])), Ok(ResponseMetadata::default()));
-        let smuggled = ResponseMetadata { content_type: b"text/plain\r\nset-cookie: a=b".to_vec() };
-        assert_eq!(smuggled.encode(&mut AlignedVec::new()), Err(EncodeError::ContentType));
-        let long = ResponseMetadata { content_type: vec![b'a'; MAX_CONTENT_TYPE_BYTES + 1] };
-        assert_eq!(long.encode(&mut AlignedVec::new()), Err(EncodeError::ContentType));
+        assert_eq!(ContentType::new(b"text/plain\r\nset-cookie: a=b"), None);
+        assert_eq!(ContentType::new(&[b'a'; MAX_CONTENT_TYPE_BYTES + 1]), None);
+        assert_eq!(*ContentType::new(&[b'a'; MAX_CONTENT_TYPE_BYTES]).unwrap(), [b'a'; MAX_CONTENT_TYPE_BYTES]);
         assert_eq!(PrivateCopy::new().resize(METADATA_BYTES as usize + 1), Err(DecodeError::TooLong));
     }
 
     #[test]
     fn request_metadata_beyond_its_room_is_refused() {
-        let metadata = RequestMetadata { content_type: vec![b'a'; METADATA_BYTES as usize], ..Default::default() };
+        let long = [b'a'; METADATA_BYTES as usize];
+        let metadata = RequestMetadata { content_type: &long, ..Default::default() };
         assert!(matches!(metadata.encode(&mut AlignedVec::new()), Err(EncodeError::TooLong(_))));
     }
 }

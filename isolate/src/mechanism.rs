@@ -16,6 +16,9 @@ pub trait Mechanism: Send {
     /// Its name, for logs and metrics.
     fn name(&self) -> &'static str;
 
+    /// Whether each sandbox runs as a user of the host that is not the worker's, without capabilities over it.
+    fn distinct_users(&self) -> bool;
+
     /// Starts a sandbox. The calling thread must live as long as the worker: sandboxes die with the thread that started them.
     ///
     /// # Errors

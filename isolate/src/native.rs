@@ -286,6 +286,10 @@ impl Mechanism for Native {
         "native"
     }
 
+    fn distinct_users(&self) -> bool {
+        self.host.privilege == Privilege::Root
+    }
+
     fn start(&mut self, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError> {
         let plan = self.plan(spec)?;
         self.perform(&plan, spec, descriptors)

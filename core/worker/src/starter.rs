@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use vilya_engine::SandboxId;
-use vilya_ipc::host::Host;
+use vilya_ipc::host::{Host, ReadOnlyBy};
 use vilya_ipc::layout::RegionSpec;
 use vilya_isolate::{Bind, Descriptors, Mechanism, Remains, ResourceLimits, Root, Spec};
 
@@ -109,7 +109,8 @@ impl Starter {
             lanes: start.record.manifest.concurrency,
             payload_limit_bytes: self.defaults.payload_limit_bytes,
         };
-        let (host, guest) = Host::create(&region).map_err(|error| error.to_string())?;
+        let read_only_by = if self.mechanism.distinct_users() { ReadOnlyBy::Permission } else { ReadOnlyBy::Seal };
+        let (host, guest) = Host::create(&region, read_only_by).map_err(|error| error.to_string())?;
         let (stdout, stdout_end) = pipe().map_err(|error| format!("no pipe for standard output: {error}"))?;
         let (stderr, stderr_end) = pipe().map_err(|error| format!("no pipe for standard error: {error}"))?;
         let descriptors =

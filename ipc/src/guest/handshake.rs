@@ -117,7 +117,7 @@ fn check_size(fd: RawFd, region: BorrowedFd<'_>, expected: impl Fn(u64) -> u64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{GuestFds, Host};
+    use crate::host::{GuestFds, Host, ReadOnlyBy};
     use crate::layout::RegionSpec;
     use nix::errno::Errno;
     use nix::fcntl::{OFlag, SealFlag};
@@ -125,7 +125,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     fn create() -> (Host, GuestFds) {
-        Host::create(&RegionSpec { lanes: 2, payload_limit_bytes: 5000 }).unwrap()
+        Host::create(&RegionSpec { lanes: 2, payload_limit_bytes: 5000 }, ReadOnlyBy::Seal).unwrap()
     }
 
     /// What `mmap` says to a shared mapping of one page.
@@ -176,7 +176,8 @@ mod tests {
     #[test]
     fn a_guest_joins_only_sealed_regions_of_the_size_their_header_says() {
         let (_host, fds) = create();
-        let (_other, others) = Host::create(&RegionSpec { lanes: 1, payload_limit_bytes: 5000 }).unwrap();
+        let (_other, others) =
+            Host::create(&RegionSpec { lanes: 1, payload_limit_bytes: 5000 }, ReadOnlyBy::Seal).unwrap();
         let clone = |fd: &OwnedFd| fd.try_clone().unwrap();
         let join = |down: &OwnedFd, up: &OwnedFd| Guest::join(clone(down), clone(up), clone(&fds.doorbell), 0).err();
 
@@ -185,10 +186,10 @@ mod tests {
         assert!(matches!(join(&fds.up, &fds.up), Some(HandshakeError::Geometry(GeometryError::Magic(0)))));
         let unsealed = memory::create(c"unsealed", 8192).unwrap();
         assert!(matches!(join(&unsealed, &fds.up), Some(HandshakeError::NotSealed { fd: DOWN_FD })));
-        memory::seal_up(unsealed.as_fd()).unwrap();
+        memory::seal_size(unsealed.as_fd()).unwrap();
         assert!(matches!(join(&unsealed, &fds.up), Some(HandshakeError::Geometry(GeometryError::Magic(0)))));
         let tiny = memory::create(c"tiny", 100).unwrap();
-        memory::seal_up(tiny.as_fd()).unwrap();
+        memory::seal_size(tiny.as_fd()).unwrap();
         assert!(matches!(join(&tiny, &fds.up), Some(HandshakeError::Size { fd: DOWN_FD, .. })));
         assert!(matches!(join(&fds.doorbell, &fds.up), Some(HandshakeError::Descriptor { fd: DOWN_FD, .. })));
     }

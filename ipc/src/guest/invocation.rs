@@ -7,7 +7,7 @@
 
 use super::shared::{Scratch, Shared, SlotBytes};
 use crate::layout::{INLINE_BYTES, METADATA_BYTES, SubmissionDescriptor};
-use crate::metadata::{ArchivedRequestMetadata, EncodeError, ResponseMetadata};
+use crate::metadata::{ArchivedRequestMetadata, ContentType, EncodeError, ResponseMetadata};
 use rkyv::util::AlignedVec;
 use std::fmt;
 use std::io;
@@ -74,7 +74,6 @@ pub struct Response<'a> {
     private: &'a mut SlotBytes,
     lane: &'a mut [u8],
     answer: &'a mut Answer,
-    content: &'a mut ResponseMetadata,
     metadata: &'a mut AlignedVec,
 }
 
@@ -115,7 +114,7 @@ impl Invocation {
     /// # Panics
     /// The worker sent metadata that is none.
     pub fn parts(&mut self) -> (Request<'_>, Response<'_>) {
-        let Scratch { request, response, content, metadata } = &mut *self.scratch;
+        let Scratch { request, response, metadata } = &mut *self.scratch;
         let down = &self.shared.down;
         let bytes = |part: &Part| match part {
             Part::Slot(range) => &request.0[range.clone()],
@@ -128,7 +127,7 @@ impl Invocation {
         // SAFETY: the invocation owns its lane, and the borrow of `self` keeps the slice unique; the worker reads it
         // only after the answer is published, which consumes the invocation.
         let lane = unsafe { self.shared.up.slice_mut(&(lane.start + METADATA_BYTES..lane.end)) };
-        (request, Response { private: response, lane, answer: &mut self.answer, content, metadata })
+        (request, Response { private: response, lane, answer: &mut self.answer, metadata })
     }
 
     /// Ends the invocation: its id, lane, private memory and answer.
@@ -236,13 +235,9 @@ impl Response<'_> {
     /// # Errors
     /// It is too long, or not printable ASCII; the response keeps the one it had.
     pub fn set_content_type(&mut self, content_type: &str) -> Result<(), EncodeError> {
-        if !crate::metadata::content_type_is_valid(content_type.as_bytes()) {
-            return Err(EncodeError::ContentType);
-        }
-        self.content.content_type.clear();
-        self.content.content_type.extend_from_slice(content_type.as_bytes());
-        self.content.encode(self.metadata)?;
+        let content_type = ContentType::new(content_type.as_bytes()).ok_or(EncodeError::ContentType)?;
         self.answer.has_metadata = !content_type.is_empty();
+        ResponseMetadata { content_type }.encode(self.metadata);
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! What both halves of a guest share: the mappings, the geometry, and a private buffer a lane.
 
-use crate::layout::{Geometry, INLINE_BYTES};
-use crate::metadata::ResponseMetadata;
+use crate::layout::{Geometry, INLINE_BYTES, MAX_CONTENT_TYPE_BYTES};
 use crate::region::{OwnRegion, PeerRegion};
 use rkyv::util::{Align, AlignedVec};
 use std::os::fd::OwnedFd;
@@ -23,8 +22,7 @@ pub(super) struct Shared {
 pub(super) struct Scratch {
     pub(super) request: SlotBytes,
     pub(super) response: SlotBytes,
-    pub(super) content: ResponseMetadata,
-    /// The archive of `content`.
+    /// The archive of the response's metadata.
     pub(super) metadata: AlignedVec,
 }
 
@@ -34,8 +32,8 @@ impl Shared {
         let scratch = || Scratch {
             request: empty(),
             response: empty(),
-            content: ResponseMetadata::default(),
-            metadata: AlignedVec::new(),
+            // Room for any, so that naming a content type allocates nothing.
+            metadata: AlignedVec::with_capacity(MAX_CONTENT_TYPE_BYTES + 16),
         };
         let scratch = (0..geometry.lanes()).map(|_| Mutex::new(Some(Box::new(scratch())))).collect();
         Shared { down, up, geometry, doorbell, scratch }

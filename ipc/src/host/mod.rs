@@ -7,11 +7,14 @@
 
 mod create;
 mod futex;
+mod lanes;
 mod submission;
 #[cfg(test)]
 mod tests;
 
-pub use create::{CreateError, GuestFds};
+pub use crate::region::Mapping;
+pub use create::{CreateError, GuestFds, ReadOnlyBy};
+pub use lanes::KEPT_PAYLOAD_BYTES;
 pub use submission::{Payload, Submission, SubmitError};
 
 use crate::claim::{self, Checked, Claim, ClaimKind, Poison};
@@ -24,6 +27,7 @@ use crate::layout::{
 use crate::metadata::{PrivateCopy, ResponseMetadata};
 use crate::region::{OwnRegion, PeerRegion};
 use crate::ring::{Consumer, Producer};
+use lanes::Lane;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How far the sandbox's start got, by its own account.
@@ -32,12 +36,6 @@ enum Stage {
     Starting,
     Ready,
     Failed,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Lane {
-    running: Option<u64>,
-    cancelled: bool,
 }
 
 /// The worker's half of a sandbox: both mappings, both rings and the doorbell.
@@ -49,6 +47,9 @@ pub struct Host {
     submissions: Producer,
     completions: Consumer,
     lanes: Box<[Lane]>,
+    read_only_by: ReadOnlyBy,
+    /// A descriptor of the up region, to give memory of it back; none for regions on the heap.
+    up_memory: Option<OwnedFd>,
     stage: Stage,
     stopping: bool,
     poisoned: Option<Poison>,
@@ -68,6 +69,8 @@ impl Host {
             submissions: Producer::new(geometry.submission_entries(), start),
             completions: Consumer::new(geometry.completion_entries(), start),
             lanes: vec![Lane::default(); geometry.lanes() as usize].into_boxed_slice(),
+            read_only_by: ReadOnlyBy::Seal,
+            up_memory: None,
             stage: Stage::Starting,
             stopping: false,
             poisoned: None,
@@ -100,10 +103,7 @@ impl Host {
         if submission.metadata.len() as u64 > METADATA_BYTES {
             return Err(SubmitError::MetadataTooLong(submission.metadata.len()));
         }
-        let bytes = match submission.payload {
-            Payload::Bytes(bytes) => bytes.len() as u64,
-            Payload::InLane { bytes } => bytes,
-        };
+        let bytes = submission.payload.bytes();
         self.check_payload(bytes)?;
         let slot = self.reserve()?;
         let (metadata_offset, payload_offset) = self.place(submission, slot);
@@ -121,20 +121,8 @@ impl Host {
                 ..SubmissionDescriptor::default()
             },
         );
-        self.lanes[usize::from(submission.lane)] = Lane { running: Some(submission.invocation), cancelled: false };
+        self.lanes[usize::from(submission.lane)].begin(submission.invocation);
         Ok(())
-    }
-
-    /// Where a payload may be received directly: the address and size of an idle lane's payload area. It stays the
-    /// caller's until [`Host::submit`] with [`Payload::InLane`], and lives as long as the host.
-    ///
-    /// # Panics
-    /// The sandbox has no such lane.
-    pub fn request_lane(&mut self, lane: u16) -> (*mut u8, usize) {
-        assert!(u32::from(lane) < self.geometry.lanes(), "lanes come from the engine's own table");
-        let offset = self.geometry.request_lane(u32::from(lane)) + METADATA_BYTES;
-        let limit = self.geometry.payload_limit_bytes();
-        (self.down.address(offset, limit), limit as usize)
     }
 
     /// Writes a piece of a payload into an idle lane, `at` bytes from its start; then submit [`Payload::InLane`].
@@ -147,6 +135,7 @@ impl Host {
         let offset = self.geometry.request_lane(u32::from(lane)) + METADATA_BYTES + at;
         // SAFETY: the lane is idle, so the sandbox was not given it, and `&mut self` is the worker's only writer.
         unsafe { self.down.write(offset, piece) };
+        self.request_written(lane, at + piece.len() as u64);
         Ok(())
     }
 
@@ -158,7 +147,7 @@ impl Host {
     pub fn cancel(&mut self, invocation: u64, lane: u16) -> Result<(), SubmitError> {
         self.check_open()?;
         match self.lane(lane)? {
-            Lane { running: Some(running), cancelled } if running == invocation => {
+            Lane { running: Some(running), cancelled, .. } if running == invocation => {
                 if cancelled {
                     return Ok(());
                 }
@@ -236,17 +225,6 @@ impl Host {
         self.up.append_to(&claim.payload, out);
     }
 
-    /// The address and size of the claim's payload, to be sent from where it lies. The sandbox may write there: make
-    /// no reference of it. It is good for as long as [`Claim::payload_in_slot`] says.
-    ///
-    /// # Panics
-    /// The payload rode in its slot, and another claim was popped since.
-    #[must_use]
-    pub fn payload_raw(&self, claim: &Claim) -> (*const u8, usize) {
-        self.assert_held(claim);
-        self.up.address(&claim.payload)
-    }
-
     fn try_pop(&mut self) -> Result<Option<Claim>, Poison> {
         self.completions.release(self.down.word(COMPLETION_HEAD_OFFSET));
         let polled = self.completions.poll(self.up.word(COMPLETION_TAIL_OFFSET));
@@ -260,10 +238,13 @@ impl Host {
         let index = self.completions.head();
         self.completions.advance();
         let Checked { kind, invocation, lane, payload, payload_in_slot, .. } = checked;
+        if !payload.is_empty() && !payload_in_slot {
+            self.response_claimed(lane, &payload);
+        }
         match kind {
             ClaimKind::Ready => self.stage = Stage::Ready,
             ClaimKind::InitFailed => self.stage = Stage::Failed,
-            ClaimKind::Returned | ClaimKind::Raised => self.lanes[usize::from(lane)] = Lane::default(),
+            ClaimKind::Returned | ClaimKind::Raised => self.lanes[usize::from(lane)].end(),
         }
         Ok(Some(Claim { kind, invocation, lane, metadata, payload, payload_in_slot, index }))
     }
@@ -355,6 +336,9 @@ impl Host {
             Payload::Bytes(bytes) if behind + bytes.len() as u64 <= end => (in_slot, behind),
             _ => (lane, lane + METADATA_BYTES),
         };
+        if payload_offset == lane + METADATA_BYTES {
+            self.request_written(submission.lane, submission.payload.bytes());
+        }
         // SAFETY: the slot is reserved and the lane idle, so the sandbox was given neither; `&mut self` is the
         // worker's only writer.
         unsafe {

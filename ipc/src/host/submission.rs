@@ -24,11 +24,21 @@ pub struct Submission<'a> {
 pub enum Payload<'a> {
     /// Elsewhere: they are copied.
     Bytes(&'a [u8]),
-    /// In the lane already, from the start of [`super::Host::request_lane`].
+    /// In the lane already, from the start of its [`super::Host::request_window`].
     InLane {
         /// How many.
         bytes: u64,
     },
+}
+
+impl Payload<'_> {
+    /// How many bytes there are.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Payload::Bytes(bytes) => bytes.len() as u64,
+            Payload::InLane { bytes } => *bytes,
+        }
+    }
 }
 
 /// Why a submission was refused. Nothing was published.

@@ -13,7 +13,8 @@ use std::time::Duration;
 const LIMIT: u64 = 100_000;
 
 fn pair_at(lanes: u16, start: u32) -> (Host, Guest) {
-    let (host, fds) = Host::create_at(&RegionSpec { lanes, payload_limit_bytes: LIMIT }, start).unwrap();
+    let (host, fds) =
+        Host::create_at(&RegionSpec { lanes, payload_limit_bytes: LIMIT }, ReadOnlyBy::Seal, start).unwrap();
     let guest = Guest::join(fds.down, fds.up, fds.doorbell, start).unwrap();
     (host, guest)
 }
@@ -31,8 +32,8 @@ fn metadata() -> AlignedVec {
     let metadata = RequestMetadata {
         request_id: *b"0123456789abcdef",
         received_unix_ms: 1_700_000_000_123,
-        content_type: b"text/plain".to_vec(),
-        trace_parent: b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_vec(),
+        content_type: b"text/plain",
+        trace_parent: b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     };
     metadata.encode(&mut out).unwrap();
     out
@@ -81,7 +82,7 @@ fn payloads_of_every_size_come_back_whole_with_their_metadata() {
         echo(&mut guest, taken);
         let claim = host.pop().unwrap().unwrap();
         assert_eq!((claim.kind, claim.invocation, claim.lane), (ClaimKind::Returned, invocation as u64, 0));
-        assert_eq!(claim.metadata.content_type, b"application/octet-stream");
+        assert_eq!(*claim.metadata.content_type, *b"application/octet-stream");
         assert_eq!(claim.payload_bytes(), size);
         assert!(payload_of(&host, &claim) == payload, "{size} bytes");
         assert_eq!(host.pop().unwrap(), None);
@@ -263,7 +264,7 @@ fn a_host_moves_between_threads() {
 #[test]
 fn memory_that_the_sandbox_gives_away_reads_as_zeros() {
     let spec = RegionSpec { lanes: 1, payload_limit_bytes: LIMIT };
-    let (mut host, fds) = Host::create(&spec).unwrap();
+    let (mut host, fds) = Host::create(&spec, ReadOnlyBy::Seal).unwrap();
     let up = fds.up.try_clone().unwrap();
     let mut guest = Guest::join(fds.down, fds.up, fds.doorbell, 0).unwrap();
     guest.ready();

@@ -1,14 +1,16 @@
 //! Making and sealing the memory of a region.
 //!
 //! Invariant: a region handed to a sandbox can be neither shrunk nor grown by anyone, so no access to it ever faults
-//! beyond its end; and the down region can be mapped and written by nobody but the worker that mapped it before.
+//! beyond its end; and the down region can be written by nobody but the worker, by a seal or by its owner and mode.
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Both regions: the size is fixed, and so are the seals.
@@ -28,14 +30,26 @@ pub(crate) fn create(name: &CStr, bytes: u64) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Seals the down region, which the worker has mapped, against every writer but that mapping.
-pub(crate) fn seal_down(fd: BorrowedFd<'_>) -> io::Result<()> {
+/// Seals a region's size.
+pub(crate) fn seal_size(fd: BorrowedFd<'_>) -> io::Result<()> {
+    add_seals(fd, FIXED)
+}
+
+/// Seals the size of a region that the worker has mapped, and every way to write it but that mapping.
+pub(crate) fn seal_writes(fd: BorrowedFd<'_>) -> io::Result<()> {
     add_seals(fd, FIXED | SealFlag::from_bits_retain(libc::F_SEAL_FUTURE_WRITE))
 }
 
-/// Seals the up region's size.
-pub(crate) fn seal_up(fd: BorrowedFd<'_>) -> io::Result<()> {
-    add_seals(fd, FIXED)
+/// Takes a region from every user but its owner, and from that one the right to open it for writing.
+pub(crate) fn restrict(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(nix::sys::stat::fchmod(fd, Mode::S_IRUSR)?)
+}
+
+/// Gives bytes of a region back to the system; whoever reads them finds zeros.
+pub(crate) fn discard(fd: BorrowedFd<'_>, range: &Range<u64>) -> io::Result<()> {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let at = |offset: u64| libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    Ok(fallocate(fd, flags, at(range.start)?, at(range.end - range.start)?)?)
 }
 
 /// Whether the region's size is sealed.
@@ -44,13 +58,9 @@ pub(crate) fn is_fixed(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(SealFlag::from_bits_retain(seals).contains(FIXED))
 }
 
-/// A read-only description of the same memory where `/proc` is at hand to open one; otherwise the one there is, which
-/// the seals keep from being written all the same.
-pub(crate) fn read_only(fd: OwnedFd) -> OwnedFd {
-    match File::open(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
-        Ok(file) => file.into(),
-        Err(_) => fd,
-    }
+/// A read-only description of the same memory; `/proc` must be at hand.
+pub(crate) fn read_only(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(File::open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?.into())
 }
 
 /// The size of a memory file.

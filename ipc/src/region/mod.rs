@@ -13,43 +13,61 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A region that the peer writes and this side reads.
-pub(crate) struct PeerRegion(Memory);
+pub(crate) struct PeerRegion(Mapping);
 
 /// A region that this side writes. Its methods take `&self`: several parts of one side write disjoint ranges.
-pub(crate) struct OwnRegion(Memory);
+pub(crate) struct OwnRegion(Mapping);
 
-struct Memory {
+/// A region's memory, which stays mapped as long as any clone of this lives: for system calls that may still be under
+/// way when the side that asked for them is gone.
+#[derive(Clone)]
+pub struct Mapping {
     base: NonNull<u8>,
     bytes: u64,
     _backing: Backing,
 }
 
+#[derive(Clone)]
 enum Backing {
     Mapped {
-        _map: MmapRaw,
+        _map: Arc<MmapRaw>,
     },
     /// For tests and fuzzing, where thousands of regions are made, and where system calls are unwelcome.
     #[cfg(any(test, fuzzing, feature = "fuzzing"))]
     Heap {
-        _heap: std::sync::Arc<heap::HeapPages>,
+        _heap: Arc<heap::HeapPages>,
     },
 }
 
 // SAFETY: the memory is not bound to a thread, lives as long as its backing, and every shared access to it is atomic
 // or promised exclusive by the caller of an unsafe method.
-unsafe impl Send for Memory {}
+unsafe impl Send for Mapping {}
 // SAFETY: as for Send.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for Mapping {}
 
-impl Memory {
-    fn mapped(map: MmapRaw) -> io::Result<Memory> {
+impl Mapping {
+    /// Where the region starts in this process. Only a side's own region may be written through it, and neither may be
+    /// borrowed from it: the peer reads the one and writes the other.
+    #[must_use]
+    pub fn address(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// The size of the region.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    fn mapped(map: MmapRaw) -> io::Result<Mapping> {
         // A forked child must not reach the rings: two writers on one side would break them.
         map.advise(Advice::DontFork)?;
         let base = NonNull::new(map.as_mut_ptr()).expect("a mapping is never at address zero");
-        Ok(Memory { base, bytes: map.len() as u64, _backing: Backing::Mapped { _map: map } })
+        Ok(Mapping { base, bytes: map.len() as u64, _backing: Backing::Mapped { _map: Arc::new(map) } })
     }
 
     /// The address of `bytes` bytes at `offset`, which lie in the region.
@@ -82,7 +100,12 @@ impl PeerRegion {
     /// Maps `bytes` of a region read-only.
     pub(crate) fn map(fd: BorrowedFd<'_>, bytes: u64) -> io::Result<PeerRegion> {
         let map = MmapOptions::new().len(bytes as usize).map_raw_read_only(fd.as_raw_fd())?;
-        Memory::mapped(map).map(PeerRegion)
+        Mapping::mapped(map).map(PeerRegion)
+    }
+
+    /// The memory itself.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.0
     }
 
     /// Makes the first `bytes` present for reading.
@@ -150,7 +173,12 @@ impl OwnRegion {
     /// Maps `bytes` of a region for reading and writing.
     pub(crate) fn map(fd: BorrowedFd<'_>, bytes: u64) -> io::Result<OwnRegion> {
         let map = MmapOptions::new().len(bytes as usize).map_raw(fd.as_raw_fd())?;
-        Memory::mapped(map).map(OwnRegion)
+        Mapping::mapped(map).map(OwnRegion)
+    }
+
+    /// The memory itself.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.0
     }
 
     /// Makes the first `bytes` present for writing.
@@ -176,9 +204,15 @@ impl OwnRegion {
         }
     }
 
-    /// The address of `bytes` bytes at `offset`.
-    pub(crate) fn address(&self, offset: u64, bytes: u64) -> *mut u8 {
-        self.0.at(offset, bytes)
+    /// Gives the pages of `range` back to the system; whoever reads them finds zeros.
+    pub(crate) fn discard(&self, range: &Range<u64>) -> io::Result<()> {
+        let bytes = range.end - range.start;
+        let at = self.0.at(range.start, bytes);
+        // SAFETY: the range lies in the mapping, whose bytes are plain integers: zeros are as good as any.
+        match unsafe { libc::madvise(at.cast(), bytes as usize, libc::MADV_REMOVE) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Writes bytes.
@@ -218,7 +252,7 @@ impl OwnRegion {
 
 #[cfg(any(test, fuzzing, feature = "fuzzing"))]
 mod heap {
-    use super::{Backing, Memory, OwnRegion, PeerRegion};
+    use super::{Backing, Mapping, OwnRegion, PeerRegion};
     use std::alloc::Layout;
     use std::ptr::NonNull;
     use std::sync::Arc;
@@ -229,7 +263,7 @@ mod heap {
         layout: Layout,
     }
 
-    // SAFETY: plain memory, accessed through `Memory` under its rules.
+    // SAFETY: plain memory, accessed through `Mapping` under its rules.
     unsafe impl Send for HeapPages {}
     // SAFETY: as for Send.
     unsafe impl Sync for HeapPages {}
@@ -254,7 +288,7 @@ mod heap {
     /// The two views of one region: its writer's and its reader's.
     pub(crate) fn pair(bytes: u64) -> (OwnRegion, PeerRegion) {
         let heap = HeapPages::new(bytes);
-        let memory = || Memory { base: heap.base, bytes, _backing: Backing::Heap { _heap: Arc::clone(&heap) } };
+        let memory = || Mapping { base: heap.base, bytes, _backing: Backing::Heap { _heap: Arc::clone(&heap) } };
         (OwnRegion(memory()), PeerRegion(memory()))
     }
 }

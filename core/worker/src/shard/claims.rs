@@ -127,7 +127,7 @@ impl Shard {
                 entry.lane_done(claim.lane);
                 let (status, content_type, result) = match claim.kind {
                     ClaimKind::Raised => (500, ContentType::Json, RunResult::Raised),
-                    _ => (200, ContentType::Function(claim.metadata.content_type), RunResult::Returned),
+                    _ => (200, ContentType::Function(claim.metadata.content_type.to_vec()), RunResult::Returned),
                 };
                 self.returned = Some(Response::new(status, content_type, body));
                 let invocation = InvocationId::from_bits(claim.invocation);

@@ -155,8 +155,8 @@ impl Shard {
         let described = RequestMetadata {
             request_id: request.id.0,
             received_unix_ms: request.received_unix_ms,
-            content_type: text.content_type().to_vec(),
-            trace_parent: text.trace_parent().to_vec(),
+            content_type: text.content_type(),
+            trace_parent: text.trace_parent(),
         };
         let mut metadata = std::mem::take(&mut self.metadata);
         // Cannot fail: the head's parts were bounded when they were read.
