@@ -11,5 +11,6 @@ mod limits;
 mod plans;
 mod programs;
 mod refused;
+mod regions;
 mod support;
 mod sweeping;

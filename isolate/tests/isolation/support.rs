@@ -128,10 +128,14 @@ pub(crate) struct Ran {
 }
 
 pub(crate) fn start(native: &mut Native, spec: &Spec) -> Result<Running, StartError> {
+    start_with(native, spec, [null(), null(), null()])
+}
+
+/// Starts a sandbox that is given these as its descriptors 3, 4 and 5.
+pub(crate) fn start_with(native: &mut Native, spec: &Spec, ring: [OwnedFd; 3]) -> Result<Running, StartError> {
     let (stdout, write_stdout) = io::pipe().expect("a pipe");
     let (stderr, write_stderr) = io::pipe().expect("a pipe");
-    let descriptors =
-        Descriptors { ring: [null(), null(), null()], stdout: write_stdout.into(), stderr: write_stderr.into() };
+    let descriptors = Descriptors { ring, stdout: write_stdout.into(), stderr: write_stderr.into() };
     let started = native.start(spec, descriptors)?;
     let (stdout, stderr): (OwnedFd, OwnedFd) = (stdout.into(), stderr.into());
     Ok(Running { started, stdout: stdout.into(), stderr: stderr.into() })

@@ -36,7 +36,7 @@ const PACKAGES: &[Package] = &[
     package("vilya-reactor", &[]),
     package("vilya-ipc", &[]),
     package("vilya-protocol", &[]),
-    package("vilya-isolate", &[]),
+    Package { tests_know: &["vilya-ipc"], ..package("vilya-isolate", &[]) },
     package("vilya-runtime", &["vilya-ipc"]),
     package("vilya-example-thumbnail", &["vilya-runtime"]),
     package("vilya-gpu", &["vilya-engine"]),
