@@ -11,6 +11,8 @@
 pub enum ErrorKind {
     /// The bytes are not one unambiguous HTTP request.
     MalformedRequest,
+    /// A frame of the binary protocol breaks its rules.
+    ProtocolBroken,
     /// The function name is not one, or the bundle or manifest of a deployment is wrong.
     InvalidFunction,
     /// The path names nothing.
@@ -35,6 +37,8 @@ pub enum ErrorKind {
     QueueFull,
     /// Head, headers or trailers are over the limit.
     HeadersTooLarge,
+    /// The client cancelled the request. Only the binary protocol answers it.
+    Cancelled,
     /// A fault of the worker.
     Internal,
     /// The function raised an error.
@@ -53,7 +57,7 @@ pub enum ErrorKind {
     Draining,
     /// The function ran, or waited, longer than its timeout.
     TimedOut,
-    /// An HTTP version other than 1.0 and 1.1.
+    /// An HTTP version other than 1.0 and 1.1, or no version of the binary protocol that both sides speak.
     UnsupportedVersion,
     /// The disk is full, or as many functions are deployed as may be.
     StorageFull,
@@ -76,8 +80,9 @@ const fn row(kind: ErrorKind, status: u16, error_type: &'static str, advice: &'s
 use ErrorKind as K;
 
 #[rustfmt::skip]
-const TABLE: [Row; 24] = [
+const TABLE: [Row; 26] = [
     row(K::MalformedRequest, 400, "MalformedRequest", "send one HTTP/1.1 request with unambiguous framing; the connection is closed"),
+    row(K::ProtocolBroken, 400, "ProtocolBroken", "send frames as frontend/protocol/WIRE.md has them; the connection is closed"),
     row(K::InvalidFunction, 400, "InvalidFunction", "correct the function's name, manifest or bundle"),
     row(K::NotFound, 404, "NotFound", "check the path; functions are invoked with POST /fn/{name}"),
     row(K::NoSuchFunction, 404, "NoSuchFunction", "deploy the function first, or list what is deployed with GET /v1/functions"),
@@ -90,6 +95,7 @@ const TABLE: [Row; 24] = [
     row(K::ExpectationFailed, 417, "ExpectationFailed", "send no Expect header other than 100-continue"),
     row(K::QueueFull, 429, "QueueFull", "try again later, or raise the function's queue or concurrency limits"),
     row(K::HeadersTooLarge, 431, "HeadersTooLarge", "send fewer or shorter headers"),
+    row(K::Cancelled, 499, "Cancelled", "nothing; the client cancelled the request"),
     row(K::Internal, 500, "Internal", "report this with the request id and the worker's log"),
     row(K::FunctionRaised, 500, "FunctionRaised", "see the function's log for the stack trace"),
     row(K::Unsupported, 501, "Unsupported", "use a method and features that this server implements"),
@@ -99,7 +105,7 @@ const TABLE: [Row; 24] = [
     row(K::Overloaded, 503, "Overloaded", "try again later, or on another worker"),
     row(K::Draining, 503, "Draining", "the worker is shutting down; use another worker"),
     row(K::TimedOut, 504, "TimedOut", "make the function faster, or raise its timeout"),
-    row(K::UnsupportedVersion, 505, "UnsupportedVersion", "speak HTTP/1.1"),
+    row(K::UnsupportedVersion, 505, "UnsupportedVersion", "speak HTTP/1.1, or version 1 of the binary protocol"),
     row(K::StorageFull, 507, "StorageFull", "remove functions that are not needed, or raise limits.functions"),
 ];
 
@@ -119,7 +125,7 @@ impl ErrorKind {
     }
 
     const fn row(self) -> &'static Row {
-        const ROWS: &[Row; 24] = &TABLE;
+        const ROWS: &[Row; 26] = &TABLE;
         &ROWS[self as usize]
     }
 
@@ -206,6 +212,9 @@ mod tests {
             (K::NotFound, 404),
             (K::InvalidFunction, 400),
             (K::Unsupported, 501),
+            (K::ProtocolBroken, 400),
+            (K::Cancelled, 499),
+            (K::UnsupportedVersion, 505),
         ];
         for (kind, status) in promised {
             assert_eq!(kind.status(), status, "{kind:?}");
@@ -234,6 +243,9 @@ mod tests {
     #[test]
     fn advice_follows_the_message() {
         let text = String::from_utf8(advised_body(K::UnsupportedVersion, "HTTP/3")).expect("ASCII");
-        assert_eq!(text, "{\"errorType\":\"UnsupportedVersion\",\"errorMessage\":\"HTTP/3; speak HTTP/1.1\"}\n");
+        assert_eq!(
+            text,
+            "{\"errorType\":\"UnsupportedVersion\",\"errorMessage\":\"HTTP/3; speak HTTP/1.1, or version 1 of the binary protocol\"}\n"
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use vilya_protocol::http::{Decoder, Head, Item, Limits, ResponseHead};
+use vilya_protocol::wire;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
@@ -104,4 +105,40 @@ fn nothing_is_allocated_once_warm() {
     decoder.release_memory();
     round(&mut decoder, &mut out);
     assert!(ALLOCATIONS.get() > before);
+}
+
+#[test]
+fn frames_cost_no_allocation() {
+    let mut out = wire::adversarial::hello();
+    let greeting = out.len();
+    let write = |out: &mut Vec<u8>| {
+        let head = wire::RequestHead { bytes: 3, payload_bytes: 2, ..wire::RequestHead::new(7, "echo") };
+        wire::request_head(out, &head).expect("the head is valid");
+        out.extend_from_slice(b"ab");
+        wire::data_head(out, 7, 1, true);
+        out.extend_from_slice(b"c");
+        wire::ping(out, 1, b"body");
+        wire::cancel(out, 7);
+    };
+    write(&mut out);
+    let mut decoder = wire::ServerDecoder::new(wire::Limits::DEFAULT);
+    decoder.decode(&out).expect("it is valid");
+    let before = ALLOCATIONS.get();
+    for cut in greeting..out.len() {
+        // Into a buffer that has had its size.
+        out.truncate(greeting);
+        write(&mut out);
+        for piece in [&out[greeting..cut], &out[cut..]] {
+            let mut at = 0;
+            loop {
+                let step = decoder.decode(&piece[at..]).expect("it is valid");
+                at += step.consumed;
+                if step.item == wire::Item::NeedMore {
+                    break;
+                }
+            }
+        }
+        assert!(decoder.at_frame_start());
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
 }
