@@ -46,7 +46,8 @@ fn invoke(engine: &mut Engine, now: &mut u64, function: FunctionId, effects: &mu
             match effect {
                 Effect::Start { sandbox, .. } => next = Some(Event::SandboxReady { sandbox }),
                 Effect::Dispatch { sandbox, lane, invocation, .. } => {
-                    next = Some(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned });
+                    next =
+                        Some(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned, held: false });
                 }
                 other => {
                     black_box(other);

@@ -41,14 +41,17 @@ impl Engine {
                 self.stats.admitted += 1;
                 effects.push(Effect::Enqueued { invocation: self.invocation_id(index), origin });
             }
-            Err(reason) => {
-                self.stats.count_refused(reason);
-                effects.push(Effect::Refuse { origin, reason });
-            }
+            Err(reason) => self.refuse(origin, reason, effects),
         }
     }
 
-    fn admit(&self, id: FunctionId) -> Result<u32, Refusal> {
+    pub(crate) fn refuse(&mut self, origin: Origin, reason: Refusal, effects: &mut Effects) {
+        self.stats.count_refused(reason);
+        effects.push(Effect::Refuse { origin, reason });
+    }
+
+    /// The slot of a function that may be invoked once more.
+    pub(crate) fn admit(&self, id: FunctionId) -> Result<u32, Refusal> {
         if self.drain.is_on() {
             return Err(Refusal::Draining);
         }
@@ -76,6 +79,8 @@ impl Engine {
         }
         match self.invocations[id.index].phase {
             Phase::Queued => self.give_up(id.index, Outcome::Cancelled, effects),
+            Phase::Reserved(loan) => self.cancel_reserved(id.index, loan, effects),
+            Phase::Held(_) => unreachable!("a held invocation is answered"),
             Phase::Running(Run { sandbox, lane, .. }) => {
                 self.answer(id.index, Outcome::Cancelled, effects);
                 if !matches!(self.sandboxes[sandbox].state, State::Dying { .. }) {

@@ -6,17 +6,17 @@
 
 use crate::effect::{Effects, KillReason, Outcome, StartKind};
 use crate::engine::Engine;
-use crate::event::RunResult;
+use crate::event::{Lane, RunResult};
 use crate::ids::{InvocationId, SandboxId};
 use crate::invocation::{Phase, Run};
 use crate::sandboxes::State;
 
 /// A claim to have finished an invocation.
 pub(crate) struct Completion {
-    pub(crate) sandbox: SandboxId,
-    pub(crate) lane: u16,
-    pub(crate) invocation: InvocationId,
+    pub(crate) place: Lane,
     pub(crate) result: RunResult,
+    /// The driver keeps the lane.
+    pub(crate) held: bool,
 }
 
 impl Engine {
@@ -45,25 +45,36 @@ impl Engine {
     }
 
     pub(crate) fn completed(&mut self, completion: Completion, effects: &mut Effects) {
-        let Some(index) = self.resolve_sandbox(completion.sandbox) else {
+        let Completion { place, result, held } = completion;
+        let Some(index) = self.resolve_sandbox(place.sandbox) else {
             return;
         };
         if matches!(self.sandboxes[index].state, State::Dying { .. }) {
             self.stats.stale_events += 1;
             return;
         }
-        let InvocationId { index: invocation, generation } = completion.invocation;
-        let is_there = self.sandboxes[index].lanes.invocation(completion.lane) == Some(invocation);
+        let InvocationId { index: invocation, generation } = place.invocation;
+        let is_there = self.sandboxes[index].lanes.invocation(place.lane) == Some(invocation);
         if !is_there || self.invocations.generation(invocation) != generation {
-            self.break_off(index, effects);
-            return;
+            return self.break_off(index, effects);
         }
-        self.run_ended(invocation, completion.result, effects);
+        // In a lent lane nothing was dispatched, or it has completed.
+        let Phase::Running(run) = self.invocations[invocation].phase else {
+            return self.break_off(index, effects);
+        };
+        self.run_ended(invocation, run, result, effects);
+        if held {
+            self.hold(invocation, run, effects);
+        } else {
+            self.forget(invocation);
+            self.free_lane(run, effects);
+        }
+        self.refresh(self.sandboxes[index].function);
     }
 
-    fn run_ended(&mut self, index: u32, result: RunResult, effects: &mut Effects) {
+    /// Answers a run that ended, and takes its time for the function's profile.
+    fn run_ended(&mut self, index: u32, run: Run, result: RunResult, effects: &mut Effects) {
         let invocation = &self.invocations[index];
-        let Phase::Running(run) = invocation.phase else { unreachable!("an invocation in a lane is running") };
         let slot = invocation.function;
         // One answered before was cancelled or overdue: how long it took says nothing about the function.
         if !invocation.answered {
@@ -77,9 +88,6 @@ impl Engine {
                 self.functions[slot].profile.record_warm_run(took);
             }
         }
-        self.forget(index);
-        self.free_lane(run, effects);
-        self.refresh(slot);
     }
 
     /// Frees the lane of a run that ended, in a sandbox that lives.
@@ -93,10 +101,10 @@ impl Engine {
         self.kill_if_only_overdue(run.sandbox, effects);
     }
 
-    /// Kills a closing sandbox once nothing in it is in time any more.
+    /// Kills a closing sandbox once no run in it is in time any more. Lent lanes do not keep it: nothing runs in them.
     pub(crate) fn kill_if_only_overdue(&mut self, index: u32, effects: &mut Effects) {
         let sandbox = &self.sandboxes[index];
-        if sandbox.state == State::Closing && sandbox.lanes.in_use == sandbox.overdue {
+        if sandbox.state == State::Closing && sandbox.lanes.in_use == sandbox.overdue + sandbox.lent {
             self.kill(index, KillReason::TimedOut, Outcome::TimedOut, effects);
         }
     }

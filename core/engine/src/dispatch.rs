@@ -17,15 +17,19 @@ impl Engine {
         let Some((_, slot)) = self.runnable.first() else {
             return false;
         };
-        if self.stats.running >= self.policies.concurrency.limit() {
-            return false;
+        if !self.has_place() {
+            return self.recall_for_place(effects);
         }
         let function = &self.functions[slot];
         let invocation = function.waiting.front().expect("a runnable function has an invocation waiting");
-        let sandbox = function.partial.front().or(function.idle.front());
-        let sandbox = sandbox.expect("a runnable function has a sandbox with a free lane");
+        let sandbox = function.next_sandbox().expect("a runnable function has a sandbox with a free lane");
         self.dispatch(invocation, sandbox, effects);
         true
+    }
+
+    /// Whether the concurrency policy allows one more. A reserved lane will run what it was lent for.
+    pub(crate) fn has_place(&self) -> bool {
+        self.stats.running + self.stats.reserved < self.policies.concurrency.limit()
     }
 
     fn dispatch(&mut self, index: u32, sandbox_index: u32, effects: &mut Effects) {

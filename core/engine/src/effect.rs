@@ -118,6 +118,41 @@ pub enum Effect {
         /// Who asked.
         origin: Origin,
     },
+    /// A lane is lent for a payload that is on its way; the invocation is admitted.
+    Reserved {
+        /// Its id from now on.
+        invocation: InvocationId,
+        /// Who asked.
+        origin: Origin,
+        /// Whose lane.
+        sandbox: SandboxId,
+        /// Which lane.
+        lane: u16,
+    },
+    /// There is no lane to lend, and nothing is remembered: the driver keeps the payload, and tells of it by
+    /// `Event::Arrive` when it is whole.
+    NotReserved {
+        /// Who asked.
+        origin: Origin,
+    },
+    /// The lane of a reserved invocation is gone and nothing of it has run. It is not answered and its id means nothing
+    /// any more: the payload is the driver's again, which tells of it by `Event::Arrive` when it is whole.
+    Unreserved {
+        /// What its id was.
+        invocation: InvocationId,
+        /// Who asked.
+        origin: Origin,
+    },
+    /// Somebody waits for what this lent lane takes. The driver answers within its turn: a reserved one by `Yield`, or
+    /// by `Commit` or `Cancel` if it has just become whole or nobody's; a held one by `Release`. Asked once for each loan.
+    Reclaim {
+        /// Which.
+        invocation: InvocationId,
+        /// Whose lane.
+        sandbox: SandboxId,
+        /// Which lane.
+        lane: u16,
+    },
     /// Start a sandbox. Ends in `SandboxReady`, `SandboxStartFailed` or `SandboxDied`.
     Start {
         /// Its id from now on.
@@ -153,7 +188,8 @@ pub enum Effect {
         /// Which.
         invocation: InvocationId,
     },
-    /// End a sandbox, whatever it is doing. Its memory and id stay in use until `SandboxDied` or
+    /// End a sandbox, whatever it is doing. Its lent lanes end with it: the driver keeps a mapping for as long as it
+    /// still reads from it. Its memory and id stay in use until `SandboxDied` or
     /// `SandboxStartFailed`, one of which must follow, also when the start had not got as far as a process.
     Kill {
         /// Which.
@@ -161,7 +197,8 @@ pub enum Effect {
         /// Why.
         reason: KillReason,
     },
-    /// Tell the one who asked. Exactly one for each admitted invocation.
+    /// Tell the one who asked. Exactly one for each admitted invocation that is not withdrawn, by `Event::Yield` or
+    /// `Effect::Unreserved`, to come again.
     Answer {
         /// Which.
         invocation: InvocationId,

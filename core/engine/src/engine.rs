@@ -10,7 +10,7 @@ use alloc::collections::VecDeque;
 use crate::complete::Completion;
 use crate::drain::DrainPhase;
 use crate::effect::Effects;
-use crate::event::Event;
+use crate::event::{Event, Lane};
 use crate::heap::Heap;
 use crate::invocation::Invocation;
 use crate::limits::{LimitError, Limits};
@@ -61,6 +61,12 @@ pub struct Engine {
     /// Functions that want another sandbox and may have one, by the queue policy. The first is served first: none
     /// behind it takes the room it waits for.
     pub(crate) starved: Heap,
+    /// Functions short of lanes that have lent some, by the queue policy.
+    pub(crate) wanting: Heap,
+    /// Invocations whose lanes are lent and not asked for: the reserved first, each kind lent for longest first.
+    pub(crate) lent_order: Heap,
+    /// Lanes asked for and not given back, over all functions.
+    pub(crate) asked: u32,
     /// Invocations waiting or running, by when their time passes; a run leaves it then, its lane perhaps later.
     pub(crate) invocation_deadlines: Heap,
     /// Starting and idle sandboxes, by when their time passes.
@@ -95,6 +101,9 @@ impl Engine {
             sandboxes: Slab::new(limits.sandboxes),
             runnable: Heap::new(limits.functions),
             starved: Heap::new(limits.functions),
+            wanting: Heap::new(limits.functions),
+            lent_order: Heap::new(limits.invocations),
+            asked: 0,
             invocation_deadlines: Heap::new(limits.invocations),
             sandbox_deadlines: Heap::new(limits.sandboxes),
             idle_order: Heap::new(limits.sandboxes),
@@ -116,12 +125,19 @@ impl Engine {
             Event::FunctionAdded { function, spec } => self.function_added(function, spec, effects),
             Event::FunctionRetired { function } => self.function_retired(function),
             Event::Arrive { origin, function } => self.arrive(origin, function, effects),
+            Event::Reserve { origin, function } => self.reserve(origin, function, effects),
+            Event::Commit { invocation } => self.commit(invocation, effects),
+            Event::Yield { invocation } => self.yielded(invocation, effects),
             Event::Cancel { invocation } => self.cancel(invocation, effects),
             Event::SandboxStarted { sandbox } => self.sandbox_started(sandbox),
             Event::SandboxReady { sandbox } => self.sandbox_ready(sandbox, effects),
             Event::SandboxStartFailed { sandbox } | Event::SandboxDied { sandbox } => self.sandbox_gone(sandbox),
-            Event::Completed { sandbox, lane, invocation, result } => {
-                self.completed(Completion { sandbox, lane, invocation, result }, effects);
+            Event::Completed { sandbox, lane, invocation, result, held } => {
+                let place = Lane { sandbox, lane, invocation };
+                self.completed(Completion { place, result, held }, effects);
+            }
+            Event::Release { sandbox, lane, invocation } => {
+                self.released(Lane { sandbox, lane, invocation }, effects);
             }
             Event::Broken { sandbox } => self.sandbox_broken(sandbox, effects),
             Event::Tick => {}
@@ -161,6 +177,7 @@ impl Engine {
                 || self.expire_one(effects)
                 || self.sweep_one(effects)
                 || self.dispatch_one(effects)
+                || self.recall_one(effects)
                 || self.provision_one(effects);
             if !has_worked {
                 self.finish_draining(effects);
@@ -185,7 +202,9 @@ impl Engine {
         });
         let may_run = function.free_lanes > 0;
         let may_start = function.is_short_of_lanes() && function.sandboxes < self.limits.sandboxes_per_function;
-        for (heap, is_in) in [(&mut self.runnable, may_run), (&mut self.starved, may_start)] {
+        let may_recall = function.wants_lanes_back();
+        let heaps = [(&mut self.runnable, may_run), (&mut self.wanting, may_recall), (&mut self.starved, may_start)];
+        for (heap, is_in) in heaps {
             match key {
                 Some(key) if is_in => heap.set(slot, key),
                 _ => heap.remove(slot),

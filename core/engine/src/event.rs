@@ -38,7 +38,7 @@ pub enum Event {
         /// What it needs.
         spec: FunctionSpec,
     },
-    /// Removed or replaced: no new arrivals; queued and running ones finish; idle sandboxes are killed; then
+    /// Removed or replaced: no new arrivals; queued, reserved and running ones finish; idle sandboxes are killed; then
     /// [`Effect::FunctionGone`](crate::Effect::FunctionGone), after which the index may be used again.
     FunctionRetired {
         /// Which.
@@ -51,7 +51,30 @@ pub enum Event {
         /// Which.
         function: FunctionId,
     },
-    /// The client is gone. Answered at once; a running one keeps its lane until it completes or times out.
+    /// Somebody wants a function invoked and its payload is still on its way. With a lane at hand that nobody waits
+    /// for, it is lent to the driver, which receives the payload where it will be read, and answers with
+    /// [`Event::Commit`], [`Event::Yield`] or [`Event::Cancel`]. A reservation has no deadline of the engine's: it lasts
+    /// as long as the driver lets its client take.
+    Reserve {
+        /// Handed back with whatever comes of it.
+        origin: Origin,
+        /// Which.
+        function: FunctionId,
+    },
+    /// The payload of a reserved invocation is whole: it is dispatched in its lane. Its arrival is this moment, and so
+    /// is the beginning of its timeout.
+    Commit {
+        /// Which.
+        invocation: InvocationId,
+    },
+    /// The driver gives a reservation up and has the payload elsewhere; it will come again as [`Event::Arrive`], when it
+    /// is whole, under another id.
+    Yield {
+        /// Which.
+        invocation: InvocationId,
+    },
+    /// The client is gone. Answered at once; a running one keeps its lane until it completes or times out, a reserved
+    /// one frees it.
     Cancel {
         /// Which.
         invocation: InvocationId,
@@ -81,6 +104,18 @@ pub enum Event {
         invocation: InvocationId,
         /// How it ended.
         result: RunResult,
+        /// The driver's word, not the sandbox's: the lane stays taken until [`Event::Release`], because the answer is
+        /// read from its memory.
+        held: bool,
+    },
+    /// The driver reads a held lane's memory no more.
+    Release {
+        /// Whose lane.
+        sandbox: SandboxId,
+        /// Which lane.
+        lane: u16,
+        /// What was completed there.
+        invocation: InvocationId,
     },
     /// A sandbox made an impossible claim on its ring.
     Broken {
@@ -94,7 +129,15 @@ pub enum Event {
     },
     /// Time has passed, or work was left over.
     Tick,
-    /// Refuse arrivals, finish what is queued and running, kill what is idle; after the drain timeout kill
+    /// Refuse arrivals, finish what is queued, reserved and running, kill what is idle; after the drain timeout kill
     /// everything; then [`Effect::Drained`](crate::Effect::Drained).
     Drain,
+}
+
+/// What ran in a lane, as a report names it.
+#[derive(Clone, Copy)]
+pub(crate) struct Lane {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) lane: u16,
+    pub(crate) invocation: InvocationId,
 }

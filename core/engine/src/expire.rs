@@ -1,7 +1,7 @@
 //! What happens because time has passed.
 //!
-//! Invariant: every unanswered invocation and every start under way has a deadline, so nothing waits for ever on a
-//! sandbox that says nothing. Does not read a clock: `now` came with the event.
+//! Invariant: every unanswered invocation but a reserved one, whose time is its client's, and every start under way
+//! has a deadline, so nothing waits for ever on a sandbox that says nothing. Does not read a clock: `now` came with the event.
 
 use crate::effect::{Effects, KillReason, Outcome};
 use crate::engine::Engine;
@@ -31,6 +31,7 @@ impl Engine {
         match self.invocations[index].phase {
             Phase::Queued => self.give_up(index, Outcome::TimedOut, effects),
             Phase::Running(run) => self.expire_run(index, run, effects),
+            Phase::Reserved(_) | Phase::Held(_) => unreachable!("a lent lane has no deadline"),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use crate::drain::DrainPhase;
 use crate::engine::Engine;
-use crate::invocation::{Invocation, Phase};
+use crate::invocation::{Invocation, Loan, Phase, Recall};
 use crate::list::List;
 use crate::route::Function;
 use crate::sandboxes::{Sandbox, State};
@@ -16,6 +16,9 @@ use crate::units::Bytes;
 struct Recount {
     queued: u32,
     running: u32,
+    reserved: u32,
+    held: u32,
+    asked: u32,
     starting: u32,
     idle: u32,
     dying: u32,
@@ -64,7 +67,34 @@ impl Engine {
                 assert!(has_deadline != run.overdue, "a run has a deadline until it passes");
                 assert!(!run.overdue || invocation.answered, "an overdue run is answered");
             }
+            Phase::Reserved(loan) => {
+                seen.reserved += 1;
+                let state = self.sandboxes[loan.sandbox].state;
+                let is_dying = matches!(state, State::Dying { .. });
+                assert!(!invocation.answered || is_dying, "a reservation that is over has no lane");
+                self.check_loan(index, invocation, loan, seen);
+            }
+            Phase::Held(loan) => {
+                seen.held += 1;
+                assert!(invocation.answered, "a held invocation is answered");
+                self.check_loan(index, invocation, loan, seen);
+            }
         }
+    }
+
+    fn check_loan(&self, index: u32, invocation: &Invocation, loan: Loan, seen: &mut Recount) {
+        seen.asked += u32::from(loan.recall == Recall::Asked);
+        let sandbox = &self.sandboxes[loan.sandbox];
+        assert_eq!(sandbox.lanes.invocation(loan.lane), Some(index), "a loan is of the lane it names");
+        assert_eq!(sandbox.function, invocation.function, "a loan is of a sandbox of its function");
+        assert!(!self.invocation_deadlines.contains(index), "a lent lane has no deadline");
+        let is_open = loan.recall == Recall::Open;
+        let is_listed = self.functions[invocation.function].lent.iter(&self.invocations).any(|other| other == index);
+        assert_eq!(
+            (is_listed, self.lent_order.contains(index)),
+            (is_open, is_open),
+            "only open loans can be asked for"
+        );
     }
 
     fn check_sandbox(&self, index: u32, sandbox: &Sandbox, seen: &mut Recount) {
@@ -75,6 +105,12 @@ impl Engine {
         let in_use = sandbox.lanes.in_use;
         let counted = (0..sandbox.lanes.count()).filter(|&lane| sandbox.lanes.invocation(lane).is_some()).count();
         assert_eq!(counted, usize::from(in_use), "the lanes in use are counted");
+        let is_lent = |lane: &u16| {
+            let invocation = sandbox.lanes.invocation(*lane);
+            invocation.is_some_and(|it| matches!(self.invocations[it].phase, Phase::Reserved(_) | Phase::Held(_)))
+        };
+        let lent = (0..sandbox.lanes.count()).filter(is_lent).count();
+        assert_eq!(lent, usize::from(sandbox.lent), "the lanes lent are counted");
         let is_idle = sandbox.state == State::Ready && in_use == 0;
         let expected = match sandbox.state {
             State::Starting => {
@@ -83,7 +119,7 @@ impl Engine {
             }
             State::Ready => [false, in_use > 0 && sandbox.lanes.free() > 0, is_idle, false],
             State::Closing => {
-                assert!(sandbox.overdue < in_use, "a closing sandbox waits for a run in time");
+                assert!(sandbox.overdue + sandbox.lent < in_use, "a closing sandbox waits for a run in time");
                 [false; 4]
             }
             State::Dying { dead, .. } => {
@@ -127,7 +163,13 @@ impl Engine {
         let may_start = function.is_short_of_lanes() && function.sandboxes < self.limits.sandboxes_per_function;
         assert_eq!(self.runnable.contains(slot), head.is_some() && function.free_lanes > 0);
         assert_eq!(self.starved.contains(slot), head.is_some() && may_start);
-        for heap in [&self.runnable, &self.starved] {
+        assert_eq!(self.wanting.contains(slot), function.wants_lanes_back());
+        let is_asked = |(_, invocation): &(u32, &Invocation)| {
+            let (Phase::Reserved(loan) | Phase::Held(loan)) = invocation.phase else { return false };
+            invocation.function == slot && loan.recall == Recall::Asked
+        };
+        assert_eq!(function.asked as usize, self.invocations.iter().filter(is_asked).count(), "asked");
+        for heap in [&self.runnable, &self.starved, &self.wanting] {
             assert!(heap.key(slot).is_none_or(|(_, order)| Some(order) == head), "an order knows the present head");
         }
         assert_eq!(function.has_chore, self.chores.contains(&slot), "a chore is noted once");
@@ -138,6 +180,10 @@ impl Engine {
         assert_eq!(stats.functions as usize, self.functions.iter().count(), "functions");
         assert_eq!(stats.queued, seen.queued, "queued");
         assert_eq!(stats.running, seen.running, "running");
+        assert_eq!(stats.reserved, seen.reserved, "reserved");
+        assert_eq!(stats.held, seen.held, "held");
+        assert_eq!(self.asked, seen.asked, "asked");
+        assert!(self.asked + self.lent_order.len() <= seen.reserved + seen.held, "a loan that is none");
         assert_eq!(stats.sandboxes, self.sandboxes.len(), "sandboxes");
         assert_eq!(stats.starting, seen.starting, "starting");
         assert_eq!(stats.idle, seen.idle, "idle");
@@ -148,12 +194,14 @@ impl Engine {
         assert_eq!(self.ending.len(), seen.ending, "ending");
         assert_eq!(self.idle_order.len(), seen.idle, "idle order");
         assert_eq!(self.sandbox_deadlines.len(), seen.timed_sandboxes, "sandbox deadlines");
-        assert_eq!(seen.queued + seen.running, self.invocations.len(), "an invocation waits or runs");
+        let placed = seen.running + seen.reserved + seen.held;
+        assert_eq!(seen.queued + placed, self.invocations.len(), "an invocation waits or has a lane");
         let waiting: u32 = self.functions.iter().map(|function| function.waiting.len()).sum();
         assert_eq!(waiting, seen.queued, "every waiting invocation is in a queue");
         let ended = crate::Outcome::ALL.map(|outcome| stats.answered(outcome)).iter().sum::<u64>();
         let unanswered = self.invocations.iter().filter(|(_, invocation)| !invocation.answered).count();
-        assert_eq!(stats.admitted, ended + unanswered as u64, "every admitted invocation is answered once");
+        let over = ended + stats.withdrawn;
+        assert_eq!(stats.admitted, over + unanswered as u64, "every admitted invocation is answered or withdrawn once");
     }
 
     fn check_limits(&self) {
@@ -163,19 +211,19 @@ impl Engine {
         assert!(stats.sandboxes <= limits.sandboxes, "sandboxes exceed their limit");
         assert!(stats.starting <= limits.starting, "starts exceed their limit");
         assert!(stats.memory <= limits.memory, "memory exceeds its limit");
-        assert!(stats.running <= self.policies.concurrency.limit(), "runs exceed their limit");
+        assert!(stats.running + stats.reserved <= self.policies.concurrency.limit(), "runs exceed their limit");
     }
 
     /// What must hold when no work is left over: nothing that could be done is not.
     fn check_at_rest(&self) {
         assert!(self.ending.is_empty() && self.chores.is_empty(), "work was left over silently");
         assert!(self.functions.iter().all(|function| function.failing == 0), "a failed start was not told");
-        let has_place = self.stats.running < self.policies.concurrency.limit();
-        assert!(!has_place || self.runnable.first().is_none(), "a lane and a place are free and work waits");
+        assert!(!self.has_place() || self.runnable.first().is_none(), "a lane and a place are free and work waits");
+        assert!(self.wanting.first().is_none(), "a lane is wanted back and not asked for");
         if let Some((_, slot)) = self.starved.first() {
             let stats = &self.stats;
             let may_start = stats.starting < self.limits.starting
-                && stats.running.saturating_add(stats.starting) < self.policies.concurrency.limit()
+                && (stats.running + stats.reserved).saturating_add(stats.starting) < self.policies.concurrency.limit()
                 && stats.sandboxes < self.limits.sandboxes
                 && stats.memory.saturating_add(self.functions[slot].spec.memory) <= self.limits.memory;
             assert!(!may_start, "there is room for a sandbox that is wanted");

@@ -1,7 +1,7 @@
 //! An admitted invocation: what the engine remembers of it, and the one place where it is answered.
 //!
-//! Invariant: answered exactly once; its slot is kept until nothing refers to it, which for a running one is when its
-//! lane is free, answered or not. Does not know its payload or who asked beyond the driver's word.
+//! Invariant: answered exactly once, or withdrawn while it is reserved; its slot is kept until nothing refers to it,
+//! which for one that has a lane is when that is free, answered or not. Does not know its payload or who asked beyond the driver's word.
 
 use crate::effect::{Effect, Effects, Outcome, StartKind};
 use crate::engine::Engine;
@@ -17,16 +17,40 @@ pub(crate) struct Invocation {
     /// Place in the order of all admissions of the shard.
     pub(crate) order: u64,
     pub(crate) arrived: Nanos,
+    /// Answered or withdrawn: nothing more is said of it.
     pub(crate) answered: bool,
     pub(crate) phase: Phase,
-    /// In its function's `waiting` list while queued.
+    /// In its function's `waiting` list while queued, in its `lent` list while its lane is lent and not asked for.
     pub(crate) links: Links,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Phase {
     Queued,
+    /// Its payload is still arriving, in a lane lent for it.
+    Reserved(Loan),
     Running(Run),
+    /// Answered; its lane is lent while the answer is sent.
+    Held(Loan),
+}
+
+/// A lane lent to the driver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loan {
+    /// The slot of its sandbox.
+    pub(crate) sandbox: u32,
+    pub(crate) lane: u16,
+    pub(crate) recall: Recall,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Recall {
+    /// Not asked for. In its function's `lent` list and in the engine's `lent_order`.
+    Open,
+    /// Asked for: it is about to be given back. Counted in `asked`.
+    Asked,
+    /// Not asked for, because its sandbox takes no more.
+    Pointless,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,8 @@
 //! started, kept and killed, and who is told what. [`Engine::step`] takes the time and one [`Event`] and answers with
 //! a bounded list of [`Effect`]s; a *driver* (the worker's loop, or a simulator) performs them and reports back.
 //!
-//! Invariant: every admitted invocation is answered exactly once, and no limit is ever exceeded, whatever the order
+//! Invariant: every admitted invocation is answered exactly once, unless its payload is given back to the driver before
+//! anything of it has run, and no limit is ever exceeded, whatever the order
 //! of events and whatever a sandbox claims.
 //!
 //! Does not know: clocks, threads, sockets, memory mappings, processes, names of functions, payloads. It has no
@@ -58,6 +59,7 @@ mod invariants;
 mod invocation;
 mod limits;
 mod list;
+mod loan;
 pub mod policy;
 mod provision;
 mod queue;

@@ -13,8 +13,8 @@ use crate::units::{Bytes, Nanos};
 pub struct Limits {
     /// Functions known, the ones being retired included.
     pub functions: u32,
-    /// Invocations admitted and unfinished. One whose client left, or that ran out of time, counts until its lane is
-    /// free again.
+    /// Invocations admitted and unfinished, the reserved included. One whose client left, that ran out of time or whose
+    /// answer is being sent counts until its lane is free again.
     pub invocations: u32,
     /// Invocations of one function waiting.
     pub queue_per_function: u32,

@@ -32,8 +32,9 @@ impl Engine {
             return false;
         }
         // Lanes beyond what may run at once would stay empty.
-        if self.stats.running.saturating_add(self.stats.starting) >= self.policies.concurrency.limit() {
-            return false;
+        let taken = self.stats.running + self.stats.reserved;
+        if taken.saturating_add(self.stats.starting) >= self.policies.concurrency.limit() {
+            return self.recall_for_place(effects);
         }
         match self.room_for(self.functions[slot].spec.memory) {
             Room::Free => self.start(slot, effects),
@@ -42,7 +43,8 @@ impl Engine {
                 let (_, victim) = self.idle_order.first().expect("there is idle memory or an idle sandbox to free");
                 self.kill(victim, KillReason::Evicted, Outcome::SandboxDied, effects);
             }
-            Room::Coming | Room::None => return false,
+            Room::Coming => return false,
+            Room::None => return self.recall_for_room(effects),
         }
         true
     }

@@ -28,6 +28,10 @@ pub(crate) struct Function {
     pub(crate) sandboxes: u32,
     /// Free lanes over `partial` and `idle`.
     pub(crate) free_lanes: u64,
+    /// Invocations whose lanes are lent and not asked for, lent for longest first.
+    pub(crate) lent: List,
+    /// Lanes asked for and not given back.
+    pub(crate) asked: u32,
     /// Oldest waiting invocations to be told that a start failed, among those admitted before `failing_before`.
     pub(crate) failing: u32,
     pub(crate) failing_before: u64,
@@ -48,6 +52,8 @@ impl Function {
             idle: List::EMPTY,
             sandboxes: 0,
             free_lanes: 0,
+            lent: List::EMPTY,
+            asked: 0,
             failing: 0,
             failing_before: 0,
             has_chore: false,
@@ -55,10 +61,20 @@ impl Function {
         }
     }
 
-    /// Whether more wait than the lanes free now and the lanes starting will take.
+    /// Whether more wait than the lanes free now, those asked for and those starting will take.
     pub(crate) fn is_short_of_lanes(&self) -> bool {
-        let coming = u64::from(self.starting.len()) * u64::from(self.spec.concurrency);
-        u64::from(self.waiting.len()) > self.free_lanes + coming
+        let starting = u64::from(self.starting.len()) * u64::from(self.spec.concurrency);
+        u64::from(self.waiting.len()) > self.free_lanes + u64::from(self.asked) + starting
+    }
+
+    /// Whether more wait than the lanes free now and those asked for will take, and there are lent ones to ask for.
+    pub(crate) fn wants_lanes_back(&self) -> bool {
+        !self.lent.is_empty() && u64::from(self.waiting.len()) > self.free_lanes + u64::from(self.asked)
+    }
+
+    /// The sandbox that the next invocation goes to: a partly used one before an idle one, the most recently used first.
+    pub(crate) fn next_sandbox(&self) -> Option<u32> {
+        self.partial.front().or(self.idle.front())
     }
 }
 

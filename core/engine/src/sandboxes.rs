@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use crate::effect::{Effect, Effects, KillReason, Outcome};
 use crate::engine::Engine;
 use crate::ids::SandboxId;
+use crate::invocation::{Invocation, Phase};
 use crate::list::{Linked, Links};
 use crate::policy::keepalive::Idle;
 use crate::units::{Bytes, Nanos};
@@ -35,6 +36,8 @@ pub(crate) struct Sandbox {
     pub(crate) lanes: Lanes,
     /// Lanes in use whose invocation is overdue.
     pub(crate) overdue: u16,
+    /// Lanes in use that are lent.
+    pub(crate) lent: u16,
     pub(crate) started: Nanos,
     /// When it became ready, and the admission order at that moment; meaningless while starting.
     pub(crate) ready: Nanos,
@@ -54,6 +57,7 @@ impl Sandbox {
             state: State::Starting,
             lanes: Lanes::new(lanes),
             overdue: 0,
+            lent: 0,
             started,
             ready: Nanos::ZERO,
             ready_order: 0,
@@ -83,7 +87,7 @@ enum Lane {
     Free {
         next: Option<u16>,
     },
-    /// The slot of the invocation that runs here.
+    /// The slot of the invocation that runs here, or that it is lent for.
     InUse {
         invocation: u32,
     },
@@ -255,7 +259,7 @@ impl Engine {
         self.refresh(sandbox.function);
     }
 
-    /// Answers one lane of a sandbox that is dying or dead. Whether there was one.
+    /// Ends one lane of a sandbox that is dying or dead, and says so to whom it concerns. Whether there was one.
     pub(crate) fn end_one_lane(&mut self, effects: &mut Effects) -> bool {
         let Some(index) = self.ending.front() else {
             return false;
@@ -264,15 +268,25 @@ impl Engine {
         let State::Dying { dead, outcome } = sandbox.state else { unreachable!("only dying sandboxes are ending") };
         let (lane, invocation) =
             sandbox.lanes.next_in_use(sandbox.ended_lanes).expect("an ending sandbox has a lane in use");
-        if !self.invocations[invocation].answered {
-            self.answer(invocation, outcome, effects);
+        let Invocation { answered, phase, function, .. } = self.invocations[invocation];
+        // Nothing of a reserved one has run, so it may be queued anew; unless nothing is queued any more.
+        let may_come_again = matches!(phase, Phase::Reserved(_)) && outcome != Outcome::Draining;
+        match (answered, may_come_again) {
+            (true, _) => {}
+            (false, true) => self.unreserve(invocation, effects),
+            (false, false) => self.answer(invocation, outcome, effects),
+        }
+        if matches!(phase, Phase::Running(_)) {
+            self.stats.running -= 1;
+        } else {
+            self.unlend(invocation);
+            self.refresh(function);
         }
         self.forget(invocation);
         let sandbox = &mut self.sandboxes[index];
         sandbox.lanes.release(lane);
         // The last lane there can be is u16::MAX - 1: their number is a u16.
         sandbox.ended_lanes = lane + 1;
-        self.stats.running -= 1;
         if self.sandboxes[index].lanes.in_use == 0 {
             self.ending.remove(&mut self.sandboxes, index);
             if dead {

@@ -13,8 +13,12 @@ pub struct Stats {
     pub functions: u32,
     /// Invocations waiting.
     pub queued: u32,
-    /// Lanes in use, the ones whose invocation is already answered included.
+    /// Lanes in which something runs, the ones whose invocation is already answered included.
     pub running: u32,
+    /// Lanes lent for a payload that is still arriving.
+    pub reserved: u32,
+    /// Lanes lent while an answer is being sent.
+    pub held: u32,
     /// Sandboxes alive, from the decision to start until death.
     pub sandboxes: u32,
     /// Sandboxes starting.
@@ -30,10 +34,14 @@ pub struct Stats {
     /// The part of `memory` that is dying.
     pub dying_memory: Bytes,
 
-    /// Arrivals, admitted or not.
+    /// Arrivals and reservations, admitted or not. One withdrawn comes again, and is counted again.
     pub arrived: u64,
     /// Invocations admitted.
     pub admitted: u64,
+    /// Reservations that ended unanswered, to come again.
+    pub withdrawn: u64,
+    /// Lent lanes asked for.
+    pub reclaimed: u64,
     /// Dispatches of kind cold.
     pub dispatched_cold: u64,
     /// Dispatches of kind warm.

@@ -210,7 +210,7 @@ fn a_sandbox_that_lies_before_it_is_ready_is_a_failed_start() {
     let function = shard.add(64, 1);
     let invocation = shard.arrive(function);
     let [sandbox] = shard.starts()[..] else { panic!("one start was expected") };
-    shard.step(Event::Completed { sandbox, lane: 0, invocation, result: RunResult::Returned });
+    shard.step(Event::Completed { sandbox, lane: 0, invocation, result: RunResult::Returned, held: false });
     assert_eq!(shard.kills(), [(sandbox, KillReason::Broken)]);
     assert_eq!(shard.answers(), [(invocation, Outcome::StartFailed)]);
 }
@@ -234,7 +234,7 @@ fn a_raised_error_is_told_and_the_sandbox_goes_on() {
     let mut shard = Shard::small();
     let function = shard.add(64, 1);
     let Placed { sandbox, lane, invocation } = shard.cold(function);
-    shard.step(Event::Completed { sandbox, lane, invocation, result: RunResult::Raised });
+    shard.step(Event::Completed { sandbox, lane, invocation, result: RunResult::Raised, held: false });
     assert_eq!(shard.effects, [answer(invocation, Outcome::Raised)]);
     shard.arrive(function);
     assert_eq!(shard.placed()[0].sandbox, sandbox);

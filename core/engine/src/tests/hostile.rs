@@ -18,12 +18,16 @@ enum Move {
     Add { index: u32, memory: u64, concurrency: u16 },
     Retire { index: u32 },
     Arrive { index: u32 },
+    Reserve { index: u32 },
+    Commit { invocation: u8 },
+    Yield { invocation: u8 },
+    Release { run: u8 },
     Cancel { invocation: u8 },
     Started { sandbox: u8 },
     Ready { sandbox: u8 },
     StartFailed { sandbox: u8 },
     Died { sandbox: u8 },
-    Complete { run: u8, raised: bool },
+    Complete { run: u8, raised: bool, held: bool },
     Claim { sandbox: u8, lane: u16, invocation: u8 },
     Broken { sandbox: u8 },
     Pass { millis: u64 },
@@ -36,13 +40,18 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         8 => (index.clone(), 0..300u64, 0..5u16)
             .prop_map(|(index, memory, concurrency)| Move::Add { index, memory, concurrency }),
         3 => index.clone().prop_map(|index| Move::Retire { index }),
-        40 => index.prop_map(|index| Move::Arrive { index }),
+        40 => index.clone().prop_map(|index| Move::Arrive { index }),
+        25 => index.prop_map(|index| Move::Reserve { index }),
+        12 => any::<u8>().prop_map(|invocation| Move::Commit { invocation }),
+        6 => any::<u8>().prop_map(|invocation| Move::Yield { invocation }),
+        12 => any::<u8>().prop_map(|run| Move::Release { run }),
         6 => any::<u8>().prop_map(|invocation| Move::Cancel { invocation }),
         3 => any::<u8>().prop_map(|sandbox| Move::Started { sandbox }),
         24 => any::<u8>().prop_map(|sandbox| Move::Ready { sandbox }),
         3 => any::<u8>().prop_map(|sandbox| Move::StartFailed { sandbox }),
         10 => any::<u8>().prop_map(|sandbox| Move::Died { sandbox }),
-        30 => (any::<u8>(), any::<bool>()).prop_map(|(run, raised)| Move::Complete { run, raised }),
+        30 => (any::<u8>(), any::<bool>(), any::<bool>())
+            .prop_map(|(run, raised, held)| Move::Complete { run, raised, held }),
         2 => (any::<u8>(), 0..6u16, any::<u8>())
             .prop_map(|(sandbox, lane, invocation)| Move::Claim { sandbox, lane, invocation }),
         1 => any::<u8>().prop_map(|sandbox| Move::Broken { sandbox }),
@@ -95,6 +104,10 @@ struct Hostile {
     /// Alive as far as the driver has said, with their function.
     alive: BTreeMap<SandboxId, FunctionId>,
     killed: BTreeSet<SandboxId>,
+    /// Reserved, and not yet dispatched, answered or withdrawn.
+    reserved: BTreeSet<InvocationId>,
+    withdrawn: BTreeSet<InvocationId>,
+    reclaimed: BTreeSet<InvocationId>,
     is_drained: bool,
 }
 
@@ -119,6 +132,13 @@ impl Hostile {
             }
             Move::Retire { index } => Event::FunctionRetired { function: self.function(index) },
             Move::Arrive { index } => Event::Arrive { origin: Origin(1), function: self.function(index) },
+            Move::Reserve { index } => Event::Reserve { origin: Origin(1), function: self.function(index) },
+            Move::Commit { invocation } => Event::Commit { invocation: pick(&self.invocations, invocation)? },
+            Move::Yield { invocation } => Event::Yield { invocation: pick(&self.invocations, invocation)? },
+            Move::Release { run } => {
+                let Placed { sandbox, lane, invocation } = pick(&self.runs, run)?;
+                Event::Release { sandbox, lane, invocation }
+            }
             Move::Cancel { invocation } => Event::Cancel { invocation: pick(&self.invocations, invocation)? },
             Move::Started { sandbox } => Event::SandboxStarted { sandbox: pick(&self.sandboxes, sandbox)? },
             Move::Ready { sandbox } => Event::SandboxReady { sandbox: pick(&self.sandboxes, sandbox)? },
@@ -132,16 +152,17 @@ impl Hostile {
                 self.alive.remove(&sandbox);
                 Event::SandboxDied { sandbox }
             }
-            Move::Complete { run, raised } => {
+            Move::Complete { run, raised, held } => {
                 let Placed { sandbox, lane, invocation } = pick(&self.runs, run)?;
                 let result = if raised { RunResult::Raised } else { RunResult::Returned };
-                Event::Completed { sandbox, lane, invocation, result }
+                Event::Completed { sandbox, lane, invocation, result, held }
             }
             Move::Claim { sandbox, lane, invocation } => Event::Completed {
                 sandbox: pick(&self.sandboxes, sandbox)?,
                 lane,
                 invocation: pick(&self.invocations, invocation)?,
                 result: RunResult::Returned,
+                held: false,
             },
             Move::Broken { sandbox } => Event::Broken { sandbox: pick(&self.sandboxes, sandbox)? },
             Move::Pass { millis } => {
@@ -159,10 +180,29 @@ impl Hostile {
         {
             self.generations.insert(function.index, function.generation);
         }
+        if let Event::Yield { invocation } = event
+            && self.reserved.remove(&invocation)
+        {
+            self.withdrawn.insert(invocation);
+        }
         for effect in self.shard.effects.clone() {
             assert!(!self.is_drained || matches!(effect, Effect::Refuse { .. } | Effect::FunctionGone { .. }));
             match effect {
                 Effect::Enqueued { invocation, .. } => self.invocations.push(invocation),
+                Effect::Reserved { invocation, sandbox, lane, .. } => {
+                    assert!(self.alive.contains_key(&sandbox) && !self.killed.contains(&sandbox));
+                    self.invocations.push(invocation);
+                    self.runs.push(Placed { sandbox, lane, invocation });
+                    self.reserved.insert(invocation);
+                }
+                Effect::Unreserved { invocation, .. } => {
+                    assert!(self.reserved.remove(&invocation), "given back what was not reserved");
+                    self.withdrawn.insert(invocation);
+                }
+                Effect::Reclaim { invocation, sandbox, .. } => {
+                    assert!(!self.killed.contains(&sandbox), "the condemned were asked for a lane");
+                    assert!(self.reclaimed.insert(invocation), "asked for twice");
+                }
                 Effect::Start { sandbox, function } => {
                     assert_eq!(self.alive.insert(sandbox, function), None, "an id in use was started again");
                     self.sandboxes.push(sandbox);
@@ -170,6 +210,9 @@ impl Hostile {
                 Effect::Dispatch { invocation, sandbox, lane, .. } => {
                     assert!(self.alive.contains_key(&sandbox), "the dead were given work");
                     assert!(!self.killed.contains(&sandbox), "the condemned were given work");
+                    self.reserved.remove(&invocation);
+                    // What was asked for as reserved may be asked for as held.
+                    self.reclaimed.remove(&invocation);
                     self.runs.push(Placed { sandbox, lane, invocation });
                 }
                 Effect::Kill { sandbox, .. } => {
@@ -180,7 +223,10 @@ impl Hostile {
                     assert!(!is_left, "a function is gone whose sandboxes are not");
                 }
                 Effect::Drained => self.is_drained = true,
-                Effect::Refuse { .. } | Effect::CancelRun { .. } | Effect::Answer { .. } => {}
+                Effect::Answer { invocation, .. } => {
+                    self.reserved.remove(&invocation);
+                }
+                Effect::Refuse { .. } | Effect::NotReserved { .. } | Effect::CancelRun { .. } => {}
             }
         }
     }
@@ -198,7 +244,9 @@ impl Hostile {
         }
         assert!(self.is_drained, "not drained: {:?}", self.shard.stats());
         for &invocation in &self.invocations {
-            assert!(self.shard.outcome(invocation).is_some(), "{invocation:?} was never answered");
+            let is_answered = self.shard.outcome(invocation).is_some();
+            let is_withdrawn = self.withdrawn.contains(&invocation);
+            assert!(is_answered != is_withdrawn, "{invocation:?} must be answered or withdrawn");
         }
     }
 }
@@ -214,6 +262,9 @@ proptest! {
             runs: Vec::new(),
             alive: BTreeMap::new(),
             killed: BTreeSet::new(),
+            reserved: BTreeSet::new(),
+            withdrawn: BTreeSet::new(),
+            reclaimed: BTreeSet::new(),
             is_drained: false,
         };
         for index in 0..4 {

@@ -4,5 +4,6 @@ mod admission;
 mod failures;
 mod hostile;
 mod leaving;
+mod lending;
 mod placement;
 pub(crate) mod shard;

@@ -104,6 +104,25 @@ impl Shard {
         function
     }
 
+    /// A reservation that must be granted.
+    pub(crate) fn reserve(&mut self, function: FunctionId) -> Placed {
+        self.asked += 1;
+        self.step(Event::Reserve { origin: Origin(self.asked), function });
+        match self.effects[..] {
+            [Effect::Reserved { invocation, origin, sandbox, lane }] if origin == Origin(self.asked) => {
+                Placed { sandbox, lane, invocation }
+            }
+            ref other => panic!("a lane was not reserved: {other:?}"),
+        }
+    }
+
+    /// One that must not be, and nothing more comes of it.
+    pub(crate) fn not_reserved(&mut self, function: FunctionId) {
+        self.asked += 1;
+        self.step(Event::Reserve { origin: Origin(self.asked), function });
+        assert_eq!(self.effects, [Effect::NotReserved { origin: Origin(self.asked) }]);
+    }
+
     fn ask(&mut self, function: FunctionId) {
         self.asked += 1;
         self.step(Event::Arrive { origin: Origin(self.asked), function });
@@ -139,6 +158,24 @@ impl Shard {
         self.effects.iter().filter_map(placed).collect()
     }
 
+    /// Lent lanes that the last call asked for.
+    pub(crate) fn reclaims(&self) -> Vec<Placed> {
+        let reclaim = |effect: &Effect| match *effect {
+            Effect::Reclaim { invocation, sandbox, lane } => Some(Placed { sandbox, lane, invocation }),
+            _ => None,
+        };
+        self.effects.iter().filter_map(reclaim).collect()
+    }
+
+    /// Reservations that the last call gave back to the driver.
+    pub(crate) fn unreserved(&self) -> Vec<InvocationId> {
+        let unreserved = |effect: &Effect| match effect {
+            Effect::Unreserved { invocation, .. } => Some(*invocation),
+            _ => None,
+        };
+        self.effects.iter().filter_map(unreserved).collect()
+    }
+
     /// Sandboxes that the last call told to die.
     pub(crate) fn kills(&self) -> Vec<(SandboxId, KillReason)> {
         let kill = |effect: &Effect| match effect {
@@ -168,7 +205,18 @@ impl Shard {
 
     pub(crate) fn complete(&mut self, placed: Placed) -> &[Effect] {
         let Placed { sandbox, lane, invocation } = placed;
-        self.step(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned })
+        self.step(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned, held: false })
+    }
+
+    /// Completes, and keeps the lane.
+    pub(crate) fn complete_held(&mut self, placed: Placed) -> &[Effect] {
+        let Placed { sandbox, lane, invocation } = placed;
+        self.step(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned, held: true })
+    }
+
+    pub(crate) fn release(&mut self, placed: Placed) -> &[Effect] {
+        let Placed { sandbox, lane, invocation } = placed;
+        self.step(Event::Release { sandbox, lane, invocation })
     }
 
     /// One invocation, cold, up to its dispatch.
@@ -200,7 +248,7 @@ impl Shard {
             to_do.extend(self.effects.iter().filter_map(|effect| match *effect {
                 Effect::Start { sandbox, .. } => Some(Event::SandboxReady { sandbox }),
                 Effect::Dispatch { sandbox, lane, invocation, .. } => {
-                    Some(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned })
+                    Some(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned, held: false })
                 }
                 Effect::Kill { sandbox, .. } => Some(Event::SandboxDied { sandbox }),
                 _ => None,

@@ -131,7 +131,7 @@ impl Shard {
                 };
                 self.returned = Some(Response::new(status, content_type, body));
                 let invocation = InvocationId::from_bits(claim.invocation);
-                self.feed(Event::Completed { sandbox, lane: claim.lane, invocation, result });
+                self.feed(Event::Completed { sandbox, lane: claim.lane, invocation, result, held: false });
                 self.returned = None;
             }
         }

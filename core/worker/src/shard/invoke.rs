@@ -112,6 +112,10 @@ impl Shard {
             Effect::CancelRun { sandbox, lane, invocation } => self.cancel_run(sandbox, lane, invocation),
             Effect::Kill { sandbox, reason } => self.kill(sandbox, reason),
             Effect::Answer { origin, outcome, .. } => self.answer(origin, outcome),
+            Effect::Reserved { .. }
+            | Effect::NotReserved { .. }
+            | Effect::Unreserved { .. }
+            | Effect::Reclaim { .. } => unreachable!("this driver reserves and holds no lane"),
             Effect::FunctionGone { function } => {
                 self.functions.remove(function);
                 // The control thread outlives the shards; if it has ended, so has the need to delete anything.

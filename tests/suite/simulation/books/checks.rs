@@ -32,6 +32,10 @@ impl Books {
                 assert!(gone.is_retired && gone.waiting == 0 && gone.sandboxes == 0, "a function is gone too early");
                 self.tally.count("FunctionGone".into());
             }
+            Effect::Reserved { .. }
+            | Effect::NotReserved { .. }
+            | Effect::Unreserved { .. }
+            | Effect::Reclaim { .. } => unreachable!("nothing is reserved or held"),
             Effect::Drained => {
                 assert!(self.draining.is_some(), "drained without being asked");
                 assert!(self.invocations.is_empty() && self.sandboxes.is_empty(), "drained with something left");

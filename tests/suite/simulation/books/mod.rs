@@ -146,11 +146,14 @@ impl Books {
                 }
             }
             Event::SandboxStartFailed { sandbox } | Event::SandboxDied { sandbox } => self.learn_death(sandbox),
-            Event::Completed { sandbox, lane, invocation, result } => {
+            Event::Completed { sandbox, lane, invocation, result, .. } => {
                 self.learn_completion(sandbox, lane, invocation, result);
             }
             Event::Drain => self.draining = self.draining.or(Some(now)),
             Event::Arrive { .. } | Event::SandboxStarted { .. } | Event::Tick => {}
+            Event::Reserve { .. } | Event::Commit { .. } | Event::Yield { .. } | Event::Release { .. } => {
+                unreachable!("nothing is reserved or held")
+            }
         }
     }
 

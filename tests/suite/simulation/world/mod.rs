@@ -230,6 +230,10 @@ impl World {
             Effect::FunctionGone { function } => {
                 self.functions[function.index as usize] = Err(function.generation + 1);
             }
+            Effect::Reserved { .. }
+            | Effect::NotReserved { .. }
+            | Effect::Unreserved { .. }
+            | Effect::Reclaim { .. } => unreachable!("nothing is reserved or held"),
             Effect::Refuse { .. } | Effect::Answer { .. } | Effect::Drained => {}
         }
     }
@@ -246,11 +250,14 @@ impl World {
             Happening::Finishes { sandbox, lane, invocation, is_raised } => {
                 if self.books.works_on(sandbox, lane, invocation) {
                     let result = if is_raised { RunResult::Raised } else { RunResult::Returned };
-                    self.step(Event::Completed { sandbox, lane, invocation, result });
+                    self.step(Event::Completed { sandbox, lane, invocation, result, held: false });
                 }
             }
             Happening::Claims { sandbox, lane, invocation } => {
-                self.report_on(sandbox, Event::Completed { sandbox, lane, invocation, result: RunResult::Returned });
+                self.report_on(
+                    sandbox,
+                    Event::Completed { sandbox, lane, invocation, result: RunResult::Returned, held: false },
+                );
             }
             Happening::Churn => self.churn(),
             Happening::LoadStops => self.has_load = false,
