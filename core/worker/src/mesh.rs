@@ -12,11 +12,11 @@ use vilya_engine::{FunctionId, FunctionSpec, SandboxId};
 use vilya_isolate::{Ended, Started};
 use vilya_reactor::Waker;
 
+use crate::arena::Hold;
 use crate::metrics::ShardReport;
-use crate::request::{AdminCall, Request, RequestId, Source};
+use crate::request::{AdminCall, Client, Request, RequestId, Source};
 use crate::response::Response;
 use crate::route::Route;
-use crate::slots::Key;
 use crate::storage::FunctionRecord;
 
 /// What a shard can be told.
@@ -28,9 +28,13 @@ pub(crate) enum Message {
     /// The client of a forwarded request has gone.
     Cancel(Source),
     /// The answer of another shard to a request that arrived on this one.
-    Respond { connection: Key, response: Response },
+    Respond { client: Client, response: Response },
+    /// Somebody waits for the lane that an answer to this client is sent from.
+    Reclaim { client: Client, hold: Hold },
+    /// An answer is sent: its lane is free.
+    Released(Hold),
     /// The answer of the control thread, which is done with the body that was charged for.
-    Administered { connection: Key, response: Box<Response>, charged_bytes: u64 },
+    Administered { client: Client, response: Box<Response>, charged_bytes: u64 },
     /// A function appeared, moved to another version, or went. `taken` is told when the shard has applied it.
     Route { name: Box<str>, route: Option<Route>, taken: Sender<()> },
     /// This shard now owns a function.

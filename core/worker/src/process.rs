@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -28,7 +29,7 @@ use crate::control::Control;
 use crate::mesh::{ControlMessage, Message, Post};
 use crate::python;
 use crate::request::random_u64;
-use crate::shard::{Links, Settings, Shard, Timeouts};
+use crate::shard::{Links, Listeners, Settings, Shard, Timeouts};
 use crate::starter::{self, Nursery, SandboxDefaults};
 use crate::storage::{BundleLimits, Catalog, CatalogLimits, LogFiles, LogWriter};
 
@@ -49,7 +50,9 @@ pub enum StartError {
         reason: String,
     },
     /// The address cannot be listened on.
-    #[error("{address} cannot be listened on: {source}; is another worker running? set server.address")]
+    #[error(
+        "{address} cannot be listened on: {source}; is another worker running? set server.address or server.wire_address"
+    )]
     Listen {
         /// As configured.
         address: SocketAddr,
@@ -76,6 +79,7 @@ pub struct Worker;
 /// A worker that serves. Dropping it without [`Running::drain`] leaves its threads serving until the process ends.
 pub struct Running {
     address: SocketAddr,
+    wire_address: Option<SocketAddr>,
     posts: Vec<Post>,
     shards: Vec<JoinHandle<()>>,
     control: JoinHandle<()>,
@@ -90,7 +94,7 @@ type Born = Result<(Waker, RawFd), vilya_reactor::SetupError>;
 
 struct Cradle {
     thread: JoinHandle<()>,
-    give: Sender<(Settings, Links, OwnedFd, Engine)>,
+    give: Sender<(Settings, Links, Listeners, Engine)>,
     post: Post,
     inbox: Receiver<Message>,
 }
@@ -110,11 +114,12 @@ impl Worker {
         let records = catalog.list().map_err(|error| bad_state(error.to_string()))?;
         raise_open_files();
         let mechanism = mechanism(state, catalog.worker_id())?;
-        let listeners = listeners(config)?;
-        let address = local_address(&listeners[0])?;
+        let http = listeners(config.server.address, config.topology.shards.len())?;
+        let address = local_address(&http[0])?;
+        let wire = WireListeners::open(config)?;
 
         let most_functions = most_functions(config, records.len());
-        let engines = engines(config, most_functions)?;
+        let engines = engines(config, most_functions, &wire.ports)?;
         let cradles = give_birth(config)?;
         let posts: Vec<Post> = cradles.iter().map(|cradle| cradle.post.clone()).collect();
         let logs = LogFiles::open(&state.join("logs"), config.limits.log_bytes)
@@ -124,7 +129,9 @@ impl Worker {
         let (control_post, control_inbox) = unbounded();
 
         let mut shards = Vec::with_capacity(cradles.len());
-        for ((cradle, listener), (settings, engine)) in cradles.into_iter().zip(listeners).zip(engines) {
+        let wire_address = wire.address;
+        let listeners = http.into_iter().zip(wire.of_shards);
+        for ((cradle, (http, wire)), (settings, engine)) in cradles.into_iter().zip(listeners).zip(engines) {
             let links = Links {
                 inbox: cradle.inbox,
                 shards: posts.clone(),
@@ -133,7 +140,7 @@ impl Worker {
                 logs: logs.sender(),
             };
             // The thread waits for exactly this; it cannot have gone.
-            let _ = cradle.give.send((settings, links, listener, engine));
+            let _ = cradle.give.send((settings, links, Listeners { http, wire }, engine));
             shards.push(cradle.thread);
         }
 
@@ -143,7 +150,17 @@ impl Worker {
             .name("vilya-control".into())
             .spawn(move || vital("the control thread", || control.run(&control_inbox)))?;
         tracing::info!(%address, shards = posts.len(), "serving");
-        Ok(Running { address, posts, shards, control, control_post, nursery: Some(nursery), nursery_threads, logs })
+        Ok(Running {
+            address,
+            wire_address,
+            posts,
+            shards,
+            control,
+            control_post,
+            nursery: Some(nursery),
+            nursery_threads,
+            logs,
+        })
     }
 }
 
@@ -151,6 +168,11 @@ impl Running {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for the binary protocol; none when it is off.
+    pub fn wire_address(&self) -> Option<SocketAddr> {
+        self.wire_address
     }
 
     /// Takes no more work, finishes what is under way within `server.drain_timeout`, and ends every thread and sandbox.
@@ -229,20 +251,57 @@ fn mechanism(state: &Path, worker_id: &str) -> Result<Box<dyn Mechanism>, StartE
 
 /// One listening socket a shard on one address. The first is bound alone, so that an address that another process
 /// holds is an error and not a share of its connections.
-fn listeners(config: &Config) -> Result<Vec<OwnedFd>, StartError> {
-    let wanted = config.server.address;
+fn listeners(wanted: SocketAddr, shards: usize) -> Result<Vec<OwnedFd>, StartError> {
     let failed = |source: io::Error| StartError::Listen { address: wanted, source };
     let mut address = wanted;
     if wanted.port() != 0 {
         listener(wanted, false).map_err(failed)?;
     }
     let mut listeners = Vec::new();
-    for _ in &config.topology.shards {
+    for _ in 0..shards {
         let one = listener(address, true).map_err(failed)?;
         address = local_address(&one).map_err(failed)?;
         listeners.push(one);
     }
     Ok(listeners)
+}
+
+/// The sockets of the binary protocol: a common address for any shard, and a port for each.
+struct WireListeners {
+    address: Option<SocketAddr>,
+    ports: Vec<u16>,
+    /// For each shard the common socket and its own; none when the protocol is off.
+    of_shards: Vec<Option<[OwnedFd; 2]>>,
+}
+
+impl WireListeners {
+    fn open(config: &Config) -> Result<WireListeners, StartError> {
+        let shards = config.topology.shards.len();
+        let Some(wanted) = config.server.wire_address else {
+            return Ok(WireListeners {
+                address: None,
+                ports: Vec::new(),
+                of_shards: (0..shards).map(|_| None).collect(),
+            });
+        };
+        let mut open = WireListeners { address: None, ports: Vec::new(), of_shards: Vec::new() };
+        for (shard, common) in listeners(wanted, shards)?.into_iter().enumerate() {
+            open.address = Some(local_address(&common)?);
+            let mut own = wanted;
+            if wanted.port() != 0 {
+                let port = u16::try_from(usize::from(wanted.port()) + 1 + shard);
+                let too_high = |_| StartError::Listen {
+                    address: wanted,
+                    source: io::Error::other("the ports above it, one for each shard, would be over 65535"),
+                };
+                own.set_port(port.map_err(too_high)?);
+            }
+            let socket = listeners(own, 1)?.remove(0);
+            open.ports.push(local_address(&socket)?.port());
+            open.of_shards.push(Some([common, socket]));
+        }
+        Ok(open)
+    }
 }
 
 fn listener(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
@@ -292,7 +351,7 @@ fn live(
     core: Option<usize>,
     reactor: &vilya_reactor::Config,
     born: &Sender<Born>,
-    given: &Receiver<(Settings, Links, OwnedFd, Engine)>,
+    given: &Receiver<(Settings, Links, Listeners, Engine)>,
 ) {
     if let Some(core) = core {
         pin(core);
@@ -306,9 +365,9 @@ fn live(
         }
     };
     let _ = born.send(Ok((reactor.waker(), reactor.ring_fd())));
-    let Ok((settings, links, listener, engine)) = given.recv() else { return };
+    let Ok((settings, links, listeners, engine)) = given.recv() else { return };
     let number = settings.shard;
-    let mut shard = Shard::new(settings, links, reactor, listener, engine);
+    let mut shard = Shard::new(settings, links, reactor, listeners, engine);
     vital("a shard", || {
         if let Err(error) = shard.run() {
             tracing::error!("the ring of shard {number} failed: {error}; the worker stops");
@@ -353,10 +412,11 @@ fn most_functions(config: &Config, restored: usize) -> u32 {
 }
 
 /// Every shard's settings and engine, made before any shard serves.
-fn engines(config: &Config, most_functions: u32) -> Result<Vec<(Settings, Engine)>, StartError> {
+fn engines(config: &Config, most_functions: u32, wire_ports: &[u16]) -> Result<Vec<(Settings, Engine)>, StartError> {
     let run_id = random_u64();
     let made = (0..config.topology.shards.len()).map(|shard| {
         let mut settings = settings(config, shard, run_id);
+        settings.wire_ports = wire_ports.into();
         settings.engine.limits.functions = most_functions;
         let engine = Engine::new(settings.engine).map_err(|error| StartError::Limits(error.to_string()))?;
         Ok((settings, engine))
@@ -401,6 +461,7 @@ fn settings(config: &Config, shard: usize, run_id: u64) -> Settings {
             Vec::new()
         },
         run_id,
+        wire_ports: Arc::default(),
     }
 }
 

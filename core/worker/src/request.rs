@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vilya_engine::{FunctionId, InvocationId, StartKind};
 
+use crate::arena::Slice;
 use crate::slots::Key;
 
 /// What an administrative request asks for; a body travels beside it.
@@ -20,11 +21,20 @@ pub(crate) enum AdminCall {
     Version,
 }
 
-/// Where an answer goes: a connection of a shard.
+/// Whom an answer goes to, on the shard that the connection is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Client {
+    /// An HTTP connection's request at hand.
+    Http(Key),
+    /// A request of a connection of the binary protocol. The serial number tells it from later ones of the same id.
+    Wire { connection: Key, id: u64, serial: u32 },
+}
+
+/// Where an answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Source {
     pub(crate) shard: usize,
-    pub(crate) connection: Key,
+    pub(crate) client: Client,
 }
 
 /// The id of a request, unique across restarts: a random half and a counted half.
@@ -148,6 +158,11 @@ impl RequestText {
         self.bytes
     }
 
+    /// The buffer, to append to the body.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
     /// The buffer, for another use.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.bytes
@@ -161,10 +176,42 @@ pub(crate) struct Request {
     pub(crate) id: RequestId,
     pub(crate) received_unix_ms: u64,
     pub(crate) text: RequestText,
+    /// When its client stops waiting; `u64::MAX`: never.
+    pub(crate) deadline_ns: u64,
     /// Set when the engine has admitted it.
     pub(crate) invocation: Option<InvocationId>,
     /// Set when it has been given to a sandbox.
     pub(crate) run: Option<Run>,
+    /// The size of a body that is still to come, while a lane is asked for or lent.
+    pub(crate) awaits_bytes: Option<u64>,
+    /// The body on its way into a lane.
+    pub(crate) upload: Option<Key>,
+    /// The body, whole in the lane that is to run it.
+    pub(crate) in_lane: Option<Slice>,
+}
+
+impl Request {
+    pub(crate) fn new(
+        source: Source,
+        function: FunctionId,
+        id: RequestId,
+        received_unix_ms: u64,
+        text: RequestText,
+    ) -> Self {
+        Request {
+            source,
+            function,
+            id,
+            received_unix_ms,
+            text,
+            deadline_ns: u64::MAX,
+            invocation: None,
+            run: None,
+            awaits_bytes: None,
+            upload: None,
+            in_lane: None,
+        }
+    }
 }
 
 /// What is known of a request once it runs.

@@ -9,30 +9,50 @@ use vilya_engine::{Refusal, StartKind};
 use vilya_protocol::error::{self, ErrorKind};
 use vilya_protocol::http::ResponseHead;
 
+use crate::arena::LaneBytes;
 use crate::request::{RequestId, Run};
 
 /// The kind of bytes in a body.
 #[derive(Debug)]
+// In place: a box would be an allocation an invocation.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum ContentType {
     Json,
     Text,
     /// Prometheus text exposition format, version 0.0.4.
     Metrics,
     /// As the function said; empty means unknown bytes.
-    Function(Vec<u8>),
+    Function(vilya_ipc::metadata::ContentType),
 }
 
 impl ContentType {
-    fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         match self {
             ContentType::Json => "application/json",
             ContentType::Text => "text/plain; charset=utf-8",
             ContentType::Metrics => "text/plain; version=0.0.4; charset=utf-8",
-            // A function is hostile: a value that could split the response is not sent on.
+            // A function is hostile: one that could split the response was not let through by `ipc`.
             ContentType::Function(given) => std::str::from_utf8(given)
                 .ok()
                 .filter(|given| !given.is_empty() && vilya_protocol::http::valid_header_value(given.as_bytes()))
                 .unwrap_or("application/octet-stream"),
+        }
+    }
+}
+
+/// The bytes of an answer.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Bytes(Vec<u8>),
+    /// In the lane they were written in.
+    Lane(LaneBytes),
+}
+
+impl Body {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Body::Bytes(bytes) => bytes.len(),
+            Body::Lane(lane) => lane.slice.len(),
         }
     }
 }
@@ -42,9 +62,11 @@ impl ContentType {
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) content_type: ContentType,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Body,
     pub(crate) request_id: Option<RequestId>,
     pub(crate) run: Option<(Run, u64)>,
+    /// The shard that ran it.
+    pub(crate) shard: Option<u16>,
     pub(crate) retry_after_s: Option<u32>,
     pub(crate) allow: Option<&'static str>,
     /// The connection ends after this answer.
@@ -56,9 +78,10 @@ impl Response {
         Response {
             status,
             content_type,
-            body,
+            body: Body::Bytes(body),
             request_id: None,
             run: None,
+            shard: None,
             retry_after_s: None,
             allow: None,
             close: false,
@@ -75,13 +98,19 @@ impl Response {
     /// As `error`, for a message that only says what is wrong: the table's advice follows it.
     pub(crate) fn advised(kind: ErrorKind, message: &str) -> Self {
         let mut response = Response::error(kind, "");
-        response.body = error::advised_body(kind, message);
+        response.body = Body::Bytes(error::advised_body(kind, message));
         response
     }
 
     /// An error in the place of this answer, for the same request.
     pub(crate) fn instead(self, kind: ErrorKind, message: &str) -> Self {
-        Response { request_id: self.request_id, run: self.run, close: self.close, ..Response::error(kind, message) }
+        Response {
+            request_id: self.request_id,
+            run: self.run,
+            shard: self.shard,
+            close: self.close,
+            ..Response::error(kind, message)
+        }
     }
 
     /// The answer for a name that no function has.
@@ -117,7 +146,8 @@ impl Response {
         let mut timing = [0_u8; 96];
         let id;
         let mut retry = [0_u8; 10];
-        let mut headers: [(&str, &str); 5] = [("", ""); 5];
+        let mut shard_digits = [0_u8; 10];
+        let mut headers: [(&str, &str); 6] = [("", ""); 6];
         let mut count = 0;
         let mut push = |name, value| {
             headers[count] = (name, value);
@@ -130,6 +160,9 @@ impl Response {
         if let Some((run, ran_ns)) = &self.run {
             push("x-vilya-start", if run.start == StartKind::Cold { "cold" } else { "warm" });
             push("server-timing", server_timing(run, *ran_ns, &mut timing));
+        }
+        if let Some(shard) = self.shard {
+            push("x-vilya-shard", decimal(u64::from(shard), &mut shard_digits));
         }
         if let Some(seconds) = self.retry_after_s {
             push("retry-after", decimal(u64::from(seconds), &mut retry));
@@ -212,11 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn a_function_cannot_split_the_response() {
-        let hostile = ContentType::Function(b"text/plain\r\nset-cookie: a=b".to_vec());
-        let head = head(&Response::new(200, hostile, Vec::new()));
-        assert!(head.contains("content-type: application/octet-stream\r\n"), "{head}");
-        assert!(!head.contains("set-cookie"), "{head}");
+    fn a_function_names_its_content_type_and_none_means_bytes() {
+        let of = |given: &[u8]| {
+            let given = vilya_ipc::metadata::ContentType::new(given).expect("it may stand in a head");
+            head(&Response::new(200, ContentType::Function(given), Vec::new()))
+        };
+        assert!(of(b"text/csv").contains("content-type: text/csv\r\n"));
+        assert!(of(b"").contains("content-type: application/octet-stream\r\n"));
+        assert!(vilya_ipc::metadata::ContentType::new(b"text/plain\r\nset-cookie: a=b").is_none());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use vilya_engine::FunctionId;
+use vilya_protocol::wire;
 
 /// Where invocations of a function go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) type CurrentRoute = Rc<Cell<Option<Route>>>;
 #[derive(Default)]
 pub(crate) struct RouteTable {
     routes: HashMap<Box<str>, CurrentRoute>,
+    /// Changes so far.
+    generation: u64,
 }
 
 impl RouteTable {
@@ -31,7 +34,23 @@ impl RouteTable {
         self.routes.get(name)
     }
 
+    /// Appends the whole table as MAP frames.
+    pub(crate) fn write_map(&self, out: &mut Vec<u8>) {
+        let owned = self.routes.iter().filter_map(|(name, route)| Some((&**name, [route.get()?.owner as u16])));
+        let entries: Vec<(&str, [u16; 1])> = owned.collect();
+        let entries = entries.iter().map(|(name, owners)| (*name, &owners[..]));
+        wire::map(out, self.generation, true, wire::Limits::DEFAULT.frame_bytes, entries);
+    }
+
+    /// Appends one name's owners as they are now as a MAP frame.
+    pub(crate) fn write_change(&self, name: &str, out: &mut Vec<u8>) {
+        let owner = self.find(name).and_then(|route| route.get()).map(|route| [route.owner as u16]);
+        let owners: &[u16] = owner.as_ref().map_or(&[], |owner| &owner[..]);
+        wire::map(out, self.generation, false, wire::Limits::DEFAULT.frame_bytes, [(name, owners)]);
+    }
+
     pub(crate) fn set(&mut self, name: &str, route: Option<Route>) {
+        self.generation += 1;
         match route {
             Some(_) => match self.routes.get(name) {
                 Some(current) => current.set(route),

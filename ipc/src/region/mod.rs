@@ -63,6 +63,21 @@ impl Mapping {
         self.bytes as usize
     }
 
+    /// Appends the bytes of `range` to `out`, each as it was at some moment: the peer may be writing them.
+    ///
+    /// # Panics
+    /// The range does not lie in the region.
+    pub fn append_to(&self, range: &Range<u64>, out: &mut Vec<u8>) {
+        let len = (range.end - range.start) as usize;
+        let from = self.at(range.start, len as u64);
+        out.reserve(len);
+        // SAFETY: `from` lies in the region for `len` bytes; `out` has room for them, and holds them afterwards.
+        unsafe {
+            copy::copy_racy(from, out.as_mut_ptr().add(out.len()), len);
+            out.set_len(out.len() + len);
+        }
+    }
+
     fn mapped(map: MmapRaw) -> io::Result<Mapping> {
         // A forked child must not reach the rings: two writers on one side would break them.
         map.advise(Advice::DontFork)?;
@@ -142,14 +157,7 @@ impl PeerRegion {
 
     /// Appends the bytes of `range` to `out`.
     pub(crate) fn append_to(&self, range: &Range<u64>, out: &mut Vec<u8>) {
-        let len = (range.end - range.start) as usize;
-        let from = self.0.at(range.start, len as u64);
-        out.reserve(len);
-        // SAFETY: `from` lies in the region for `len` bytes; `out` has room for them, and holds them afterwards.
-        unsafe {
-            copy::copy_racy(from, out.as_mut_ptr().add(out.len()), len);
-            out.set_len(out.len() + len);
-        }
+        self.0.append_to(range, out);
     }
 
     /// The address of `range`, for system calls that read it.

@@ -43,6 +43,12 @@ pub enum Op {
         /// A connected socket.
         socket: RawFd,
     },
+    /// Receives what is there, once, into a provided buffer: [`Outcome::Received`] or [`Outcome::Ended`]. For a stream of
+    /// which the caller decides after each piece where the next goes.
+    ReceiveOnce {
+        /// A connected socket.
+        socket: RawFd,
+    },
     /// Receives what is there, once, into memory that the caller names: [`Outcome::Filled`], or [`Outcome::Ended`].
     /// Abandoned or not, the memory is the kernel's until the operation is over; to know when, interrupt it.
     ReceiveInto {
@@ -180,7 +186,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub(crate) enum Held {
     Accept { listener: RawFd },
-    Receive { socket: RawFd },
+    Receive { socket: RawFd, once: bool },
     Fill { socket: RawFd, window: Window },
     Send(Sending),
     Read { fd: RawFd },
@@ -250,7 +256,8 @@ impl Held {
     pub(crate) fn from_op(op: Op) -> Held {
         match op {
             Op::Accept { listener } => Held::Accept { listener },
-            Op::Receive { socket } => Held::Receive { socket },
+            Op::Receive { socket } => Held::Receive { socket, once: false },
+            Op::ReceiveOnce { socket } => Held::Receive { socket, once: true },
             Op::ReceiveInto { socket, window } => Held::Fill { socket, window },
             Op::Send { socket, data } => Held::Send(Sending::new(socket, data)),
             Op::Read { fd } => Held::Read { fd },
@@ -278,7 +285,8 @@ impl Held {
     pub(crate) fn entry(&self, token: Token, buffers: &Buffers) -> squeue::Entry {
         let entry = match self {
             Held::Accept { listener } => accept::entry(*listener),
-            Held::Receive { socket } => receive::entry(*socket),
+            Held::Receive { socket, once: false } => receive::entry(*socket),
+            Held::Receive { socket, once: true } => receive::entry_once(*socket, buffers.buffer_bytes()),
             Held::Fill { socket, window } => fill::entry(*socket, window),
             Held::Send(sending) => sending.entry(),
             Held::Read { fd } => read::entry(*fd, buffers.buffer_bytes()),
@@ -292,7 +300,7 @@ impl Held {
     pub(crate) fn complete(&mut self, reply: Reply, buffers: &mut Buffers) -> Verdict {
         match self {
             Held::Accept { .. } => accept::complete(reply),
-            Held::Receive { .. } => receive::complete(reply, buffers),
+            Held::Receive { once, .. } => receive::complete(reply, buffers, *once),
             Held::Fill { .. } => fill::complete(reply),
             Held::Send(sending) => sending.complete(reply),
             Held::Read { .. } => read::complete(reply, buffers),

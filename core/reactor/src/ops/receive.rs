@@ -1,4 +1,4 @@
-//! Multishot receive into provided buffers.
+//! Receiving into provided buffers: until the stream ends, or once.
 
 use std::os::fd::RawFd;
 
@@ -11,10 +11,18 @@ pub(super) fn entry(socket: RawFd) -> squeue::Entry {
     opcode::RecvMulti::new(Fd(socket), GROUP).build()
 }
 
-pub(super) fn complete(reply: Reply, buffers: &mut Buffers) -> Verdict {
+pub(super) fn entry_once(socket: RawFd, buffer_bytes: u32) -> squeue::Entry {
+    opcode::Recv::new(Fd(socket), std::ptr::null_mut(), buffer_bytes)
+        .buf_group(GROUP)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
+}
+
+pub(super) fn complete(reply: Reply, buffers: &mut Buffers, once: bool) -> Verdict {
     match (reply.result, reply.buffer()) {
         (1.., Some(buffer)) => {
-            Verdict::event(reply, Outcome::Received(buffers.claim(buffer, reply.result.unsigned_abs())))
+            let received = Outcome::Received(buffers.claim(buffer, reply.result.unsigned_abs()));
+            if once { Verdict::Over(received) } else { Verdict::event(reply, received) }
         }
         (result, unused) => {
             if let Some(buffer) = unused {

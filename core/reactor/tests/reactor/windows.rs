@@ -132,6 +132,26 @@ fn an_interrupted_send_says_how_far_it_got() {
 }
 
 #[test]
+fn one_piece_is_received_and_the_next_goes_where_the_caller_says() {
+    scene(|| {
+        let mut rig = Rig::new(&small());
+        let (near, mut far) = connection();
+        far.write_all(&pattern(2, 1500)).unwrap();
+        rig.submit(1, Op::ReceiveOnce { socket: near.as_raw_fd() });
+        let completion = rig.next();
+        let Outcome::Received(chunk) = completion.outcome else { panic!("{completion:?}") };
+        assert!(!completion.more);
+        assert_eq!(rig.reactor.chunk(&chunk), &pattern(2, 1500)[..1024]);
+        rig.reactor.recycle(chunk);
+        assert!(rig.poll().is_none(), "nothing more is received unasked");
+        let (memory, _) = heap(&[0; 1000]);
+        rig.submit(2, Op::ReceiveInto { socket: near.as_raw_fd(), window: Window::new(memory.clone(), 0, 1000) });
+        assert!(matches!(rig.next().outcome, Outcome::Filled(476)));
+        assert_eq!(contents(&memory)[..476], pattern(2, 1500)[1024..]);
+    });
+}
+
+#[test]
 fn a_window_is_sent_from_where_it_lies() {
     scene(|| {
         let mut rig = Rig::new(&small());

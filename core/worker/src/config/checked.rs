@@ -47,6 +47,9 @@ impl Config {
 pub struct Server {
     /// Where to listen. Always a loopback address; port 0 lets the kernel choose.
     pub address: SocketAddr,
+    /// Where to listen for the binary protocol; none when it is off. Shard `n` listens on the port `n + 1` above too, or
+    /// on one of the kernel's choice where this one is.
+    pub wire_address: Option<SocketAddr>,
     /// Directory of the registry, the bundles and the logs.
     pub state_directory: PathBuf,
     /// Largest body of a request or a response.
@@ -72,6 +75,8 @@ pub struct Cores {
     pub sandboxes: SandboxCores,
     /// Whether threads and sandboxes are bound to their cores.
     pub pin: bool,
+    /// How long a shard looks for work before it sleeps.
+    pub spin: Spin,
 }
 
 /// `cores.shards`.

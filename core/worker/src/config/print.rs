@@ -39,6 +39,10 @@ impl Config {
         let server = &self.server;
         vec![
             ("server.address", quoted(&server.address.to_string())),
+            (
+                "server.wire_address",
+                quoted(&server.wire_address.map_or("off".to_owned(), |address| address.to_string())),
+            ),
             ("server.state_directory", quoted(&server.state_directory.to_string_lossy())),
             ("server.max_payload", quoted(&format_bytes(server.max_payload_bytes))),
             ("server.header_timeout", quoted(&format_duration(server.header_timeout_ns))),
@@ -87,7 +91,7 @@ impl Config {
             Interpreter::Path(path) => path.to_string_lossy(),
         };
         let cpu = self.sandbox.cpu_millis.map_or("none".to_owned(), |millis| (f64::from(millis) / 1000.0).to_string());
-        let spin = match self.sandbox.spin {
+        let spin = |spin| match spin {
             Spin::Auto => "auto".to_owned(),
             Spin::Fixed(ns) => format_duration(ns),
         };
@@ -95,13 +99,14 @@ impl Config {
             ("cores.shards", self.shards_setting()),
             ("cores.sandboxes", self.sandbox_cores_setting()),
             ("cores.pin", self.cores.pin.to_string()),
+            ("cores.spin", quoted(&spin(self.cores.spin))),
             ("policies.queue", quoted(queue)),
             ("policies.keep_alive", quoted(keep_alive)),
             ("policies.keep_alive_ttl", quoted(&format_duration(policies.keep_alive_ttl_ns))),
             ("policies.concurrency", concurrency),
             ("runtimes.python.interpreter", quoted(&interpreter)),
             ("sandbox.cpu", quoted(&cpu)),
-            ("sandbox.spin", quoted(&spin)),
+            ("sandbox.spin", quoted(&spin(self.sandbox.spin))),
         ]
     }
 

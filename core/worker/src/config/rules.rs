@@ -62,8 +62,11 @@ fn server(reader: &mut Reader, host: &Host) -> Server {
     let (second, minute) = (SECOND_NS, MINUTE_NS);
     let default_address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
     let state_directory = reader.read("server.state_directory", |value| absolute_path(text(value)?));
+    let address = reader.read("server.address", address).unwrap_or(default_address);
+    let wire_address = reader.read("server.wire_address", wire_address);
     Server {
-        address: reader.read("server.address", address).unwrap_or(default_address),
+        address,
+        wire_address: wire_address.unwrap_or_else(|| Some(next_port(address))),
         state_directory: state_directory.unwrap_or_else(|| host.state_directory.clone()),
         max_payload_bytes: reader.bytes("server.max_payload", MAX_PAYLOAD_BYTES, KIB..=MAX_PAYLOAD_LIMIT_BYTES),
         header_timeout_ns: reader.duration_ns("server.header_timeout", 10 * second, 100 * MILLISECOND_NS..=10 * minute),
@@ -83,6 +86,7 @@ fn cores(reader: &mut Reader) -> Cores {
         shards: reader.read("cores.shards", shards).unwrap_or(Shards::Auto),
         sandboxes: reader.read("cores.sandboxes", sandbox_cores).unwrap_or(SandboxCores::Auto),
         pin: reader.boolean("cores.pin", true),
+        spin: reader.read("cores.spin", spin).unwrap_or(Spin::Auto),
     }
 }
 
@@ -159,11 +163,17 @@ fn interpreter(reader: &mut Reader) -> Interpreter {
 }
 
 fn sandbox(reader: &mut Reader) -> Sandbox {
-    let spin = reader.read("sandbox.spin", |value| match value {
+    Sandbox {
+        cpu_millis: reader.read("sandbox.cpu", cpu_millis).unwrap_or(None),
+        spin: reader.read("sandbox.spin", spin).unwrap_or(Spin::Auto),
+    }
+}
+
+fn spin(value: &Value) -> Result<Spin, String> {
+    match value {
         Value::Text(text) | Value::Bare(text) if text == "auto" => Ok(Spin::Auto),
         other => in_range(duration_ns(other)?, &(0..=SPIN_MAX_NS), super::units::format_duration).map(Spin::Fixed),
-    });
-    Sandbox { cpu_millis: reader.read("sandbox.cpu", cpu_millis).unwrap_or(None), spin: spin.unwrap_or(Spin::Auto) }
+    }
 }
 
 fn place(reader: &mut Reader, host: &Host, cores: &Cores) -> Option<Topology> {
@@ -229,6 +239,17 @@ fn address(value: &Value) -> Result<SocketAddr, String> {
         ));
     }
     Ok(address)
+}
+
+/// None when it is off.
+fn wire_address(value: &Value) -> Result<Option<SocketAddr>, String> {
+    if text(value)? == "off" { Ok(None) } else { address(value).map(Some) }
+}
+
+/// The same address with the port above; a port of the kernel's choice stays one.
+fn next_port(address: SocketAddr) -> SocketAddr {
+    let port = if address.port() == 0 { 0 } else { address.port().saturating_add(1) };
+    SocketAddr::new(address.ip(), port)
 }
 
 fn absolute_path(path: &str) -> Result<PathBuf, String> {

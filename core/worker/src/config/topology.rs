@@ -156,9 +156,10 @@ pub(super) fn ranges(cores: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Spin;
 
     fn automatic() -> Cores {
-        Cores { shards: Shards::Auto, sandboxes: SandboxCores::Auto, pin: true }
+        Cores { shards: Shards::Auto, sandboxes: SandboxCores::Auto, pin: true, spin: Spin::Auto }
     }
 
     fn on(cores: usize) -> Topology {
@@ -219,7 +220,12 @@ mod tests {
 
     #[test]
     fn lists_are_taken_as_written() {
-        let cores = Cores { shards: Shards::Cores(vec![3, 1]), sandboxes: SandboxCores::Cores(vec![0]), pin: true };
+        let cores = Cores {
+            shards: Shards::Cores(vec![3, 1]),
+            sandboxes: SandboxCores::Cores(vec![0]),
+            pin: true,
+            spin: Spin::Auto,
+        };
         let placed = topology(&[0, 1, 2, 3], &cores).unwrap();
         assert_eq!(shard_list(&placed), [3, 1]);
         assert_eq!(placed.shards[1].sandbox_cores, [0]);

@@ -70,8 +70,8 @@ impl Control {
                     let mut response = self.answer(call, &body);
                     drop(body);
                     response.request_id = Some(request_id);
-                    let (connection, response) = (source.connection, Box::new(response));
-                    self.shards[source.shard].send(Message::Administered { connection, response, charged_bytes });
+                    let (client, response) = (source.client, Box::new(response));
+                    self.shards[source.shard].send(Message::Administered { client, response, charged_bytes });
                 }
                 ControlMessage::FunctionGone(function) => self.forget(function),
                 ControlMessage::Stop => return,

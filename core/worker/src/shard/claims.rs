@@ -10,9 +10,11 @@ use vilya_reactor::Outcome;
 
 use super::Shard;
 use super::invoke::Cause;
+use super::outbox::JOINED_BYTES;
 use super::sandbox::Sandbox;
 use super::token::SandboxKey;
-use crate::response::{ContentType, Response};
+use crate::arena::{Hold, LaneBytes, Lent};
+use crate::response::{Body, ContentType, Response};
 
 /// Claims of one sandbox in one turn.
 const CLAIMS_PER_TURN: usize = 128;
@@ -122,17 +124,32 @@ impl Shard {
                 self.feed_with(Event::Broken { sandbox }, Some(cause));
             }
             ClaimKind::Returned | ClaimKind::Raised => {
-                let mut body = self.pool.take();
-                host.copy_payload(&claim, &mut body);
+                let invocation = InvocationId::from_bits(claim.invocation);
+                let hold = Hold { sandbox, lane: claim.lane, invocation };
+                let body = if !claim.payload_in_slot() && claim.payload_bytes() > JOINED_BYTES {
+                    entry.response_slice(&claim).map(|slice| {
+                        let lent = Lent::new(hold, self.links.shards[self.settings.shard].clone());
+                        Body::Lane(LaneBytes { slice, lent })
+                    })
+                } else {
+                    let mut bytes = self.pool.take();
+                    host.copy_payload(&claim, &mut bytes);
+                    Some(Body::Bytes(bytes))
+                };
+                let Some(body) = body else { return };
                 entry.lane_done(claim.lane);
                 let (status, content_type, result) = match claim.kind {
                     ClaimKind::Raised => (500, ContentType::Json, RunResult::Raised),
-                    _ => (200, ContentType::Function(claim.metadata.content_type.to_vec()), RunResult::Returned),
+                    _ => (200, ContentType::Function(claim.metadata.content_type), RunResult::Returned),
                 };
-                self.returned = Some(Response::new(status, content_type, body));
-                let invocation = InvocationId::from_bits(claim.invocation);
-                self.feed(Event::Completed { sandbox, lane: claim.lane, invocation, result, held: false });
+                let (held, bytes) = (matches!(body, Body::Lane(_)), body.len());
+                let mut response = Response::new(status, content_type, Vec::new());
+                response.body = body;
+                self.returned = Some(response);
+                self.feed(Event::Completed { sandbox, lane: claim.lane, invocation, result, held });
+                // Nobody waited for it: dropped, and with it the hold of its lane.
                 self.returned = None;
+                self.swell(sandbox, bytes as u64);
             }
         }
     }

@@ -4,7 +4,6 @@
 //! so do requests of a client that does not take its answers. It performs no input or output: the shard receives and
 //! sends for it.
 
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use vilya_protocol::error::ErrorKind;
@@ -13,13 +12,14 @@ use vilya_protocol::route::{NoRoute, Route as Target};
 use vilya_reactor::{OpId, TimerId};
 
 use super::backlog::Backlog;
+use super::outbox::{JOINED_BYTES, Outbox};
+use super::upload::{UPLOAD_BYTES, Upload};
 use crate::pool::Pool;
 use crate::request::{AdminCall, RequestText};
-use crate::response::Response;
+use crate::response::{Body, Response};
 use crate::route::{CurrentRoute, RouteTable};
+use crate::slots::{Key, Slots};
 
-/// A body up to this size rides in the same send as its head.
-const JOINED_BODY_BYTES: usize = 16 * 1024;
 /// What is reserved for a body before any of it has arrived.
 const FIRST_BODY_BYTES: u64 = 64 * 1024;
 /// More than this of pipelined bytes stops the reading until the request at hand is answered.
@@ -81,6 +81,8 @@ pub(super) struct Intake<'a> {
     pub(super) routes: &'a RouteTable,
     pub(super) bodies: &'a mut BodyBudget,
     pub(super) pool: &'a mut Pool,
+    pub(super) uploads: &'a mut Slots<Upload>,
+    pub(super) shard: usize,
 }
 
 /// Where the connection stands.
@@ -89,6 +91,8 @@ pub(super) enum Phase {
     /// No byte of the next request has been seen.
     Between,
     Head,
+    /// The head of a large request is here; a lane is asked for its body.
+    Asking,
     Body,
     /// A request is being served by the shard named, or by this one's control thread (none).
     Serving {
@@ -107,17 +111,12 @@ pub(super) enum Step {
     More,
     /// The client waits for leave to send its body.
     Continue,
+    /// A large body follows, of so many bytes: a lane may take it in. The client may wait for leave to send it.
+    Announced { bytes: u64, waits: bool },
     /// A whole request has arrived.
     Complete(Incoming),
     /// The request is refused and so is everything after it.
     Rejected(Reject),
-}
-
-/// Bytes to be sent, and what they hold of the shard's body budget until they are.
-#[derive(Debug, Default)]
-pub(super) struct Outgoing {
-    pub(super) bytes: Vec<u8>,
-    pub(super) charged_bytes: u64,
 }
 
 /// How long each phase of a connection may last.
@@ -136,11 +135,6 @@ pub(super) struct Connection {
     pub(super) receive: Option<OpId>,
     /// The receive has been asked to stop until the backlog is served.
     pub(super) paused: bool,
-    pub(super) send: Option<OpId>,
-    /// What the send under way holds of the body budget, how long it is, and when it must be done.
-    pub(super) sending_charged_bytes: u64,
-    pub(super) sending_bytes: usize,
-    pub(super) send_by_ns: u64,
     pub(super) timer: Option<TimerId>,
     /// When the timer armed fires; the deadline may have moved on since.
     pub(super) timer_at_ns: u64,
@@ -151,7 +145,11 @@ pub(super) struct Connection {
     pub(super) acting: bool,
     pub(super) phase: Phase,
     pub(super) backlog: Backlog,
-    pub(super) outgoing: VecDeque<Outgoing>,
+    pub(super) outbox: Outbox,
+    /// A large body came: the next piece is received once, to see whether it belongs elsewhere.
+    pub(super) is_bulk: bool,
+    /// The body of the request at hand, on its way into a lane.
+    pub(super) upload: Option<Key>,
     decoder: Decoder,
     incoming: Option<Incoming>,
     keep_alive: bool,
@@ -167,10 +165,6 @@ impl Connection {
             socket,
             receive: None,
             paused: false,
-            send: None,
-            sending_charged_bytes: 0,
-            sending_bytes: 0,
-            send_by_ns: u64::MAX,
             timer: None,
             timer_at_ns: u64::MAX,
             deadline_ns: u64::MAX,
@@ -178,7 +172,9 @@ impl Connection {
             acting: false,
             phase: Phase::Between,
             backlog: Backlog::default(),
-            outgoing: VecDeque::new(),
+            outbox: Outbox::default(),
+            is_bulk: false,
+            upload: None,
             decoder,
             incoming: None,
             keep_alive: true,
@@ -223,9 +219,25 @@ impl Connection {
                         incoming.keep_alive = false;
                         return (used, Step::Complete(self.complete(incoming)));
                     }
+                    let takes_lane = match &incoming.wanted {
+                        Wanted::Function(route) => {
+                            announced >= UPLOAD_BYTES && route.get().is_some_and(|route| route.owner == intake.shard)
+                        }
+                        _ => false,
+                    };
                     self.incoming = Some(incoming);
+                    if takes_lane {
+                        self.phase = Phase::Asking;
+                        return (used, Step::Announced { bytes: announced, waits });
+                    }
                     if waits {
                         return (used, Step::Continue);
+                    }
+                }
+                Item::Body(bytes) if self.upload.is_some() => {
+                    // Charged for whole when it was announced.
+                    if let Some(upload) = self.upload.and_then(|upload| intake.uploads.get_mut(upload)) {
+                        upload.append(bytes);
                     }
                 }
                 Item::Body(bytes) => {
@@ -272,13 +284,6 @@ impl Connection {
         std::mem::take(&mut self.charged_bytes)
     }
 
-    /// Gives back all that the connection holds of the body budget.
-    pub(super) fn discharge_all(&mut self, budget: &mut BodyBudget) {
-        self.discharge(budget);
-        let queued: u64 = self.outgoing.drain(..).map(|outgoing| outgoing.charged_bytes).sum();
-        budget.give_back(queued + std::mem::take(&mut self.sending_charged_bytes));
-    }
-
     /// Whether bytes that arrive now belong to a request that may be taken in now.
     pub(super) fn takes_requests(&self) -> bool {
         matches!(self.phase, Phase::Between | Phase::Head | Phase::Body) && !self.is_behind()
@@ -286,8 +291,7 @@ impl Connection {
 
     /// The client does not take its answers as fast as it asks.
     fn is_behind(&self) -> bool {
-        let queued: usize = self.outgoing.iter().map(|outgoing| outgoing.bytes.len()).sum();
-        queued + self.sending_bytes >= UNSENT_BYTES
+        self.outbox.unsent_bytes() >= UNSENT_BYTES
     }
 
     /// Moves the deadline to what the phase allows, and returns it; `u64::MAX` is none.
@@ -297,16 +301,16 @@ impl Connection {
             Phase::Head => timeouts.header_ns,
             Phase::Body => timeouts.body_ns,
             Phase::Lingering => LINGER_NS,
-            Phase::Serving { .. } => u64::MAX,
+            Phase::Asking | Phase::Serving { .. } => u64::MAX,
         };
-        if self.send.is_some() {
+        if self.outbox.is_sending() {
             // What the client sends meanwhile buys it no time to take what is sent to it.
-            self.deadline_ns = self.send_by_ns;
+            self.deadline_ns = self.outbox.by_ns();
         } else if self.phase != Phase::Head || self.timed_phase != Phase::Head {
             // A head has one deadline from its first byte: more bytes do not extend it.
             self.deadline_ns = now_ns.saturating_add(allowed_ns);
         }
-        self.timed_phase = if self.send.is_some() { Phase::Closing } else { self.phase };
+        self.timed_phase = if self.outbox.is_sending() { Phase::Closing } else { self.phase };
         self.deadline_ns
     }
 
@@ -321,45 +325,72 @@ impl Connection {
     /// no room for is replaced by the reason.
     pub(super) fn answer(&mut self, mut response: Response, closing: bool, budget: &mut BodyBudget, pool: &mut Pool) {
         let mut charged_bytes = 0;
-        if !self.head_only && response.body.len() > JOINED_BODY_BYTES {
-            charged_bytes = response.body.len() as u64;
+        if let Body::Bytes(bytes) = &response.body
+            && !self.head_only
+            && bytes.len() > JOINED_BYTES
+        {
+            charged_bytes = bytes.len() as u64;
             if !budget.take(charged_bytes) {
                 charged_bytes = 0;
                 response = response.instead(ErrorKind::Overloaded, ANSWERS_HELD);
             }
         }
         let keep_alive = self.keep_alive && !closing && !response.close;
-        // A small answer behind one that still waits to be sent joins it: one send for several pipelined answers.
-        let mut out = match self.outgoing.back() {
-            Some(last) if last.bytes.len() < JOINED_BODY_BYTES && last.charged_bytes == 0 => {
-                self.outgoing.pop_back().unwrap_or_default().bytes
+        let out = self.outbox.text(pool);
+        response.write_head(keep_alive, out);
+        match response.body {
+            // Dropped, and with it what it held.
+            _ if self.head_only => {}
+            Body::Bytes(bytes) if charged_bytes > 0 => self.outbox.push(bytes, charged_bytes),
+            Body::Bytes(bytes) => {
+                out.extend_from_slice(&bytes);
+                pool.give(bytes);
             }
-            _ => pool.take(),
-        };
-        response.write_head(keep_alive, &mut out);
-        let joined = charged_bytes == 0 && !self.head_only;
-        if joined {
-            out.extend_from_slice(&response.body);
-        }
-        self.outgoing.push_back(Outgoing { bytes: out, charged_bytes: 0 });
-        if charged_bytes > 0 {
-            self.outgoing.push_back(Outgoing { bytes: response.body, charged_bytes });
-        } else {
-            pool.give(response.body);
+            Body::Lane(lane) => self.outbox.push_lane(lane),
         }
         self.phase = if keep_alive { Phase::Between } else { Phase::Closing };
     }
 
+    /// The request whose body a lane is asked for, without the body.
+    pub(super) fn asking(&mut self) -> Option<(CurrentRoute, RequestText)> {
+        let incoming = self.incoming.as_mut()?;
+        let Wanted::Function(route) = &incoming.wanted else { return None };
+        Some((CurrentRoute::clone(route), std::mem::take(&mut incoming.text)))
+    }
+
+    /// What was asked about the body at hand is answered: it goes into a lane, or into the text.
+    pub(super) fn take_body_in(&mut self, upload: Option<Key>, text: RequestText) {
+        self.upload = upload;
+        self.is_bulk |= upload.is_some();
+        if let Some(incoming) = &mut self.incoming {
+            incoming.text = text;
+        }
+        if self.phase == Phase::Asking {
+            self.phase = Phase::Body;
+        }
+    }
+
+    /// The request at hand is refused; its body is read and thrown away.
+    pub(super) fn refuse_body(&mut self, response: Response) {
+        self.take_body_in(None, RequestText::default());
+        if let Some(incoming) = &mut self.incoming {
+            incoming.wanted = Wanted::Refused(Box::new(response));
+        }
+    }
+
+    /// Bytes of the body went past the decoder.
+    pub(super) fn body_received(&mut self, bytes: usize) {
+        self.decoder.body_received(bytes as u64);
+    }
+
     /// No answer is being made or sent.
     pub(super) fn owes_nothing(&self) -> bool {
-        self.outgoing.is_empty() && self.send.is_none() && !matches!(self.phase, Phase::Serving { .. })
+        self.outbox.is_empty() && !matches!(self.phase, Phase::Serving { .. })
     }
 
     /// Queues the leave to send a body.
     pub(super) fn answer_continue(&mut self, pool: &mut Pool) {
-        let mut out = pool.take();
-        out.extend_from_slice(CONTINUE);
-        self.outgoing.push_back(Outgoing { bytes: out, charged_bytes: 0 });
+        self.outbox.text(pool).extend_from_slice(CONTINUE);
     }
 }
 
@@ -431,7 +462,9 @@ mod tests {
     }
 
     fn absorb(connection: &mut Connection, bytes: &[u8], bodies: &mut BodyBudget) -> Step {
-        let mut intake = Intake { routes: &RouteTable::default(), bodies, pool: &mut Pool::new() };
+        let (mut pool, mut uploads) = (Pool::new(), Slots::new(1));
+        let routes = RouteTable::default();
+        let mut intake = Intake { routes: &routes, bodies, pool: &mut pool, uploads: &mut uploads, shard: 0 };
         let (used, step) = connection.absorb(bytes, &mut intake);
         assert_eq!(used, bytes.len());
         step
@@ -466,7 +499,7 @@ mod tests {
             answered += 1;
         }
         assert!((UNSENT_BYTES / 2000..UNSENT_BYTES / 1000).contains(&answered), "{answered}");
-        connection.outgoing.clear();
+        connection.outbox = Outbox::default();
         assert!(connection.takes_requests());
     }
 
@@ -482,9 +515,9 @@ mod tests {
         assert_eq!(budget.held_bytes, 60_000);
         absorb(&mut connection, LIVE, &mut budget);
         connection.answer(text(60_000), false, &mut budget, &mut Pool::new());
-        let said = String::from_utf8_lossy(&connection.outgoing[2].bytes).into_owned();
+        let said = String::from_utf8_lossy(connection.outbox.text(&mut Pool::new())).into_owned();
         assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("limits.bodies"), "{said}");
-        connection.discharge_all(&mut budget);
-        assert_eq!(budget.held_bytes, 0);
+        connection.discharge(&mut budget);
+        assert_eq!(budget.held_bytes, 60_000);
     }
 }

@@ -1,23 +1,24 @@
-//! What a shard does for its connections: accept, receive, answer, give up on the slow.
+//! What a shard does for its HTTP connections: receive, answer, give up on the slow.
 //!
 //! Invariant: at most one send and one receive of a connection are with the ring; an answer to a connection that has
 //! gone is dropped. A request is passed on only when it is whole. A socket is closed on the ring, behind the operations
 //! that name it.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{Shutdown, shutdown};
 use vilya_engine::Refusal;
 use vilya_protocol::error::ErrorKind;
 use vilya_protocol::http::{Decoder, Reject};
-use vilya_reactor::{Op, Outcome, SendData};
+use vilya_reactor::{Op, OpId, Outcome};
 
 use super::Shard;
-use super::connection::{BACKLOG_BYTES, Connection, Incoming, Intake, Outgoing, Phase, Step, Wanted};
+use super::connection::{BACKLOG_BYTES, Connection, Incoming, Intake, Phase, Step, Wanted};
 use super::token::Owner;
+use super::upload::Leaving;
 use crate::config::units::format_bytes;
 use crate::mesh::{ControlMessage, Message};
-use crate::request::{Request, Source, unix_ms};
+use crate::request::{Client, Request, RequestText, Source, unix_ms};
 use crate::response::{ContentType, Response};
 use crate::slots::Key;
 
@@ -25,64 +26,20 @@ use crate::slots::Key;
 /// that the refusal is not lost to a reset.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-/// After an accept that failed, mostly for want of descriptors: those who knock wait in the kernel's queue.
-const ACCEPT_RETRY_NS: u64 = 100_000_000;
-
 impl Shard {
-    pub(super) fn accepted(&mut self, more: bool, outcome: Outcome) {
-        if !more {
-            self.accept = None;
-        }
-        let mut failed = false;
-        match outcome {
-            Outcome::Accepted(socket) => {
-                self.deaf = false;
-                let decoder = Decoder::new(self.settings.http);
-                match self.connections.insert(Connection::new(socket, decoder)) {
-                    Ok(key) => {
-                        self.counters.connections_accepted += 1;
-                        self.receive(key);
-                        self.touch(key);
-                    }
-                    // Dropping the socket closes it: the client sees a refused connection, not a hang.
-                    Err(_) => self.counters.connections_refused += 1,
-                }
-            }
-            Outcome::Failed { errno, .. } => {
-                failed = true;
-                // Said once, not at each retry.
-                if !std::mem::replace(&mut self.deaf, true) {
-                    let error = std::io::Error::from_raw_os_error(errno);
-                    tracing::warn!("no connection can be accepted for now, they wait: {error}");
-                }
-            }
-            // The retry's timer among them.
-            other => self.discard(other),
-        }
-        if self.accept.is_none() && self.draining.is_none() {
-            if failed { self.listen_later() } else { self.listen() }
-        }
-    }
-
-    pub(super) fn listen(&mut self) {
-        let Some(listener) = &self.listener else { return };
-        let accept = Op::Accept { listener: listener.as_raw_fd() };
-        match self.reactor.submit(Owner::Listener.token(), accept) {
-            Ok(accept) => self.accept = Some(accept),
-            Err(refused) => {
-                tracing::warn!("this shard accepts no connections for now: {refused}");
-                self.listen_later();
-            }
-        }
-    }
-
-    fn listen_later(&mut self) {
-        self.reactor.set_timer(Owner::Listener.token(), self.now_ns.saturating_add(ACCEPT_RETRY_NS));
+    /// Takes a connection in, if there is room.
+    pub(super) fn welcome_http(&mut self, socket: OwnedFd) -> bool {
+        let connection = Connection::new(socket, Decoder::new(self.settings.http));
+        let Ok(key) = self.connections.insert(connection) else { return false };
+        self.receive(key);
+        self.touch(key);
+        true
     }
 
     fn receive(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let receive = Op::Receive { socket: connection.socket.as_raw_fd() };
+        let socket = connection.socket.as_raw_fd();
+        let receive = if connection.is_bulk { Op::ReceiveOnce { socket } } else { Op::Receive { socket } };
         match self.reactor.submit(Owner::Receive(key).token(), receive) {
             Ok(receive) => connection.receive = Some(receive),
             Err(_) => self.close(key),
@@ -110,9 +67,29 @@ impl Shard {
         self.resume(key);
     }
 
-    /// Receives again if the kernel has stopped and there is room for more.
+    /// Receives again if the kernel has stopped and there is room for more: into the lane of a body that has one.
     fn resume(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Some(upload) = connection.upload
+            && connection.phase == Phase::Body
+            && connection.backlog.is_empty()
+        {
+            match connection.receive {
+                // What the kernel has received by then still comes, and is copied.
+                Some(receive) => {
+                    connection.paused = true;
+                    self.reactor.interrupt(receive);
+                }
+                None => {
+                    connection.paused = false;
+                    let socket = connection.socket.as_raw_fd();
+                    if self.fill(upload, socket, usize::MAX).is_err() {
+                        self.close(key);
+                    }
+                }
+            }
+            return;
+        }
         if connection.receive.is_none() && connection.backlog.waiting().len() < BACKLOG_BYTES {
             connection.paused = false;
             self.receive(key);
@@ -128,8 +105,16 @@ impl Shard {
                 self.close(key);
             }
         } else if connection.takes_requests() && connection.backlog.is_empty() {
-            let (used, step) = connection
-                .absorb(bytes, &mut Intake { routes: &self.routes, bodies: &mut self.bodies, pool: &mut self.pool });
+            let (used, step) = connection.absorb(
+                bytes,
+                &mut Intake {
+                    routes: &self.routes,
+                    bodies: &mut self.bodies,
+                    pool: &mut self.pool,
+                    uploads: &mut self.uploads,
+                    shard: self.settings.shard,
+                },
+            );
             // What follows a whole request waits its turn.
             if let Some(rest) = bytes.get(used..)
                 && !rest.is_empty()
@@ -162,6 +147,7 @@ impl Shard {
                     }
                     self.send(key);
                 }
+                Step::Announced { bytes, waits } => self.announced(key, bytes, waits),
                 Step::Complete(incoming) => self.serve(key, incoming),
                 Step::Rejected(reject) => self.reject(key, &reject),
             }
@@ -186,7 +172,13 @@ impl Shard {
         let mut backlog = std::mem::take(&mut connection.backlog);
         let (used, step) = connection.absorb(
             backlog.waiting(),
-            &mut Intake { routes: &self.routes, bodies: &mut self.bodies, pool: &mut self.pool },
+            &mut Intake {
+                routes: &self.routes,
+                bodies: &mut self.bodies,
+                pool: &mut self.pool,
+                uploads: &mut self.uploads,
+                shard: self.settings.shard,
+            },
         );
         backlog.take(used);
         connection.backlog = backlog;
@@ -205,24 +197,96 @@ impl Shard {
         self.resume(key);
     }
 
+    /// A large body is to come: a lane is asked for it.
+    fn announced(&mut self, key: Key, bytes: u64, waits: bool) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if waits {
+            connection.answer_continue(&mut self.pool);
+        }
+        let Some((route, text)) = connection.asking() else { return };
+        match route.get() {
+            Some(route) => {
+                let source = Source { shard: self.settings.shard, client: Client::Http(key) };
+                let request = Request::new(source, route.function, self.ids.next(), unix_ms(), text);
+                self.ask_for_lane(request, bytes);
+            }
+            None => connection.take_body_in(None, text),
+        }
+        self.send(key);
+    }
+
+    /// A lane is lent for the body at hand.
+    pub(super) fn http_has_lane(&mut self, key: Key, upload: Key) {
+        match self.connections.get_mut(key) {
+            Some(connection) => {
+                connection.take_body_in(Some(upload), RequestText::default());
+                self.proceed(key);
+            }
+            None => self.begin_leaving(upload, Leaving::Abandoned),
+        }
+    }
+
+    /// The body at hand, of which a part may have come, is buffered.
+    pub(super) fn http_has_no_lane(&mut self, key: Key, text: RequestText) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.take_body_in(None, text);
+            self.proceed(key);
+        }
+    }
+
+    /// The request is refused before its body has come.
+    pub(super) fn http_body_refused(&mut self, key: Key, response: Response) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.refuse_body(response);
+            self.proceed(key);
+        }
+    }
+
+    /// Bytes of the body at hand have arrived in its lane.
+    pub(super) fn http_took_body(&mut self, key: Key, bytes: usize) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.body_received(bytes);
+        }
+    }
+
+    /// A receive into the lane of the body at hand has ended, and its bytes are counted.
+    pub(super) fn http_body_moved(&mut self, key: Key, outcome: &Outcome) {
+        match outcome {
+            Outcome::Filled(_) | Outcome::Failed { errno: libc::ECANCELED, .. } => {}
+            Outcome::Ended => return self.client_ended(key),
+            _ => return self.close(key),
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let (_, step) = connection.absorb(
+            &[],
+            &mut Intake {
+                routes: &self.routes,
+                bodies: &mut self.bodies,
+                pool: &mut self.pool,
+                uploads: &mut self.uploads,
+                shard: self.settings.shard,
+            },
+        );
+        self.act(key, step);
+        self.resume(key);
+    }
+
     fn serve(&mut self, key: Key, incoming: Incoming) {
         self.counters.requests += 1;
         let Incoming { wanted, text, .. } = incoming;
-        let source = Source { shard: self.settings.shard, connection: key };
+        let source = Source { shard: self.settings.shard, client: Client::Http(key) };
         match wanted {
             Wanted::Function(current) => {
+                if let Some(connection) = self.connections.get_mut(key)
+                    && let Some(upload) = connection.upload.take()
+                {
+                    connection.phase = Phase::Serving { owner: Some(self.settings.shard) };
+                    return self.commit(upload);
+                }
                 let Some(route) = current.get() else {
-                    return self.respond(key, Response::refusal(Refusal::NoSuchFunction));
+                    return self.respond_http(key, Response::refusal(Refusal::NoSuchFunction));
                 };
-                let request = Request {
-                    source,
-                    function: route.function,
-                    id: self.ids.next(),
-                    received_unix_ms: unix_ms(),
-                    text,
-                    invocation: None,
-                    run: None,
-                };
+                let request = Request::new(source, route.function, self.ids.next(), unix_ms(), text);
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.phase = Phase::Serving { owner: Some(route.owner) };
                 }
@@ -230,7 +294,7 @@ impl Shard {
                     self.admit(request);
                 } else if self.draining.is_some() {
                     // The owner may have stopped already.
-                    self.respond(key, Response::refusal(Refusal::Draining));
+                    self.respond_http(key, Response::refusal(Refusal::Draining));
                 } else {
                     self.post(route.owner, Message::Invoke(request));
                 }
@@ -243,15 +307,15 @@ impl Shard {
                 let call = ControlMessage::Call { source, call, body, request_id, charged_bytes };
                 if self.links.control.send(call).is_err() {
                     self.bodies.give_back(charged_bytes);
-                    self.respond(key, Response::error(ErrorKind::Draining, "the worker is stopping"));
+                    self.respond_http(key, Response::error(ErrorKind::Draining, "the worker is stopping"));
                 }
             }
-            Wanted::Live => self.respond(key, Response::new(200, ContentType::Text, b"live\n".to_vec())),
+            Wanted::Live => self.respond_http(key, Response::new(200, ContentType::Text, b"live\n".to_vec())),
             Wanted::Ready if self.draining.is_some() => {
-                self.respond(key, Response::error(ErrorKind::Draining, "the worker is stopping"));
+                self.respond_http(key, Response::error(ErrorKind::Draining, "the worker is stopping"));
             }
-            Wanted::Ready => self.respond(key, Response::new(200, ContentType::Text, b"ready\n".to_vec())),
-            Wanted::Refused(response) => self.respond(key, *response),
+            Wanted::Ready => self.respond_http(key, Response::new(200, ContentType::Text, b"ready\n".to_vec())),
+            Wanted::Refused(response) => self.respond_http(key, *response),
         }
     }
 
@@ -273,11 +337,11 @@ impl Shard {
         response.status = reject.status;
         response.close = true;
         response.request_id = Some(self.ids.next());
-        self.respond(key, response);
+        self.respond_http(key, response);
     }
 
     /// Answers the request at hand of a connection, if it is still there.
-    pub(super) fn respond(&mut self, key: Key, mut response: Response) {
+    pub(super) fn respond_http(&mut self, key: Key, mut response: Response) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if response.request_id.is_none() {
             response.request_id = Some(self.ids.next());
@@ -290,35 +354,26 @@ impl Shard {
 
     fn send(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.send.is_some() {
-            return;
-        }
-        let Some(Outgoing { bytes, charged_bytes }) = connection.outgoing.pop_front() else {
-            return self.all_sent(key);
-        };
-        self.counters.bytes_out += bytes.len() as u64;
-        connection.sending_bytes = bytes.len();
-        connection.sending_charged_bytes = charged_bytes;
-        connection.send_by_ns = self.now_ns.saturating_add(self.settings.timeouts.idle_ns);
-        let send = Op::Send { socket: connection.socket.as_raw_fd(), data: SendData::Owned(bytes) };
-        match self.reactor.submit(Owner::Send(key).token(), send) {
-            Ok(send) => connection.send = Some(send),
+        let socket = connection.socket.as_raw_fd();
+        let by_ns = self.now_ns.saturating_add(self.settings.timeouts.idle_ns);
+        match connection.outbox.start(&mut self.reactor, socket, Owner::Send(key).token(), by_ns) {
+            Ok(bytes) => {
+                self.counters.bytes_out += bytes as u64;
+                if connection.outbox.is_empty() {
+                    self.all_sent(key);
+                }
+            }
             Err(_) => self.close(key),
         }
     }
 
-    pub(super) fn sent(&mut self, key: Key, outcome: Outcome) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.send = None;
-        connection.sending_bytes = 0;
-        self.bodies.give_back(std::mem::take(&mut connection.sending_charged_bytes));
-        match outcome {
-            Outcome::Sent(SendData::Owned(data)) => {
-                self.pool.give(data);
-                self.send(key);
-                self.proceed(key);
-            }
-            _ => self.close(key),
+    pub(super) fn sent(&mut self, key: Key, op: OpId, outcome: Outcome) {
+        let Some(connection) = self.connections.get_mut(key) else { return self.orphan_sent(op, outcome) };
+        if connection.outbox.ended(outcome, &mut self.bodies, &mut self.pool) {
+            self.send(key);
+            self.proceed(key);
+        } else {
+            self.close(key);
         }
     }
 
@@ -342,7 +397,7 @@ impl Shard {
         match connection.phase {
             // What is queued still goes out: the client may have shut only its sending side.
             Phase::Closing => {}
-            Phase::Between | Phase::Head | Phase::Body if connection.send.is_some() => {
+            Phase::Between | Phase::Head | Phase::Body if connection.outbox.is_sending() => {
                 connection.refuse();
                 connection.phase = Phase::Closing;
             }
@@ -353,15 +408,20 @@ impl Shard {
     /// Forgets a connection. A request it waits for is cancelled; buffers that the kernel still holds stay with the ring.
     pub(super) fn close(&mut self, key: Key) {
         let Some(mut connection) = self.connections.remove(key) else { return };
-        connection.discharge_all(&mut self.bodies);
-        for op in [connection.receive, connection.send].into_iter().flatten() {
-            self.reactor.abandon(op);
+        connection.discharge(&mut self.bodies);
+        if let Some(receive) = connection.receive {
+            self.reactor.abandon(receive);
+        }
+        let orphan = connection.outbox.close(&mut self.reactor, &mut self.bodies);
+        self.orphans.extend(orphan);
+        if let Some(upload) = connection.upload {
+            self.begin_leaving(upload, Leaving::Abandoned);
         }
         if let Some(timer) = connection.timer {
             self.reactor.clear_timer(timer);
         }
         if let Phase::Serving { owner: Some(owner) } = connection.phase {
-            let source = Source { shard: self.settings.shard, connection: key };
+            let source = Source { shard: self.settings.shard, client: Client::Http(key) };
             if owner == self.settings.shard {
                 self.cancel(source);
             } else {
@@ -375,7 +435,7 @@ impl Shard {
         let idle: Vec<Key> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.phase == Phase::Between && connection.send.is_none())
+            .filter(|(_, connection)| connection.phase == Phase::Between && connection.outbox.is_empty())
             .map(|(key, _)| key)
             .collect();
         for key in idle {
@@ -413,12 +473,16 @@ impl Shard {
             return;
         }
         match connection.phase {
-            Phase::Head | Phase::Body if connection.send.is_none() => {
+            Phase::Head | Phase::Body if !connection.outbox.is_sending() => {
+                let upload = connection.upload.take();
                 connection.refuse();
                 let mut response =
                     Response::error(ErrorKind::RequestTimeout, "the request took too long to arrive; send it faster");
                 response.close = true;
-                self.respond(key, response);
+                if let Some(upload) = upload {
+                    self.begin_leaving(upload, Leaving::Abandoned);
+                }
+                self.respond_http(key, response);
             }
             _ => self.close(key),
         }

@@ -9,9 +9,11 @@ use vilya_ipc::metadata::RequestMetadata;
 use vilya_protocol::error::ErrorKind;
 
 use super::Shard;
+use super::upload::Leaving;
+use crate::arena::Hold;
 use crate::mesh::{ControlMessage, Message};
 use crate::request::{Request, Run, Source};
-use crate::response::Response;
+use crate::response::{Body, Response};
 use crate::slots::Key;
 use crate::starter::Start;
 
@@ -91,7 +93,11 @@ impl Shard {
         match effect {
             Effect::Refuse { origin, reason } => {
                 if let Some(request) = self.requests.remove(Key(origin.0)) {
-                    self.reply(&request, Response::refusal(reason));
+                    match request.awaits_bytes {
+                        Some(_) => self.refuse_upload(&request, Response::refusal(reason)),
+                        None => self.reply(&request, Response::refusal(reason)),
+                    }
+                    self.pool.give(request.text.into_buffer());
                 }
             }
             Effect::Enqueued { invocation, origin } => {
@@ -112,10 +118,16 @@ impl Shard {
             Effect::CancelRun { sandbox, lane, invocation } => self.cancel_run(sandbox, lane, invocation),
             Effect::Kill { sandbox, reason } => self.kill(sandbox, reason),
             Effect::Answer { origin, outcome, .. } => self.answer(origin, outcome),
-            Effect::Reserved { .. }
-            | Effect::NotReserved { .. }
-            | Effect::Unreserved { .. }
-            | Effect::Reclaim { .. } => unreachable!("this driver reserves and holds no lane"),
+            Effect::Reserved { invocation, origin, sandbox, lane } => {
+                self.reserved(Key(origin.0), invocation, sandbox, lane);
+            }
+            Effect::NotReserved { origin } => self.not_reserved(Key(origin.0)),
+            Effect::Unreserved { origin, .. } => self.unreserved(Key(origin.0)),
+            Effect::Reclaim { invocation, sandbox, lane } => {
+                if !self.reclaim_upload(invocation) {
+                    self.reclaim_answer(Hold { sandbox, lane, invocation });
+                }
+            }
             Effect::FunctionGone { function } => {
                 self.functions.remove(function);
                 // The control thread outlives the shards; if it has ended, so has the need to delete anything.
@@ -156,6 +168,9 @@ impl Shard {
         request.run = Some(run);
         // From here on the payload lives in the sandbox's arena; a queued copy is not needed any more.
         let text = std::mem::take(&mut request.text);
+        let in_lane = request.in_lane.take();
+        request.awaits_bytes = None;
+        let deadline_ns = deadline_ns.min(request.deadline_ns);
         let described = RequestMetadata {
             request_id: request.id.0,
             received_unix_ms: request.received_unix_ms,
@@ -176,11 +191,16 @@ impl Shard {
                 lane,
                 deadline_ns,
                 metadata: &metadata,
-                payload: Payload::Bytes(text.body()),
+                payload: match &in_lane {
+                    Some(slice) => Payload::InLane { bytes: slice.len() as u64 },
+                    None => Payload::Bytes(text.body()),
+                },
             })
         });
         self.metadata = metadata;
+        let body_bytes = text.body().len() as u64;
         self.pool.give(text.into_buffer());
+        self.swell(sandbox, body_bytes);
         match submitted {
             Ok(()) => self.given(sandbox.index),
             Err(error) => {
@@ -208,7 +228,7 @@ impl Shard {
         self.count(&request, outcome);
         let mut response = match outcome {
             // Nobody waits for it.
-            Outcome::Cancelled => return,
+            Outcome::Cancelled => return self.pool.give(request.text.into_buffer()),
             Outcome::Returned | Outcome::Raised => returned.unwrap_or_else(|| {
                 Response::error(ErrorKind::Internal, "the answer was lost inside the worker; please report this")
             }),
@@ -231,6 +251,14 @@ impl Shard {
         };
         if let Some(run) = request.run {
             response.run = Some((run, self.now_ns.saturating_sub(run.dispatched_ns)));
+            response.shard = u16::try_from(self.settings.shard).ok();
+        }
+        if let Body::Lane(lane) = &response.body {
+            self.lend(lane.lent.hold, request.source);
+        }
+        if let Some(upload) = request.upload {
+            // Answered while its body was still arriving: the shard is stopping.
+            self.begin_leaving(upload, Leaving::Abandoned);
         }
         self.reply(&request, response);
     }
@@ -247,7 +275,7 @@ impl Shard {
         match &self.cause {
             Some(Cause { report: Some(report), kind, .. }) => {
                 let mut response = Response::error(*kind, "");
-                response.body = report.clone();
+                response.body = Body::Bytes(report.clone());
                 response
             }
             Some(cause) => Response::error(cause.kind, &cause.message),
@@ -274,13 +302,13 @@ impl Shard {
         }
     }
 
-    fn reply(&mut self, request: &Request, mut response: Response) {
+    pub(super) fn reply(&mut self, request: &Request, mut response: Response) {
         response.request_id = Some(request.id);
-        let Source { shard, connection } = request.source;
+        let Source { shard, client } = request.source;
         if shard == self.settings.shard {
-            self.respond(connection, response);
+            self.respond(client, response);
         } else {
-            self.post(shard, Message::Respond { connection, response });
+            self.post(shard, Message::Respond { client, response });
         }
     }
 }

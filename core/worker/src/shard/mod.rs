@@ -10,37 +10,46 @@
 mod backlog;
 mod claims;
 mod connection;
+mod door;
 mod functions;
 mod http;
 mod invoke;
+mod lanes;
+mod outbox;
 mod sandbox;
 mod token;
+mod upload;
+mod wire;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
-use vilya_engine::{Effects, Engine, Event, FunctionId, FunctionSpec, Nanos};
+use vilya_engine::{Effects, Engine, Event, FunctionId, FunctionSpec, Nanos, SandboxId};
 use vilya_ipc::metadata::AlignedVec;
 use vilya_reactor::{Completion, Op, OpId, Outcome, Reactor, Refused, Wait};
 
 pub(crate) use connection::Timeouts;
 
+use crate::arena::Lent;
 use crate::mesh::{ControlMessage, Message, Post};
 use crate::metrics::{FunctionCounters, ShardCounters, ShardReport};
 use crate::pool::Pool;
 use crate::request::{Request, RequestIds};
 use crate::response::Response;
 use crate::route::RouteTable;
-use crate::slots::Slots;
+use crate::slots::{Key, Slots};
 use crate::starter::Nursery;
 use crate::storage::{FunctionRecord, LogSender};
 use connection::{BodyBudget, Connection};
+use door::Door;
 use functions::{Functions, Owned};
 use invoke::Cause;
 use sandbox::Sandbox;
 use token::Owner;
+use upload::Upload;
+use wire::WireConnection;
 
 /// Messages taken from the mesh in one turn: beyond it, connections get their turn first.
 const MESSAGES_PER_TURN: usize = 256;
@@ -50,6 +59,9 @@ const STOP_GRACE_NS: u64 = 5_000_000_000;
 
 /// Between two tries to tell a log writer that is behind what it missed.
 const LOG_RETRY_NS: u64 = 10_000_000;
+
+/// Bodies on their way into lanes at once; more are buffered.
+const UPLOADS: usize = 1024;
 
 /// What a shard is told at start.
 pub(crate) struct Settings {
@@ -62,6 +74,15 @@ pub(crate) struct Settings {
     pub(crate) sandbox_cores: Vec<usize>,
     /// The random half of this run's request ids.
     pub(crate) run_id: u64,
+    /// Where each shard listens for the binary protocol by itself.
+    pub(crate) wire_ports: Arc<[u16]>,
+}
+
+/// The sockets that a shard listens on.
+pub(crate) struct Listeners {
+    pub(crate) http: OwnedFd,
+    /// For the binary protocol: the one that all shards share, and its own.
+    pub(crate) wire: Option<[OwnedFd; 2]>,
 }
 
 /// The ends that lead to the other threads.
@@ -79,11 +100,17 @@ pub(crate) struct Shard {
     links: Links,
     reactor: Reactor,
     completions: Vec<Completion>,
-    listener: Option<OwnedFd>,
-    accept: Option<OpId>,
-    /// The last accept failed, and the log says so.
-    deaf: bool,
+    doors: Vec<Door>,
     connections: Slots<Connection>,
+    wires: Slots<WireConnection>,
+    /// Connections of the binary protocol with something to send, each once.
+    wires_to_flush: Vec<Key>,
+    /// Bodies on their way into lanes.
+    uploads: Slots<Upload>,
+    /// Sends of closed connections that still read a lane.
+    orphans: Vec<(OpId, Arc<Lent>)>,
+    /// Sandboxes, each once, whose lanes may hold memory to give back.
+    swollen: Vec<SandboxId>,
     /// Descriptors let go of in this turn.
     closing: Vec<OwnedFd>,
     bodies: BodyBudget,
@@ -126,7 +153,13 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(settings: Settings, links: Links, reactor: Reactor, listener: OwnedFd, engine: Engine) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        links: Links,
+        reactor: Reactor,
+        listeners: Listeners,
+        engine: Engine,
+    ) -> Self {
         let invocations = settings.engine.limits.invocations as usize;
         let ids = RequestIds::new(settings.run_id, settings.shard);
         let posted = vec![false; links.shards.len()];
@@ -134,6 +167,11 @@ impl Shard {
         let log_salt = (settings.shard as u64) << 60;
         Shard {
             connections: Slots::new(settings.connections),
+            wires: Slots::new(settings.connections),
+            wires_to_flush: Vec::new(),
+            uploads: Slots::new(UPLOADS),
+            orphans: Vec::new(),
+            swollen: Vec::new(),
             requests: Slots::new(invocations + 1),
             bodies: BodyBudget::new(settings.bodies_bytes),
             ids,
@@ -142,9 +180,7 @@ impl Shard {
             links,
             reactor,
             completions: Vec::with_capacity(1024),
-            listener: Some(listener),
-            accept: None,
-            deaf: false,
+            doors: Door::of(listeners),
             closing: Vec::new(),
             routes: RouteTable::default(),
             engine,
@@ -172,7 +208,9 @@ impl Shard {
 
     /// Serves until drained.
     pub(crate) fn run(&mut self) -> std::io::Result<()> {
-        self.listen();
+        for door in 0..self.doors.len() {
+            self.listen(door);
+        }
         while !self.finished() {
             self.turn()?;
         }
@@ -182,6 +220,7 @@ impl Shard {
     fn turn(&mut self) -> std::io::Result<()> {
         self.take_messages();
         self.note_claims();
+        self.flush_wires();
         self.ring_doorbells();
         self.close_descriptors();
         let wait = self.wait();
@@ -231,7 +270,11 @@ impl Shard {
     /// Stopped, and every answer that is owed has been sent, or its client does not take it.
     fn finished(&self) -> bool {
         let is_late = self.now_ns >= self.stop_by_ns;
-        self.stopping && (is_late || self.connections.iter().all(|(_, connection)| connection.owes_nothing()))
+        let owes_nothing = || {
+            self.connections.iter().all(|(_, connection)| connection.owes_nothing())
+                && self.wires.iter().all(|(_, wire)| wire.owes_nothing())
+        };
+        self.stopping && (is_late || owes_nothing())
     }
 
     fn take_messages(&mut self) {
@@ -248,16 +291,19 @@ impl Shard {
                 self.admit(request);
             }
             Message::Cancel(source) => self.cancel(source),
-            Message::Respond { connection, response } => {
+            Message::Respond { client, response } => {
                 self.counters.mesh_received += 1;
-                self.respond(connection, response);
+                self.respond(client, response);
             }
-            Message::Administered { connection, response, charged_bytes } => {
+            Message::Reclaim { client, hold } => self.reclaim_from(client, hold),
+            Message::Released(hold) => self.released(hold),
+            Message::Administered { client, response, charged_bytes } => {
                 self.bodies.give_back(charged_bytes);
-                self.respond(connection, *response);
+                self.respond(client, *response);
             }
             Message::Route { name, route, taken } => {
                 self.routes.set(&name, route);
+                self.tell_of_route(&name);
                 // The control thread may have given up waiting only if it is gone.
                 let _ = taken.send(());
             }
@@ -285,20 +331,23 @@ impl Shard {
         if self.draining.replace(drained).is_some() {
             return;
         }
-        if let Some(accept) = self.accept.take() {
-            self.reactor.abandon(accept);
-        }
-        self.closing.extend(self.listener.take());
+        self.shut_doors();
         self.close_idle();
         self.feed(Event::Drain);
+        self.announce_drain();
     }
 
     fn complete(&mut self, completion: Completion) {
-        let Completion { owner, more, outcome, .. } = completion;
+        let Completion { owner, op, more, outcome } = completion;
         match Owner::of(owner) {
-            Some(Owner::Listener) => self.accepted(more, outcome),
+            Some(Owner::Door(door)) => self.knocked(door, more, outcome),
             Some(Owner::Receive(key)) => self.received(key, more, outcome),
-            Some(Owner::Send(key)) => self.sent(key, outcome),
+            Some(Owner::Send(key)) => self.sent(key, op, outcome),
+            Some(Owner::WireReceive(key)) => self.wire_received(key, more, outcome),
+            Some(Owner::WireSend(key)) => self.wire_sent(key, op, outcome),
+            Some(Owner::WireTimer(key)) => self.wire_timer(key),
+            Some(Owner::Fill(upload)) => self.filled(upload, &outcome),
+            Some(Owner::Trim) => self.trim(),
             Some(Owner::ConnectionTimer(key)) => self.connection_timer(key),
             Some(Owner::Doorbell(sandbox)) => self.doorbell(sandbox, more, outcome),
             Some(Owner::Death(sandbox)) => self.saw_death(sandbox, &outcome),
@@ -368,7 +417,7 @@ impl Shard {
     fn report(&self) -> ShardReport {
         ShardReport {
             shard: self.settings.shard,
-            connections_open: self.connections.len() as u64,
+            connections_open: (self.connections.len() + self.wires.len()) as u64,
             counters: self.counters.clone(),
             engine: self.engine.stats().clone(),
             enters: self.reactor.counters().enters,

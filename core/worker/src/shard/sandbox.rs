@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use vilya_engine::{Event, KillReason, SandboxId};
+use vilya_ipc::claim::Claim;
 use vilya_ipc::host::{Host, SubmitError};
 use vilya_isolate::{Ended, Exit, Remains};
 use vilya_protocol::error::ErrorKind;
@@ -16,8 +17,9 @@ use vilya_reactor::{Op, OpId, Outcome};
 use super::Shard;
 use super::invoke::Cause;
 use super::token::{Owner, SandboxKey, Stream};
+use crate::arena::{Arena, Slice};
 use crate::mesh::StartedSandbox;
-use crate::request::{RequestId, unix_ms};
+use crate::request::{RequestId, Source, unix_ms};
 use crate::starter::Reap;
 use crate::storage::{FunctionRecord, Output};
 
@@ -29,6 +31,9 @@ const DRAIN_ROUNDS: usize = 4;
 /// A process and what leads to it.
 pub(super) struct Process {
     pub(super) host: Host,
+    /// The regions, for what is received into lanes and sent from them.
+    down: Arc<Arena>,
+    up: Arc<Arena>,
     remains: Remains,
     pidfd: OwnedFd,
     stdout: OwnedFd,
@@ -49,6 +54,10 @@ pub(super) struct Sandbox {
     pub(super) doomed: bool,
     /// The requests in its lanes, for the log.
     lanes: Vec<Option<RequestId>>,
+    /// Whom answers are sent to from its lanes.
+    takers: Vec<Option<Source>>,
+    /// In the list of those whose lanes may hold memory to give back.
+    pub(super) swollen: bool,
     last_request: Option<RequestId>,
     /// Output was seen since the last answer, so more may be in the pipes.
     wrote: bool,
@@ -84,6 +93,49 @@ impl Sandbox {
         Ok(())
     }
 
+    /// The first `bytes` of a lane's request area, for the body that the lane is lent for; none without a process or when
+    /// the lane is smaller.
+    pub(super) fn request_slice(&mut self, lane: u16, bytes: u64) -> Option<Slice> {
+        if self.doomed || usize::from(lane) >= self.lanes.len() {
+            return None;
+        }
+        let Process { host, down, .. } = self.process.as_ref()?;
+        let window = host.request_window(lane);
+        let end = window.start.checked_add(bytes).filter(|end| *end <= window.end)?;
+        Some(Slice::new(Arc::clone(down), &(window.start..end)))
+    }
+
+    /// Where the answer of a claim lies.
+    pub(super) fn response_slice(&mut self, claim: &Claim) -> Option<Slice> {
+        let Process { host, up, .. } = self.process.as_ref()?;
+        Some(Slice::new(Arc::clone(up), &host.response_window(claim)))
+    }
+
+    /// Tells that bytes were received into an idle lane.
+    pub(super) fn request_written(&mut self, lane: u16, bytes: u64) {
+        if let Some(process) = &mut self.process {
+            process.host.request_written(lane, bytes);
+        }
+    }
+
+    /// Gives back what large payloads left in idle lanes. Whether nothing is left to do: no lane is in use.
+    pub(super) fn trim(&mut self) -> bool {
+        let Some(process) = &mut self.process else { return true };
+        let mut is_idle = true;
+        for (lane, (running, taker)) in (0..).zip(self.lanes.iter().zip(&self.takers)) {
+            if running.is_some() || taker.is_some() {
+                is_idle = false;
+            } else {
+                process.host.trim(lane);
+            }
+        }
+        is_idle
+    }
+
+    pub(super) fn taker(&mut self, lane: u16) -> Option<&mut Option<Source>> {
+        self.takers.get_mut(usize::from(lane))
+    }
+
     /// Whether any lane has a request.
     pub(super) fn is_busy(&self) -> bool {
         self.lanes.iter().any(Option::is_some)
@@ -113,6 +165,7 @@ impl Shard {
             self.sandboxes.resize_with(index + 1, || None);
         }
         let lanes = vec![None; usize::from(record.manifest.concurrency)];
+        let takers = vec![None; lanes.len()];
         self.sandboxes[index] = Some(Sandbox {
             id,
             name: record.manifest.name.as_str().into(),
@@ -121,12 +174,19 @@ impl Shard {
             ready: false,
             doomed: false,
             lanes,
+            takers,
+            swollen: false,
             last_request: None,
             wrote: false,
             noted: false,
             listed: false,
             waking: false,
         });
+    }
+
+    /// Exactly this sandbox, if it is there.
+    pub(super) fn sandbox_at(&mut self, sandbox: SandboxId) -> Option<&mut Sandbox> {
+        self.sandboxes.get_mut(sandbox.index as usize)?.as_mut().filter(|entry| entry.id == sandbox)
     }
 
     pub(super) fn entry(&mut self, key: SandboxKey) -> Option<&mut Sandbox> {
@@ -155,8 +215,17 @@ impl Shard {
         };
         // Until it is given work, it must ring for its Ready.
         let quiet = host.announce_park();
-        entry.process =
-            Some(Process { host, remains: started.remains, pidfd: started.pidfd, stdout, stderr, operations });
+        let (down, up) = (Arena::new(host.down_mapping()), Arena::new(host.up_mapping()));
+        entry.process = Some(Process {
+            host,
+            down,
+            up,
+            remains: started.remains,
+            pidfd: started.pidfd,
+            stdout,
+            stderr,
+            operations,
+        });
         let doomed = entry.doomed || refused;
         self.feed(Event::SandboxStarted { sandbox });
         if doomed {

@@ -17,7 +17,8 @@ pub(super) enum Stream {
 /// Whose completion it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    Listener,
+    /// A listening socket, by its place.
+    Door(usize),
     /// A ring message that wakes this shard; heard of only when it fails.
     Wake(usize),
     /// A descriptor that nobody wants any more.
@@ -25,6 +26,13 @@ pub(super) enum Owner {
     Receive(Key),
     Send(Key),
     ConnectionTimer(Key),
+    WireReceive(Key),
+    WireSend(Key),
+    WireTimer(Key),
+    /// A receive into a lane, by its upload.
+    Fill(Key),
+    /// It is time to give memory of lanes back.
+    Trim,
     Doorbell(SandboxKey),
     Death(SandboxKey),
     Output(SandboxKey, Stream),
@@ -63,12 +71,17 @@ const VALUE_MASK: u64 = (1 << KIND_SHIFT) - 1;
 impl Owner {
     pub(super) fn token(self) -> u64 {
         let (kind, value) = match self {
-            Owner::Listener => (1, 0),
+            Owner::Door(door) => (1, door as u64),
             Owner::Wake(shard) => (2, shard as u64),
             Owner::Closing => (10, 0),
             Owner::Receive(key) => (3, key.0),
             Owner::Send(key) => (4, key.0),
             Owner::ConnectionTimer(key) => (5, key.0),
+            Owner::WireReceive(key) => (11, key.0),
+            Owner::WireSend(key) => (12, key.0),
+            Owner::WireTimer(key) => (13, key.0),
+            Owner::Fill(key) => (14, key.0),
+            Owner::Trim => (15, 0),
             Owner::Doorbell(sandbox) => (6, sandbox.bits()),
             Owner::Death(sandbox) => (7, sandbox.bits()),
             Owner::Output(sandbox, Stream::Stdout) => (8, sandbox.bits()),
@@ -81,12 +94,17 @@ impl Owner {
     pub(super) fn of(token: u64) -> Option<Owner> {
         let value = token & VALUE_MASK;
         Some(match token >> KIND_SHIFT {
-            1 => Owner::Listener,
+            1 => Owner::Door(value as usize),
             2 => Owner::Wake(value as usize),
             10 => Owner::Closing,
             3 => Owner::Receive(Key(value)),
             4 => Owner::Send(Key(value)),
             5 => Owner::ConnectionTimer(Key(value)),
+            11 => Owner::WireReceive(Key(value)),
+            12 => Owner::WireSend(Key(value)),
+            13 => Owner::WireTimer(Key(value)),
+            14 => Owner::Fill(Key(value)),
+            15 => Owner::Trim,
             6 => Owner::Doorbell(SandboxKey::from_bits(value)),
             7 => Owner::Death(SandboxKey::from_bits(value)),
             8 => Owner::Output(SandboxKey::from_bits(value), Stream::Stdout),
@@ -105,12 +123,17 @@ mod tests {
         let key = Key(0x00ab_cdef_1234_5678);
         let sandbox = SandboxKey::of(SandboxId { index: 77, generation: 0x0500_0009 });
         for owner in [
-            Owner::Listener,
+            Owner::Door(2),
             Owner::Wake(3),
             Owner::Closing,
             Owner::Receive(key),
             Owner::Send(key),
             Owner::ConnectionTimer(key),
+            Owner::WireReceive(key),
+            Owner::WireSend(key),
+            Owner::WireTimer(key),
+            Owner::Fill(key),
+            Owner::Trim,
             Owner::Doorbell(sandbox),
             Owner::Death(sandbox),
             Owner::Output(sandbox, Stream::Stdout),

@@ -109,6 +109,26 @@ impl Decoder {
         }
     }
 
+    /// Bytes of an announced body that have not come yet. While it is not 0, nothing but body comes next, so that many
+    /// bytes may be taken from the stream into other memory.
+    pub fn body_due(&self) -> u64 {
+        if let State::Length { left } = self.state { left } else { 0 }
+    }
+
+    /// Says that `bytes` of the body, at most [`body_due`](Self::body_due), were taken from the stream elsewhere.
+    ///
+    /// # Panics
+    /// If it is more than was due.
+    pub fn body_received(&mut self, bytes: u64) {
+        let due = self.body_due();
+        assert!(bytes <= due, "more of a body was received than was announced");
+        if bytes == due && due > 0 {
+            self.state = State::End;
+        } else if due > 0 {
+            self.state = State::Length { left: due - bytes };
+        }
+    }
+
     fn reject(&mut self, reject: Reject) -> Reject {
         self.state = State::Rejected(reject);
         self.buffer = Vec::new();

@@ -71,6 +71,17 @@ fn only_loopback_is_served() {
 }
 
 #[test]
+fn the_binary_protocol_is_one_port_above_unless_it_is_said_where() {
+    let wire = |flags: &[(&str, &str)]| load("", flags).unwrap().server.wire_address.map(|address| address.to_string());
+    assert_eq!(wire(&[]).as_deref(), Some("127.0.0.1:7879"));
+    assert_eq!(wire(&[("server.address", "[::1]:8080")]).as_deref(), Some("[::1]:8081"));
+    assert_eq!(wire(&[("server.address", "127.0.0.1:0")]).as_deref(), Some("127.0.0.1:0"));
+    assert_eq!(wire(&[("server.wire_address", "127.0.0.1:9000")]).as_deref(), Some("127.0.0.1:9000"));
+    assert_eq!(wire(&[("server.wire_address", "off")]), None);
+    assert!(load("", &[("server.wire_address", "0.0.0.0:7879")]).is_err());
+}
+
+#[test]
 fn cores_are_understood_in_every_notation() {
     let shards = |value: &str| load(&format!("[cores]\nshards = {value}\n"), &[]).map(|config| config.cores.shards);
     assert_eq!(shards("\"auto\""), Ok(Shards::Auto));

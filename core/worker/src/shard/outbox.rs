@@ -1,0 +1,200 @@
+//! What a connection still has to send, and the one send under way.
+//!
+//! Invariant: bytes leave in the order they were put in. A lane that is sent from stays taken until its bytes are sent or
+//! copied out. It knows no protocol.
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use vilya_reactor::{Op, OpId, Outcome, Reactor, SendData};
+
+use super::connection::BodyBudget;
+use crate::arena::{Hold, LaneBytes, Lent};
+use crate::pool::Pool;
+
+/// A body up to this size rides in the same send as its head.
+pub(super) const JOINED_BYTES: usize = 16 * 1024;
+
+/// Bytes to be sent.
+#[derive(Debug)]
+enum Piece {
+    /// And what they hold of the shard's body budget until they are.
+    Bytes { bytes: Vec<u8>, charged_bytes: u64 },
+    /// From the lane they were written in.
+    Lane(LaneBytes),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Bytes { bytes, .. } => bytes.len(),
+            Piece::Lane(lane) => lane.slice.len(),
+        }
+    }
+}
+
+/// A copy of a lane's bytes, if the budget has room for it.
+fn copied(lane: &LaneBytes, budget: &mut BodyBudget) -> Option<Piece> {
+    let charged_bytes = lane.slice.len() as u64;
+    budget.take(charged_bytes).then(|| Piece::Bytes { bytes: lane.copy(), charged_bytes })
+}
+
+/// The send under way.
+#[derive(Debug)]
+struct Flight {
+    op: OpId,
+    bytes: usize,
+    charged_bytes: u64,
+    lane: Option<LaneBytes>,
+    by_ns: u64,
+}
+
+/// The ring takes no send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RingFull;
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    queue: VecDeque<Piece>,
+    flight: Option<Flight>,
+}
+
+impl Outbox {
+    /// The buffer at the end, for heads and small bodies: several small answers leave in one send.
+    pub(super) fn text(&mut self, pool: &mut Pool) -> &mut Vec<u8> {
+        let joins = match self.queue.back() {
+            Some(Piece::Bytes { bytes, charged_bytes: 0 }) => bytes.len() < JOINED_BYTES,
+            _ => false,
+        };
+        if !joins {
+            self.queue.push_back(Piece::Bytes { bytes: pool.take(), charged_bytes: 0 });
+        }
+        match self.queue.back_mut() {
+            Some(Piece::Bytes { bytes, .. }) => bytes,
+            _ => unreachable!("a piece of bytes is at the end"),
+        }
+    }
+
+    /// A large body, and what it holds of the budget.
+    pub(super) fn push(&mut self, bytes: Vec<u8>, charged_bytes: u64) {
+        self.queue.push_back(Piece::Bytes { bytes, charged_bytes });
+    }
+
+    /// An answer that is sent from its lane, or a part of one.
+    pub(super) fn push_lane(&mut self, bytes: LaneBytes) {
+        self.queue.push_back(Piece::Lane(bytes));
+    }
+
+    /// Bytes that the client has not taken yet.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        let queued: usize = self.queue.iter().map(Piece::len).sum();
+        queued + self.flight.as_ref().map_or(0, |flight| flight.bytes)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.flight.is_none()
+    }
+
+    pub(super) fn is_sending(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// When the client must have taken what is being sent; `u64::MAX` when nothing is.
+    pub(super) fn by_ns(&self) -> u64 {
+        self.flight.as_ref().map_or(u64::MAX, |flight| flight.by_ns)
+    }
+
+    /// Begins to send the next piece if none is under way. The bytes that were begun.
+    ///
+    /// # Errors
+    /// The ring takes no send; the connection is to be closed.
+    pub(super) fn start(
+        &mut self,
+        reactor: &mut Reactor,
+        socket: RawFd,
+        token: u64,
+        by_ns: u64,
+    ) -> Result<usize, RingFull> {
+        if self.flight.is_some() {
+            return Ok(0);
+        }
+        let Some(piece) = self.queue.pop_front() else { return Ok(0) };
+        let bytes = piece.len();
+        let (data, charged_bytes, lane) = match piece {
+            Piece::Bytes { bytes, charged_bytes } => (SendData::Owned(bytes), charged_bytes, None),
+            Piece::Lane(lane) => (SendData::Window(lane.slice.window()), 0, Some(lane)),
+        };
+        match reactor.submit(token, Op::Send { socket, data }) {
+            Ok(op) => self.flight = Some(Flight { op, bytes, charged_bytes, lane, by_ns }),
+            Err(_) => {
+                self.queue.push_front(Piece::Bytes { bytes: Vec::new(), charged_bytes });
+                return Err(RingFull);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The send under way has ended. Whether the connection goes on.
+    pub(super) fn ended(&mut self, outcome: Outcome, budget: &mut BodyBudget, pool: &mut Pool) -> bool {
+        let Some(Flight { charged_bytes, lane, .. }) = self.flight.take() else { return true };
+        budget.give_back(charged_bytes);
+        match (outcome, lane) {
+            (Outcome::Sent(SendData::Owned(data)), _) => {
+                pool.give(data);
+                true
+            }
+            (Outcome::Sent(_), _) => true,
+            // Interrupted because its lane is wanted: what is left is sent from a copy.
+            (Outcome::Failed { errno: libc::ECANCELED, sent_bytes, .. }, Some(lane)) => {
+                let piece = copied(&lane.part(sent_bytes, lane.slice.len()), budget);
+                let has_room = piece.is_some();
+                if let Some(piece) = piece {
+                    self.queue.push_front(piece);
+                }
+                has_room
+            }
+            _ => false,
+        }
+    }
+
+    /// Somebody waits for a lane: its bytes are copied out. Those under way are interrupted, and copied in
+    /// [`Outbox::ended`]. False: the budget has no room for them, and the connection is to be closed.
+    #[must_use]
+    pub(super) fn reclaim(&mut self, hold: Hold, reactor: &mut Reactor, budget: &mut BodyBudget) -> bool {
+        let is_of = |lane: &LaneBytes| lane.lent.hold == hold;
+        if let Some(flight) = self.flight.as_ref().filter(|flight| flight.lane.as_ref().is_some_and(is_of)) {
+            reactor.interrupt(flight.op);
+        }
+        for piece in &mut self.queue {
+            if let Piece::Lane(lane) = piece
+                && is_of(lane)
+            {
+                match copied(lane, budget) {
+                    Some(copy) => *piece = copy,
+                    None => return false,
+                }
+            }
+        }
+        true
+    }
+
+    /// Forgets everything, for a connection that is closed. A send that reads a lane is interrupted and returned: the
+    /// lane must stay taken until that has ended.
+    pub(super) fn close(&mut self, reactor: &mut Reactor, budget: &mut BodyBudget) -> Option<(OpId, Arc<Lent>)> {
+        for piece in self.queue.drain(..) {
+            if let Piece::Bytes { charged_bytes, .. } = piece {
+                budget.give_back(charged_bytes);
+            }
+        }
+        let Flight { op, charged_bytes, lane, .. } = self.flight.take()?;
+        budget.give_back(charged_bytes);
+        let Some(lane) = lane else {
+            reactor.abandon(op);
+            return None;
+        };
+        reactor.interrupt(op);
+        Some((op, lane.lent))
+    }
+}
