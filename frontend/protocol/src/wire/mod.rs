@@ -16,6 +16,7 @@ mod gather;
 mod handshake;
 mod head;
 mod header;
+mod home;
 mod limits;
 mod map;
 mod server;
@@ -28,6 +29,7 @@ pub use encode::{cancel, credit, data_head, goaway, hello, map, ping, pong, requ
 pub use handshake::{Hello, Ports, Welcome};
 pub use head::{Report, RequestHead, ResponseHead, Start};
 pub use header::{Header, Kind};
+pub use home::home_shard;
 pub use limits::{
     FRAME_BYTES_CAP, FRAME_BYTES_MIN, GOAWAY_TEXT_BYTES, HEAD_BYTES, HEADER_BYTES, HELLO_BYTES, Limits, PING_BYTES,
     REPORT_BYTES, WELCOME_FIXED_BYTES,
