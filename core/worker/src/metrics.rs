@@ -83,6 +83,7 @@ pub(crate) struct ShardCounters {
     pub(crate) mesh_received: u64,
     pub(crate) log_bytes: u64,
     pub(crate) poisoned: u64,
+    pub(crate) wakes: u64,
 }
 
 /// One shard's figures at one moment.
@@ -143,7 +144,7 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
             line(out, format_args!("{name}{{shard=\"{}\"}} {}", report.shard, of(report)));
         }
     };
-    let counters: [Family<'_>; 11] = [
+    let counters: [Family<'_>; 13] = [
         ("vilya_connections_accepted_total", "Connections accepted.", &|r| r.counters.connections_accepted),
         ("vilya_connections_refused_total", "Connections closed for want of room.", &|r| {
             r.counters.connections_refused
@@ -157,16 +158,20 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
         ("vilya_log_bytes_total", "Bytes that functions wrote to their output.", &|r| r.counters.log_bytes),
         ("vilya_sandboxes_poisoned_total", "Sandboxes killed for an impossible claim.", &|r| r.counters.poisoned),
         ("vilya_ring_enters_total", "io_uring_enter calls.", &|r| r.enters),
+        ("vilya_sandbox_wakes_total", "Wake-ups of parked sandboxes, a system call each.", &|r| r.counters.wakes),
+        ("vilya_lanes_reclaimed_total", "Lanes asked back for somebody who waited.", &|r| r.engine.reclaimed),
     ];
     for (name, help, of) in counters {
         family_of(name, "counter", help, of);
     }
-    let gauges: [Family<'_>; 5] = [
+    let gauges: [Family<'_>; 7] = [
         ("vilya_connections_open", "Connections open now.", &|r| r.connections_open),
         ("vilya_invocations_open", "Invocations queued or running now.", &|r| {
             u64::from(r.engine.queued + r.engine.running)
         }),
         ("vilya_invocations_queued", "Invocations queued now.", &|r| u64::from(r.engine.queued)),
+        ("vilya_lanes_reserved", "Lanes that a request is being received into.", &|r| u64::from(r.engine.reserved)),
+        ("vilya_lanes_held", "Lanes that an answer is being sent from.", &|r| u64::from(r.engine.held)),
         ("vilya_sandboxes", "Sandboxes alive now.", &|r| u64::from(r.engine.sandboxes)),
         ("vilya_sandbox_memory_bytes", "Memory promised to the sandboxes alive now.", &|r| r.engine.memory.as_bytes()),
     ];

@@ -21,7 +21,10 @@ pub(crate) fn serve(typed: &ConfigSources, screen: &mut Screen) -> Result<(), Fa
     let signals = StopSignals::block()?;
     let running = Worker::start(&config).map_err(Failure::local)?;
     // For whoever started us with port 0, or waits for us to be up.
-    screen.line(format_args!("listening on http://{}", running.address()))?;
+    match running.wire_address() {
+        Some(wire) => screen.line(format_args!("listening on http://{} and vilya://{wire}", running.address()))?,
+        None => screen.line(format_args!("listening on http://{}", running.address()))?,
+    }
     let signal = signals.wait()?;
     note(format_args!("{signal}: running invocations finish, new ones are refused; once more to stop at once"));
     thread::spawn(move || {

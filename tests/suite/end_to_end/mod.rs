@@ -12,4 +12,6 @@ mod payloads;
 mod readme;
 mod shards;
 mod survival;
+mod wire;
+mod wire_client;
 mod worker;

@@ -23,6 +23,8 @@ const ORDERLY: Duration = Duration::from_secs(3);
 pub(super) struct Worker {
     child: Child,
     pub(super) address: SocketAddr,
+    /// Where it speaks the binary protocol.
+    pub(super) wire_address: SocketAddr,
     state: Option<tempfile::TempDir>,
 }
 
@@ -65,14 +67,14 @@ impl Worker {
             command.args(["--set", setting]);
         }
         let mut child = command.spawn().expect("the command starts");
-        let address = match announced(&mut child) {
-            Ok(address) => address,
+        let [address, wire_address] = match announced(&mut child) {
+            Ok(addresses) => addresses,
             Err(why) => {
                 let _ = child.kill();
                 panic!("the worker did not say where it listens: {why}");
             }
         };
-        Worker { child, address, state: Some(state) }
+        Worker { child, address, wire_address, state: Some(state) }
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -197,15 +199,19 @@ fn built(variable: &str, path: &str) -> OsString {
 }
 
 /// Reads the address from the line the command prints once it serves.
-fn announced(child: &mut Child) -> Result<SocketAddr, String> {
+fn announced(child: &mut Child) -> Result<[SocketAddr; 2], String> {
     let stdout = child.stdout.take().ok_or("its output is not piped")?;
     let (found, address) = mpsc::channel();
     // The thread reads on, so that the worker never blocks on a full pipe.
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            let at = line.split_whitespace().find_map(|word| word.strip_prefix("http://"));
-            if let Some(Ok(at)) = at.map(|at| at.trim_end_matches('/').parse::<SocketAddr>()) {
-                let _ = found.send(at);
+            let at = |scheme| {
+                let word = line.split_whitespace().find_map(|word| word.strip_prefix(scheme))?;
+                word.trim_end_matches('/').parse::<SocketAddr>().ok()
+            };
+            if let Some(http) = at("http://") {
+                // Off where a test says so; then nobody connects to it.
+                let _ = found.send([http, at("vilya://").unwrap_or(http)]);
             }
         }
     });

@@ -272,8 +272,8 @@ impl Shard {
     pub(super) fn wake_sandbox(&mut self, index: u32) {
         let Some(Some(entry)) = self.sandboxes.get_mut(index as usize) else { return };
         entry.waking = false;
-        if let Some(host) = entry.host() {
-            host.wake_if_parked();
+        if entry.host().is_some_and(|host| host.wake_if_parked()) {
+            self.counters.wakes += 1;
         }
     }
 

@@ -26,6 +26,7 @@ impl Shard {
             Wanted::Flush => self.wire_dirty(key),
             Wanted::Greet(hello) => self.greet(key, &hello),
             Wanted::AskForLane { id } => self.wire_ask_for_lane(key, id),
+            Wanted::Grant { id } => self.wire_grant(key, id),
             Wanted::Run { id } => self.run_stream(key, id),
             Wanted::Refuse { id, response } => self.answer_stream(key, id, *response),
             Wanted::Cancel { id } => {
@@ -211,12 +212,16 @@ impl Shard {
         stream.deadline_ns = u64::MAX;
         let serial = stream.serial;
         match std::mem::replace(&mut stream.phase, Phase::Answered) {
-            // The answer is under way already.
+            // The answer is under way already: what is left of it is left out.
             Phase::Answered => {
+                let is_cut = stream.rest.take().is_some();
                 if let Some(wire) = self.wires.get_mut(key) {
+                    if is_cut {
+                        wire::data_head(wire.outbox.text(&mut self.pool), id, 0, true);
+                    }
                     wire.end_if_over(id, &mut self.bodies);
                 }
-                return;
+                return self.wire_dirty(key);
             }
             Phase::Receiving(incoming) => match incoming.upload {
                 Some(upload) => self.begin_leaving(upload, Leaving::Abandoned),

@@ -39,6 +39,8 @@ pub(super) enum Wanted {
     Greet(Hello),
     /// A lane may take the payload in that comes.
     AskForLane { id: u64 },
+    /// There is room for the rest of a payload.
+    Grant { id: u64 },
     /// The payload of a request is whole.
     Run { id: u64 },
     /// A request is answered before it is whole.
@@ -150,7 +152,9 @@ fn begin(
         Err(response) => Some(Wanted::Refuse { id, response }),
         Ok(true) => Some(Wanted::AskForLane { id }),
         // Without a payload no part of it is waited for.
-        Ok(false) => (head.bytes == 0).then_some(Wanted::Run { id }),
+        Ok(false) if head.bytes == 0 => Some(Wanted::Run { id }),
+        // Its function is another shard's: it is buffered here, and charged for.
+        Ok(false) => (head.bytes > stream.granted_bytes).then_some(Wanted::Grant { id }),
     };
     streams.insert(id, stream);
     Ok(wanted)
