@@ -37,6 +37,7 @@ const PACKAGES: &[Package] = &[
     package("vilya-ipc", &[]),
     package("vilya-protocol", &[]),
     Package { tests_know: &["vilya-ipc"], ..package("vilya-isolate", &[]) },
+    package("vilya-client", &["vilya-protocol"]),
     package("vilya-runtime", &["vilya-ipc"]),
     package("vilya-example-thumbnail", &["vilya-runtime"]),
     package("vilya-gpu", &["vilya-engine"]),

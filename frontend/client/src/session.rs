@@ -1,0 +1,381 @@
+//! A connection without its socket: requests become bytes to send, bytes received become events.
+//!
+//! Invariant: it never writes more payload than was granted, keeps each answer's window open while it is read, and takes
+//! from the server only what the protocol allows at that point. What it keeps is the table of requests in flight and what
+//! was not yet sent.
+//!
+//! Does not know: time, or what becomes of an answer.
+
+use vilya_protocol::error::ErrorKind;
+use vilya_protocol::wire::{
+    self, ClientDecoder, ClientItem, Hello, MapFrame, RequestHead, ResponseHead, VERSION, Welcome, WireError,
+};
+
+use crate::exchange::{Exchange, Exchanges, slot};
+use crate::{Error, Options, Request};
+
+/// What one call of [`Session::read`] found.
+#[derive(Debug, PartialEq)]
+pub enum Event<'a> {
+    /// All input was consumed and the next event needs more.
+    NeedMore,
+    /// Something that is the session's own affair; read on.
+    Handled,
+    /// The handshake is over: requests may be started.
+    Welcome,
+    /// Owners of functions.
+    Map(MapFrame<'a>),
+    /// An answer; its payload follows unless `end`.
+    Answer {
+        /// Its head.
+        head: ResponseHead<'a>,
+        /// It has no payload: the request is over.
+        end: bool,
+    },
+    /// The next part of an answer's payload.
+    Payload {
+        /// The request.
+        id: u64,
+        /// The part; a slice of the input.
+        bytes: &'a [u8],
+        /// The request is over.
+        end: bool,
+    },
+    /// An answer was cut short after [`Session::cancel`]: the request is over.
+    CutShort {
+        /// The request.
+        id: u64,
+    },
+    /// More of a payload may be pushed.
+    Credit {
+        /// The request.
+        id: u64,
+    },
+    /// The answer to a [`Session::ping`].
+    Pong {
+        /// Its id.
+        id: u64,
+    },
+    /// The server ends the connection; after 503 what is in flight is still answered, and nothing else may be started.
+    Goaway {
+        /// A status of the table of errors.
+        status: u16,
+        /// For people.
+        text: &'a str,
+    },
+}
+
+/// A request that was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// Names it from here on.
+    pub id: u64,
+    /// Bytes of its payload that were taken. The rest is for [`Session::push`], as credit comes.
+    pub taken: usize,
+}
+
+/// The client's half of one connection.
+#[derive(Debug)]
+pub struct Session {
+    decoder: ClientDecoder,
+    window_bytes: u64,
+    in_flight: u32,
+    welcome: Option<Welcome>,
+    ports: Vec<u16>,
+    draining: bool,
+    exchanges: Exchanges,
+    /// The answer whose frame is being read.
+    reading: u64,
+    output: Vec<u8>,
+    output_start: usize,
+}
+
+impl Session {
+    /// A session whose HELLO waits to be sent. Of `options` it takes the window, the requests in flight, and whether the map
+    /// is wanted.
+    pub fn new(options: &Options) -> Session {
+        let mut output = Vec::new();
+        // A window of nothing would stop every answer for good.
+        let window_bytes = options.window_bytes.max(1);
+        let hello = Hello {
+            lowest_version: VERSION,
+            highest_version: VERSION,
+            wants_map: options.wants_map,
+            response_credit_bytes: window_bytes,
+        };
+        wire::hello(&mut output, &hello);
+        Session {
+            decoder: ClientDecoder::new(),
+            window_bytes,
+            in_flight: options.in_flight,
+            welcome: None,
+            ports: Vec::new(),
+            draining: false,
+            exchanges: Exchanges::new(),
+            reading: 0,
+            output,
+            output_start: 0,
+        }
+    }
+
+    /// What the server said of itself, once it has.
+    pub fn welcome(&self) -> Option<&Welcome> {
+        self.welcome.as_ref()
+    }
+
+    /// The port of each shard, once the server has told.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// Requests whose ids are not free.
+    pub fn in_flight(&self) -> usize {
+        self.exchanges.in_flight()
+    }
+
+    /// True if a request may be started.
+    pub fn is_ready(&self) -> bool {
+        self.welcome.is_some() && !self.draining && !self.exchanges.is_full()
+    }
+
+    /// A small number that tells the requests in flight apart: below the most that were ever in flight at once.
+    pub fn slot(id: u64) -> usize {
+        slot(id)
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn output(&self) -> &[u8] {
+        &self.output[self.output_start..]
+    }
+
+    /// Says that the first `bytes` of [`output`](Self::output) were sent.
+    ///
+    /// # Panics
+    /// If it is more than there is.
+    pub fn sent(&mut self, bytes: usize) {
+        assert!(bytes <= self.output.len() - self.output_start, "more was sent than there was");
+        self.output_start += bytes;
+        if self.output_start == self.output.len() {
+            self.output.clear();
+            self.output_start = 0;
+        }
+    }
+
+    /// Starts a request: writes its head and as much of its payload as one frame and the credit take.
+    ///
+    /// # Errors
+    /// Nothing was written: the request breaks a rule, its payload is over the server's limit, too many are in flight, or
+    /// the session is not [ready](Self::is_ready).
+    pub fn start(&mut self, request: &Request<'_>) -> Result<Started, Error> {
+        let Some(welcome) = self.welcome else { return Err(Error::Usage("the handshake is not over")) };
+        if self.draining {
+            return Err(Error::Goaway { status: 503, text: "the worker takes no more requests here".to_owned() });
+        }
+        if self.exchanges.is_full() {
+            return Err(Error::Busy);
+        }
+        let bytes = request.payload.len() as u64;
+        if bytes > welcome.payload_bytes {
+            return Err(Error::PayloadTooLarge { most_bytes: welcome.payload_bytes });
+        }
+        let values = request.name.len() + request.content_type.len() + request.trace_parent.len();
+        let room = (welcome.frame_bytes as usize).saturating_sub(values);
+        let credit = welcome.request_credit_bytes;
+        let taken = request.payload.len().min(room).min(usize::try_from(credit).unwrap_or(usize::MAX));
+        let whole = taken == request.payload.len();
+        let mut head = RequestHead {
+            id: 1,
+            bytes,
+            deadline_ms: request.deadline_ms,
+            name: request.name,
+            content_type: request.content_type,
+            trace_parent: request.trace_parent,
+            payload_bytes: taken as u32,
+        };
+        head.id = self.exchanges.insert(Exchange {
+            to_send: bytes - taken as u64,
+            credit: credit - taken as u64,
+            sending_over: whole,
+            granted: self.window_bytes,
+            ..Exchange::default()
+        });
+        if let Err(error) = wire::request_head(&mut self.output, &head) {
+            self.forget(head.id);
+            return Err(Error::Request(error));
+        }
+        self.output.extend_from_slice(&request.payload[..taken]);
+        Ok(Started { id: head.id, taken })
+    }
+
+    /// Writes more of a request's payload, as far as the credit goes; how much was taken. `payload` starts where the bytes
+    /// taken so far ended. Takes nothing once the request is answered or cancelled.
+    pub fn push(&mut self, id: u64, payload: &[u8]) -> usize {
+        let frame_bytes = self.welcome.map_or(0, |welcome| welcome.frame_bytes as usize);
+        let Some(exchange) = self.exchanges.get_mut(id).filter(|exchange| !exchange.sending_over) else { return 0 };
+        let most = exchange.credit.min(exchange.to_send);
+        let taken = payload.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        for part in payload[..taken].chunks(frame_bytes.max(1)) {
+            exchange.to_send -= part.len() as u64;
+            wire::data_head(&mut self.output, id, part.len() as u32, exchange.to_send == 0);
+            self.output.extend_from_slice(part);
+        }
+        exchange.credit -= taken as u64;
+        exchange.sending_over = exchange.to_send == 0;
+        if exchange.sending_over {
+            self.exchanges.settle(id);
+        }
+        taken
+    }
+
+    /// Bytes of a request's payload that [`push`](Self::push) would take.
+    pub fn sendable(&self, id: u64) -> u64 {
+        let exchange = self.exchanges.get(id).filter(|exchange| !exchange.sending_over);
+        exchange.map_or(0, |exchange| exchange.credit.min(exchange.to_send))
+    }
+
+    /// Says that nobody waits for an answer. It comes all the same, 499 or a real one, unless it was there already; the rest
+    /// of one that was begun may be cut short.
+    pub fn cancel(&mut self, id: u64) {
+        let Some(exchange) = self.exchanges.get_mut(id).filter(|exchange| !exchange.cancelled) else { return };
+        exchange.cancelled = true;
+        exchange.sending_over = true;
+        wire::cancel(&mut self.output, id);
+        self.exchanges.settle(id);
+    }
+
+    /// Asks whether the server is there.
+    pub fn ping(&mut self, id: u64) {
+        wire::ping(&mut self.output, id, b"");
+    }
+
+    /// Reads the next event of `input`, which starts where the bytes consumed so far ended; how many bytes it consumed.
+    ///
+    /// # Errors
+    /// The server broke the protocol: the connection is of no further use.
+    #[inline]
+    pub fn read<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Event<'a>), WireError> {
+        let step = self.decoder.decode(input)?;
+        let event = match step.item {
+            ClientItem::NeedMore => Event::NeedMore,
+            ClientItem::Response(head) => {
+                let exchange = in_flight(&mut self.exchanges, head.id)?;
+                if exchange.answered {
+                    return Err(broken("a request is answered twice"));
+                }
+                exchange.answered = true;
+                exchange.to_receive = head.bytes;
+                self.reading = head.id;
+                let mut end = false;
+                if head.payload_bytes == 0 {
+                    end = head.whole();
+                    close(&mut self.exchanges, &mut self.output, head.id, end);
+                    replenish(&mut self.exchanges, &mut self.output, head.id, self.window_bytes);
+                } else {
+                    announce(exchange, head.payload_bytes, head.whole())?;
+                }
+                Event::Answer { head, end }
+            }
+            ClientItem::Payload { bytes, frame_done } => {
+                let id = self.reading;
+                let exchange = in_flight(&mut self.exchanges, id)?;
+                exchange.to_receive -= bytes.len() as u64;
+                exchange.granted -= bytes.len() as u64;
+                let end = frame_done && exchange.to_receive == 0;
+                if frame_done {
+                    close(&mut self.exchanges, &mut self.output, id, end);
+                    replenish(&mut self.exchanges, &mut self.output, id, self.window_bytes);
+                }
+                Event::Payload { id, bytes, end }
+            }
+            ClientItem::Data { id, payload_bytes, end } => {
+                let exchange = in_flight(&mut self.exchanges, id)?;
+                if !exchange.answered {
+                    return Err(broken("a DATA comes before its RESPONSE"));
+                }
+                self.reading = id;
+                if payload_bytes == 0 {
+                    if !exchange.cancelled {
+                        return Err(broken("an answer that was not cancelled is cut short"));
+                    }
+                    close(&mut self.exchanges, &mut self.output, id, true);
+                    Event::CutShort { id }
+                } else {
+                    announce(exchange, payload_bytes, end)?;
+                    Event::Handled
+                }
+            }
+            ClientItem::Credit { id, bytes } => match self.exchanges.get_mut(id) {
+                Some(exchange) if !exchange.sending_over => {
+                    exchange.credit = exchange.credit.saturating_add(bytes);
+                    Event::Credit { id }
+                }
+                _ => Event::Handled,
+            },
+            ClientItem::Map(frame) => Event::Map(frame),
+            ClientItem::Pong { id, .. } => Event::Pong { id },
+            ClientItem::Welcome { welcome, ports } => {
+                self.ports.extend(ports);
+                self.exchanges.limit(welcome.in_flight.min(self.in_flight));
+                self.welcome = Some(welcome);
+                Event::Welcome
+            }
+            ClientItem::Goaway { status, text } => {
+                self.draining = true;
+                Event::Goaway { status, text }
+            }
+        };
+        Ok((step.consumed, event))
+    }
+
+    fn forget(&mut self, id: u64) {
+        if let Some(exchange) = self.exchanges.get_mut(id) {
+            exchange.sending_over = true;
+            exchange.receiving_over = true;
+        }
+        self.exchanges.settle(id);
+    }
+}
+
+fn in_flight(exchanges: &mut Exchanges, id: u64) -> Result<&mut Exchange, WireError> {
+    match exchanges.get_mut(id) {
+        Some(exchange) if !exchange.receiving_over => Ok(exchange),
+        _ => Err(broken("an answer is to a request that is not in flight")),
+    }
+}
+
+/// Checks what a frame says of the payload in it against what was announced and granted.
+fn announce(exchange: &Exchange, payload_bytes: u32, end: bool) -> Result<(), WireError> {
+    let payload_bytes = u64::from(payload_bytes);
+    if payload_bytes > exchange.granted {
+        return Err(broken("an answer is sent beyond its credit"));
+    }
+    if payload_bytes > exchange.to_receive || (payload_bytes == exchange.to_receive) != end {
+        return Err(broken("an answer has another size than it announced"));
+    }
+    Ok(())
+}
+
+/// Notes that an answer has ended, if it has; what is left of its request is not sent.
+fn close(exchanges: &mut Exchanges, output: &mut Vec<u8>, id: u64, end: bool) {
+    let Some(exchange) = exchanges.get_mut(id).filter(|_| end) else { return };
+    exchange.receiving_over = true;
+    if !exchange.sending_over {
+        exchange.sending_over = true;
+        wire::cancel(output, id);
+    }
+    exchanges.settle(id);
+}
+
+/// Grants what brings an answer's credit back to the window, once half of it is used and more is to come.
+fn replenish(exchanges: &mut Exchanges, output: &mut Vec<u8>, id: u64, window_bytes: u64) {
+    let Some(exchange) = exchanges.get_mut(id).filter(|exchange| !exchange.receiving_over) else { return };
+    if exchange.granted < exchange.to_receive && exchange.granted <= window_bytes / 2 {
+        let bytes = window_bytes - exchange.granted;
+        exchange.granted += bytes;
+        wire::credit(output, id, bytes);
+    }
+}
+
+const fn broken(message: &'static str) -> WireError {
+    WireError { kind: ErrorKind::ProtocolBroken, message }
+}
