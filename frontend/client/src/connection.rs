@@ -60,7 +60,7 @@ impl Connection {
     /// # Errors
     /// Nobody answers there, in time, or speaks the protocol.
     pub fn connect(address: SocketAddr, options: &Options) -> Result<Connection, Error> {
-        let deadline = Instant::now() + options.connect_timeout;
+        let deadline = after(options.connect_timeout);
         let stream = TcpStream::connect_timeout(&address, options.connect_timeout.max(Duration::from_millis(1)))?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WRITE_SLICE))?;
@@ -129,7 +129,7 @@ impl Connection {
     /// # Errors
     /// The connection failed, or the server did not take it all within [`Options::timeout`].
     pub fn flush(&mut self) -> Result<(), Error> {
-        self.flush_until(Instant::now() + self.options.timeout)
+        self.flush_until(after(self.options.timeout))
     }
 
     /// Waits for an answer, whichever comes first, and puts it into `answer`, whose buffers are used again. Sends what is in
@@ -148,7 +148,7 @@ impl Connection {
                 self.still_open()?;
                 return Err(Error::Usage("no request is in flight"));
             }
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.options.timeout);
+            let deadline = *deadline.get_or_insert_with(|| after(self.options.timeout));
             self.advance(deadline)?;
         }
     }
@@ -159,7 +159,7 @@ impl Connection {
     /// # Errors
     /// As [`send`](Self::send) and [`receive`](Self::receive). A request without an answer in time is cancelled.
     pub fn exchange(&mut self, request: &Request<'_>, answer: &mut Answer) -> Result<(), Error> {
-        let deadline = Instant::now() + self.options.timeout;
+        let deadline = after(self.options.timeout);
         let (id, mut taken) = self.begin(request)?;
         loop {
             if let Some(at) = self.done.iter().position(|done| *done == id) {
@@ -404,4 +404,10 @@ impl Connection {
 
 fn waited(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// The end of a wait from here on; one longer than a clock can say is as good as none.
+fn after(wait: Duration) -> Instant {
+    const LONG: Duration = Duration::from_secs(1 << 32);
+    Instant::now() + wait.min(LONG)
 }

@@ -14,7 +14,8 @@ pub struct Options {
     pub in_flight: u32,
     /// How long a connection, with its handshake, may take.
     pub connect_timeout: Duration,
-    /// How long an answer may take from when it is asked for, and sending what waits to be sent.
+    /// How long an answer may take from when it is asked for, and sending what waits to be sent; `Duration::MAX`: as long
+    /// as it takes.
     pub timeout: Duration,
     /// The map of functions, and its changes, are wanted.
     pub wants_map: bool,

@@ -3,13 +3,16 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use vilya_protocol::name::NameError;
 
 use crate::load::arguments::Load;
 
 /// Where a worker listens unless it is told otherwise.
 pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:7878";
+
+/// Where it listens for the binary protocol.
+pub(crate) const DEFAULT_WIRE_ADDRESS: &str = "127.0.0.1:7879";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -116,6 +119,35 @@ pub(crate) struct ConfigSources {
     pub(crate) address: Option<String>,
 }
 
+/// How functions are invoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1, at --server
+    Http,
+    /// Vilya's own, at --wire-address
+    Binary,
+}
+
+impl Protocol {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Protocol::Http => "http",
+            Protocol::Binary => "binary",
+        }
+    }
+}
+
+/// Which protocol, and where the binary one is spoken.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Wire {
+    /// How to talk to the worker
+    #[arg(long, value_enum, default_value = "http")]
+    pub(crate) protocol: Protocol,
+    /// Where the worker listens for the binary protocol
+    #[arg(long, value_name = "HOST:PORT", env = "VILYA_WIRE_ADDRESS", default_value = DEFAULT_WIRE_ADDRESS)]
+    pub(crate) wire_address: String,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Invoke {
     /// The function's name
@@ -127,6 +159,8 @@ pub(crate) struct Invoke {
     /// What the payload is; unless given, application/json when it is JSON, else text or bytes
     #[arg(long, value_name = "TYPE")]
     pub(crate) content_type: Option<String>,
+    #[command(flatten)]
+    pub(crate) wire: Wire,
     /// Write the answer here instead of to standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

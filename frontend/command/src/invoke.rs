@@ -4,15 +4,19 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::arguments::Invoke;
+use crate::arguments::{Invoke, Protocol};
 use crate::client::{Answer, Client};
 use crate::failure::Failure;
 use crate::output::{Screen, note};
+use crate::wire;
 
 pub(crate) fn invoke(client: &Client, asked: &Invoke, screen: &mut Screen) -> Result<(), Failure> {
     let payload = Payload::read(asked.data.as_deref(), &mut std::io::stdin())?;
     let content_type = asked.content_type.as_deref().unwrap_or_else(|| payload.content_type());
-    let answer = client.invoke(&asked.name, &payload.bytes, content_type)?;
+    let answer = match asked.wire.protocol {
+        Protocol::Http => client.invoke(&asked.name, &payload.bytes, content_type)?,
+        Protocol::Binary => wire::invoke(&asked.wire.wire_address, &asked.name, &payload.bytes, content_type)?,
+    };
     if asked.verbose {
         describe(&answer);
     }
@@ -71,7 +75,8 @@ impl Payload {
 fn describe(answer: &Answer) {
     let header = |name| answer.header(name).unwrap_or("-");
     note(format_args!("status {}, {} bytes of {}", answer.status, answer.body.len(), header("content-type")));
-    note(format_args!("request {}, {} start", header("x-request-id"), header("x-vilya-start")));
+    let shard = answer.header("x-vilya-shard").map_or(String::new(), |shard| format!(", shard {shard}"));
+    note(format_args!("request {}, {} start{shard}", header("x-request-id"), header("x-vilya-start")));
     if let Some(timing) = answer.header("server-timing") {
         let parts: Vec<String> =
             phases(timing).map(|(phase, duration_ms)| format!("{phase} {duration_ms:.3} ms")).collect();

@@ -1,7 +1,7 @@
 //! The `vilya` command: run a worker, deploy functions to one, invoke them, look at them, try it all out.
 //!
 //! It owns what a person types and reads: arguments, wording, exit codes. A worker is started through `vilya-worker` and
-//! otherwise spoken to over HTTP, like any client: nothing here knows how an invocation is run.
+//! otherwise spoken to over HTTP or the binary protocol, like any client: nothing here knows how an invocation is run.
 
 mod arguments;
 mod bundle;
@@ -17,6 +17,7 @@ mod output;
 mod serve;
 mod settings;
 mod signals;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::arguments::Wire;
+
 const MANUAL: &str = "\
 Two ways to load:
   Closed loop, the default: each of --clients sends its next request when it has the answer to the last. It finds the
@@ -22,7 +24,11 @@ What is counted: requests due after the warm-up and before the end of the durati
 
 What is reported: p50, p90, p99, p99.9, max and mean to three significant digits, up to ten minutes; the same for cold and
   warm starts apart, for the worker's own queue, start and run times (its server-timing header), and for overhead, which is
-  latency less run. Bytes are of whole HTTP messages.
+  latency less run. Bytes are of whole messages, heads included.
+
+Protocols: over HTTP a connection has one request at a time. With --protocol binary it has up to --pipeline of them, and each
+  client has a connection to every shard that owns a function under load, so that no request is passed on; functions that
+  move are followed. A closed loop then has --clients times --pipeline requests in flight.
 
 Whether to believe it: the generator measures itself. Lateness is how long after a request was due, with a connection to
   spare, it was written; a thread's load is the time it ran and the time it waited for a core, as the kernel counts them.
@@ -31,7 +37,7 @@ Whether to believe it: the generator measures itself. Lateness is how long after
   worker, the generator takes processor time from what it measures.
 
 --csv writes one row a counted request, with times in microseconds since the first step began to count:
-  due_us,sent_us,done_us,function,status,start,queue_us,run_us,bytes_in,bytes_out
+  due_us,sent_us,done_us,function,status,start,queue_us,run_us,bytes_in,bytes_out,shard
   bytes_in are received, bytes_out sent; status is a word where there was no answer; what is not known is empty. A thread
   of its own writes them. If the disk cannot keep up, rows are dropped and the report says how many.
 
@@ -39,6 +45,7 @@ Examples:
   vilya load hello -d '{\"name\": \"you\"}' --clients 16
   vilya load hello=9 thumbnail=1 --rate 500 --duration 30s
   vilya load upper --payload 64KiB --rate-steps 1000,2000,5000 --json
+  vilya load hello --protocol binary --clients 2 --pipeline 64
   vilya load hello --clients 4 --count 10000 --warm-up 0s --csv rows.csv
 
 Exit codes: 0 all requests succeeded, 1 some failed, 2 usage, 3 no worker answers, 5 this machine refused (a file, a
@@ -63,6 +70,11 @@ pub(crate) struct Load {
     /// Closed loop: clients. Open loop: the most connections [default: 1; 256 in an open loop]
     #[arg(long, value_name = "N")]
     pub(crate) clients: Option<usize>,
+    #[command(flatten)]
+    pub(crate) wire: Wire,
+    /// Binary protocol: most requests in flight on one connection
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) pipeline: usize,
     /// Open loop: requests due per second
     #[arg(long, value_name = "R", conflicts_with = "rate_steps")]
     pub(crate) rate: Option<f64>,

@@ -5,7 +5,6 @@
 //! says how many. A backlog takes no memory: it is the part of the schedule not yet drawn.
 
 use std::io;
-use std::iter::Peekable;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -15,10 +14,12 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::clock::{Clock, ThreadLoad, Usage};
-use super::connection::{Connection, Finished, Job, Surroundings};
-use super::plan::{Extent, Pace, Plan};
+use super::connection::{Connection, Finished, Job, News, Surroundings};
+use super::plan::{Extent, Plan};
+use super::reach::Routes;
 use super::rows::Feeder;
-use super::schedule::{Mix, Part, Random, Schedule};
+use super::schedule::Part;
+use super::source::{Clients, Source, open_loop};
 use super::tally::{Broke, Ending, Sample, Tally};
 
 /// How often time limits and interrupts are looked at, at least, in milliseconds.
@@ -30,8 +31,6 @@ const EVENTS: usize = 256;
 const TIMER: u64 = u64::MAX;
 /// The most that the timer is set ahead of a request.
 const LEAD_MAX_NS: u64 = 100_000;
-/// Streams of the seed: each step has two, closed-loop clients have the ones after.
-const FIRST_CLIENT_STREAM: u64 = 1 << 32;
 
 /// When a step begins, counts and ends, on the run's clock.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +74,7 @@ pub(super) struct Task<'a> {
     pub(super) interrupted: &'a AtomicBool,
     pub(super) meter: &'a Meter,
     pub(super) rows: Option<Feeder>,
+    pub(super) routes: Routes,
 }
 
 /// What one thread found.
@@ -83,21 +83,6 @@ pub(super) struct Found {
     /// Absent if the part that counts was never reached.
     pub(super) load: Option<ThreadLoad>,
     pub(super) dropped_rows: u64,
-}
-
-/// Where requests come from.
-enum Source<'a> {
-    Open(Peekable<Box<dyn Iterator<Item = Job> + 'a>>),
-    Closed(Clients),
-}
-
-/// The clients of a closed loop, one a connection.
-struct Clients {
-    randoms: Vec<Random>,
-    mix: Mix,
-    ready: Vec<usize>,
-    /// Those that could not connect, and until when they rest.
-    resting: Vec<(u64, usize)>,
 }
 
 pub(super) struct Driver<'a> {
@@ -109,14 +94,16 @@ pub(super) struct Driver<'a> {
     /// How long this thread takes to wake once the timer has gone off, smoothed: the timer is set so much ahead.
     lead_ns: u64,
     connections: Vec<Connection>,
+    /// Places with a job. A connection has as many places as requests may be in flight on it.
     busy: usize,
-    /// Open loop: connections without a job, those last used on top.
+    /// Open loop: places without a job, those last used on top.
     free: Vec<usize>,
     /// Open loop: since when one of them has been free.
     free_since_ns: u64,
     source: Source<'a>,
     tally: Tally,
     buffer: Vec<u8>,
+    news: News,
     looked_ns: u64,
     usage_from: Option<Usage>,
     usage_to: Option<Usage>,
@@ -131,23 +118,24 @@ impl<'a> Driver<'a> {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
         // Edge-triggered, so that it need not be read: setting it again clears it.
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, TIMER))?;
-        let clients = plan.clients_of(task.part.thread);
+        let (clients, places) = (plan.clients_of(task.part.thread), plan.places_of(task.part.thread));
         let source = match task.rate_per_s {
             Some(rate_per_s) => Source::Open(open_loop(&task, rate_per_s).peekable()),
-            None => Source::Closed(Clients::new(&task, clients)),
+            None => Source::Closed(Clients::new(&task, places)),
         };
         Ok(Driver {
             epoll,
             timer,
             timer_ns: 0,
             lead_ns: 0,
-            connections: std::iter::repeat_with(Connection::default).take(clients).collect(),
+            connections: (0..clients).map(|client| Connection::new(plan.protocol, client)).collect(),
             busy: 0,
-            free: (0..clients).rev().collect(),
+            free: (0..places).rev().collect(),
             free_since_ns: 0,
             source,
             tally: Tally::new(plan.functions.len()),
             buffer: vec![0; RECEIVE_BYTES],
+            news: News::default(),
             looked_ns: 0,
             usage_from: None,
             usage_to: None,
@@ -172,6 +160,7 @@ impl<'a> Driver<'a> {
                 break;
             }
             let more = self.issue()?;
+            self.flush()?;
             if !more && self.busy == 0 {
                 break;
             }
@@ -184,7 +173,7 @@ impl<'a> Driver<'a> {
             for event in &events[..count] {
                 match event.data() {
                     TIMER => self.learn_lead(),
-                    slot => self.progress(slot as usize, event.events()),
+                    token => self.progress(token, event.events())?,
                 }
             }
         }
@@ -222,14 +211,14 @@ impl<'a> Driver<'a> {
                 self.record(&never_sent(job, now_ns));
                 continue;
             }
-            let Some(slot) = self.free.pop() else { return Ok(true) };
+            let Some(place) = self.free.pop() else { return Ok(true) };
             jobs.next();
             if job.counted {
                 let possible_ns = job.due_ns.max(self.free_since_ns);
                 self.tally.lateness.saturating_record(now_ns.saturating_sub(possible_ns));
                 self.tally.connections.waited_requests += u64::from(self.free_since_ns > job.due_ns);
             }
-            self.begin(slot, job)?;
+            self.begin(place, job)?;
         }
     }
 
@@ -265,56 +254,75 @@ impl<'a> Driver<'a> {
         begin.then_some(true)
     }
 
-    fn begin(&mut self, slot: usize, job: Job) -> io::Result<()> {
-        let connection = &mut self.connections[slot];
-        if !connection.is_open() {
-            self.tally.connections.opened += 1;
-            self.tally.connections.reopened += u64::from(connection.used_before());
-        }
+    fn begin(&mut self, place: usize, job: Job) -> io::Result<()> {
         self.busy += 1;
-        let request = |function: usize| self.task.plan.functions[function].request.as_slice();
-        let mut around = Surroundings {
-            address: self.task.plan.address,
-            epoll: &self.epoll,
-            clock: self.task.clock,
-            buffer: &mut self.buffer,
-            request: &request,
-        };
-        let finished = connection.begin(job, slot as u64, &mut around)?;
-        self.release(slot, finished);
+        let client = place % self.connections.len();
+        let (connections, mut around) = self.around();
+        connections[client].begin(client, place, job, &mut around)?;
+        self.take_news();
         Ok(())
     }
 
-    fn progress(&mut self, slot: usize, flags: EpollFlags) {
-        let request = |function: usize| self.task.plan.functions[function].request.as_slice();
-        let mut around = Surroundings {
-            address: self.task.plan.address,
+    fn progress(&mut self, token: u64, flags: EpollFlags) -> io::Result<()> {
+        let (client, lane) = self.task.routes.place(token);
+        let (connections, mut around) = self.around();
+        connections[client].advance(lane, flags, &mut around)?;
+        self.take_news();
+        Ok(())
+    }
+
+    /// Sends what the connections have gathered since the last time.
+    fn flush(&mut self) -> io::Result<()> {
+        // One that finds its connection gone may have something to send on the next.
+        while let Some((client, lane)) = self.news.unsent.pop() {
+            let (connections, mut around) = self.around();
+            connections[client].flush(lane, &mut around)?;
+            self.take_news();
+        }
+        Ok(())
+    }
+
+    fn around(&mut self) -> (&mut [Connection], Surroundings<'_>) {
+        let around = Surroundings {
             epoll: &self.epoll,
             clock: self.task.clock,
             buffer: &mut self.buffer,
-            request: &request,
+            functions: &self.task.plan.functions,
+            content_type: &self.task.plan.content_type,
+            pipeline: self.task.plan.pipeline,
+            routes: &mut self.task.routes,
+            news: &mut self.news,
         };
-        let finished = self.connections[slot].advance(flags, &mut around);
-        self.release(slot, finished);
+        (&mut self.connections, around)
     }
 
-    /// Records how a job ended, if it did, and gives its connection to whoever is next.
-    fn release(&mut self, slot: usize, finished: Option<Finished>) {
-        let Some(finished) = finished else { return };
+    /// Records how jobs ended, if they did, and gives their places to whoever is next.
+    fn take_news(&mut self) {
+        self.tally.connections.opened += std::mem::take(&mut self.news.opened);
+        self.tally.connections.reopened += std::mem::take(&mut self.news.reopened);
+        let mut all = std::mem::take(&mut self.news.finished);
+        for finished in all.drain(..) {
+            self.release(&finished);
+            self.record(&finished);
+        }
+        // Its memory is used again.
+        self.news.finished = all;
+    }
+
+    fn release(&mut self, finished: &Finished) {
         self.busy -= 1;
         match &mut self.source {
             Source::Open(_) => {
                 if self.free.is_empty() {
                     self.free_since_ns = finished.done_ns;
                 }
-                self.free.push(slot);
+                self.free.push(finished.place);
             }
             Source::Closed(clients) if finished.ending == Ending::Broke(Broke::Connect) => {
-                clients.resting.push((finished.done_ns + REST_NS, slot));
+                clients.resting.push((finished.done_ns + REST_NS, finished.place));
             }
-            Source::Closed(clients) => clients.ready.push(slot),
+            Source::Closed(clients) => clients.ready.push(finished.place),
         }
-        self.record(&finished);
     }
 
     fn record(&mut self, finished: &Finished) {
@@ -337,6 +345,7 @@ impl<'a> Driver<'a> {
             ending: finished.ending,
             cold: finished.cold,
             phases: finished.phases,
+            shard: finished.shard,
             bytes_in: finished.bytes_in,
             bytes_out: finished.bytes_out,
         };
@@ -358,12 +367,10 @@ impl<'a> Driver<'a> {
             return Ok(());
         }
         self.looked_ns = now_ns;
-        for slot in 0..self.connections.len() {
-            let late = |due_ns: u64| now_ns.saturating_sub(due_ns) >= self.task.plan.timeout_ns;
-            if self.connections[slot].busy_since_ns().is_some_and(late) {
-                let finished = self.connections[slot].time_out(self.task.clock);
-                self.release(slot, finished);
-            }
+        if let Some(due_before_ns) = now_ns.checked_sub(self.task.plan.timeout_ns) {
+            let (connections, mut around) = self.around();
+            connections.iter_mut().for_each(|connection| connection.time_out(due_before_ns, &mut around));
+            self.take_news();
         }
         Ok(())
     }
@@ -404,7 +411,7 @@ impl<'a> Driver<'a> {
 
     /// Counts what an interrupt leaves without an answer.
     fn leave(&mut self, now_ns: u64) {
-        self.tally.left_out = self.connections.iter().filter(|connection| connection.has_counted_job()).count() as u64;
+        self.tally.left_out = self.connections.iter().map(Connection::counted_jobs).sum::<usize>() as u64;
         if let Source::Open(jobs) = &mut self.source {
             let due = std::iter::from_fn(|| jobs.next_if(|job| job.due_ns <= now_ns));
             self.tally.left_out += due.filter(|job| job.counted).count() as u64;
@@ -412,63 +419,17 @@ impl<'a> Driver<'a> {
     }
 }
 
-impl Clients {
-    fn new(task: &Task<'_>, clients: usize) -> Clients {
-        let before: usize = (0..task.part.thread).map(|thread| task.plan.clients_of(thread)).sum();
-        let stream = |client: usize| FIRST_CLIENT_STREAM + (before + client) as u64;
-        Clients {
-            randoms: (0..clients).map(|client| Random::new(task.plan.seed, stream(client))).collect(),
-            mix: task.plan.mix(),
-            ready: (0..clients).collect(),
-            resting: Vec::new(),
-        }
-    }
-
-    fn choose(&mut self, client: usize) -> usize {
-        self.mix.choose(&mut self.randoms[client])
-    }
-
-    /// The clients that may send now.
-    fn take_ready(&mut self, now_ns: u64) -> Vec<usize> {
-        let mut ready = std::mem::take(&mut self.ready);
-        self.resting.retain(|(until_ns, client)| {
-            let rested = *until_ns <= now_ns;
-            ready.extend(rested.then_some(*client));
-            !rested
-        });
-        ready
-    }
-}
-
-/// The jobs of an open loop's step that are this thread's: the warm-up's, then those that count.
-fn open_loop<'a>(task: &Task<'a>, rate_per_s: f64) -> Box<dyn Iterator<Item = Job> + 'a> {
-    let (plan, window, part) = (task.plan, task.window, task.part);
-    let Pace::Open { arrivals, .. } = plan.pace else { return Box::new(std::iter::empty()) };
-    let stream = 2 * task.step as u64;
-    let schedule = |stream| Schedule::new(arrivals, rate_per_s, plan.mix(), Random::new(plan.seed, stream), part);
-    let warm_up = schedule(stream + 1).take_while(move |due| due.at_ns < plan.warm_up_ns).map(move |due| Job {
-        due_ns: window.start_ns + due.at_ns,
-        function: due.function,
-        counted: false,
-    });
-    let counted = schedule(stream)
-        .take_while(move |due| match plan.extent {
-            Extent::Duration { ns } => due.at_ns < ns,
-            Extent::Count(count) => due.index < count,
-        })
-        .map(move |due| Job { due_ns: window.counted_from_ns + due.at_ns, function: due.function, counted: true });
-    Box::new(warm_up.chain(counted))
-}
-
 /// A request whose time was up before a connection was free for it.
 fn never_sent(job: Job, now_ns: u64) -> Finished {
     Finished {
+        place: usize::MAX,
         job,
         ending: Ending::Broke(Broke::Timeout),
         sent_ns: None,
         done_ns: now_ns,
         cold: None,
         phases: super::tally::Phases::default(),
+        shard: None,
         bytes_in: 0,
         bytes_out: 0,
         error_type: String::new(),

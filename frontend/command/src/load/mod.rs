@@ -1,34 +1,38 @@
-//! `load`: requests at a pace, and how long their answers took. It measures over HTTP like any client, on sockets of its
-//! own, and measures itself as well, so that a figure that it spoiled is called that.
+//! `load`: requests at a pace, and how long their answers took. It measures like any client, over HTTP or the binary
+//! protocol, on sockets of its own, and measures itself as well, so that a figure that it spoiled is called that.
 //!
 //! | file | is |
 //! |---|---|
 //! | `arguments`, `plan` | what was typed; what it comes to |
-//! | `schedule` | when requests are due, and for which function |
-//! | `driver`, `connection` | a sending thread; one of its connections |
+//! | `schedule`, `source` | when requests are due, and for which function |
+//! | `driver`, `connection`, `http`, `binary` | a sending thread; one of its connections, over either protocol |
+//! | `reach` | where the worker is, and which shard owns which function |
 //! | `tally`, `summary`, `report` | counts; numbers; text |
 //! | `rows`, `progress` | the CSV file; the line on a terminal |
 //!
 //! It does not know: how a worker runs functions, or what an answer means beyond its status, headers and `errorType`.
 
 pub(crate) mod arguments;
+mod binary;
 mod clock;
 mod connection;
 mod driver;
+mod http;
 mod plan;
 mod progress;
+mod reach;
 mod report;
 mod rows;
 mod schedule;
+mod source;
 mod summary;
 mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::net::TcpStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
 use crate::failure::{Failure, Fault};
@@ -39,6 +43,7 @@ use clock::Clock;
 use driver::{Driver, Found, Meter, Task, Window};
 use plan::Plan;
 use progress::Progress;
+use reach::{Routes, knock};
 use rows::Rows;
 use schedule::Part;
 use summary::{Measured, RowsSummary, StepSummary, Summary};
@@ -46,19 +51,18 @@ use tally::Tally;
 
 /// Long enough for every thread to be ready before the first request is due.
 const LEAD_NS: u64 = 20_000_000;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn load(server: &str, asked: &Load, screen: &mut Screen) -> Result<(), Failure> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let clock_seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
     let plan = Plan::new(server, asked, cores, clock_seed)?;
-    plan.reserve_descriptors()?;
-    knock(&plan)?;
+    let routes = knock(&plan)?;
+    plan.reserve_descriptors(routes.lanes())?;
     let interrupted = StopSignals::flag()?;
     if !asked.json {
         screen.line(report::opening(&Summary::new(&plan)))?;
     }
-    let outcome = measure(&plan, asked.csv.as_deref(), &interrupted)?;
+    let outcome = measure(&plan, &routes, asked.csv.as_deref(), &interrupted)?;
     say(&outcome.summary, asked.json, screen)?;
     if let (Some(error), Some(path)) = (&outcome.rows_error, &asked.csv) {
         return Err(Failure::file("write", path, error));
@@ -73,20 +77,12 @@ struct Outcome {
     rows_error: Option<io::Error>,
 }
 
-/// Finds out that nobody is there before threads do, each by itself.
-fn knock(plan: &Plan) -> Result<(), Failure> {
-    TcpStream::connect_timeout(&plan.address, CONNECT_TIMEOUT).map(drop).map_err(|error| {
-        let start = "start one with `vilya serve`, or name another with --server or VILYA_SERVER";
-        Failure::new(Fault::Unreachable, format_args!("no worker answers at {} ({error}): {start}", plan.server))
-    })
-}
-
 /// Runs every step; an interrupt ends the run after what was measured until then.
-fn measure(plan: &Plan, csv: Option<&Path>, interrupted: &AtomicBool) -> Result<Outcome, Failure> {
+fn measure(plan: &Plan, routes: &Routes, csv: Option<&Path>, interrupted: &AtomicBool) -> Result<Outcome, Failure> {
     let clock = Clock::start();
     let names = plan.functions.iter().map(|function| function.name.clone()).collect();
     let rows = csv.map(|path| Rows::create(path, names)).transpose()?;
-    let run = Run { plan, clock, interrupted, rows: rows.as_ref() };
+    let run = Run { plan, routes, clock, interrupted, rows: rows.as_ref() };
     let mut summary = Summary::new(plan);
     let mut progress = Progress::new();
     let (mut origin_ns, mut dropped_rows) = (None, 0);
@@ -117,6 +113,7 @@ fn measure(plan: &Plan, csv: Option<&Path>, interrupted: &AtomicBool) -> Result<
 /// What all steps share.
 struct Run<'a> {
     plan: &'a Plan,
+    routes: &'a Routes,
     clock: Clock,
     interrupted: &'a AtomicBool,
     rows: Option<&'a Rows>,
@@ -149,6 +146,7 @@ impl Run<'_> {
                     interrupted: self.interrupted,
                     meter,
                     rows: self.rows.map(|rows| rows.feeder(step.origin_ns)),
+                    routes: self.routes.clone(),
                 };
                 scope.spawn(move || Driver::new(task).and_then(Driver::run))
             };

@@ -9,11 +9,15 @@ use vilya_worker::config::units::{parse_bytes, parse_duration};
 
 use super::arguments::{Arrivals, Load};
 use super::schedule::Mix;
+pub(super) use crate::arguments::Protocol;
 use crate::failure::Failure;
 use crate::invoke::Payload;
 
 const FUNCTIONS_MAX: usize = 64;
 const CLIENTS_MAX: usize = 16_384;
+const PIPELINE_MAX: usize = 65_536;
+/// Clients, by the requests that each may have in flight.
+const PLACES_MAX: usize = 1 << 20;
 const THREADS_MAX: usize = 64;
 const STEPS_MAX: usize = 100;
 const RATE_MAX_PER_S: f64 = 10_000_000.0;
@@ -28,8 +32,16 @@ const OTHER_DESCRIPTORS: u64 = 32 + 2 * THREADS_MAX as u64;
 pub(super) struct Function {
     pub(super) name: String,
     pub(super) weight: u32,
-    /// The bytes of one request, head and body.
+    /// The bytes of one request over HTTP, head and body.
     pub(super) request: Vec<u8>,
+    /// Where in it the body is.
+    pub(super) payload_at: usize,
+}
+
+impl Function {
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.request[self.payload_at..]
+    }
 }
 
 /// What makes clients send.
@@ -51,7 +63,11 @@ pub(super) enum Extent {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) server: String,
+    pub(super) protocol: Protocol,
     pub(super) address: SocketAddr,
+    pub(super) content_type: String,
+    /// Most requests in flight on one connection.
+    pub(super) pipeline: usize,
     pub(super) functions: Vec<Function>,
     pub(super) payload_bytes: u64,
     pub(super) pace: Pace,
@@ -67,17 +83,36 @@ pub(super) struct Plan {
 impl Plan {
     /// `cores` and `clock_seed` are what stands in for `--threads` and `--seed`.
     pub(super) fn new(server: &str, asked: &Load, cores: usize, clock_seed: u64) -> Result<Plan, Failure> {
-        let (host, address) = resolve(server)?;
+        let (host, address) = match asked.wire.protocol {
+            Protocol::Http => resolve(server)?,
+            Protocol::Binary => {
+                let address = &asked.wire.wire_address;
+                (address.clone(), found(address)?)
+            }
+        };
         let payload = payload(asked)?;
         let content_type = asked.content_type.as_deref().unwrap_or_else(|| payload.content_type());
         if content_type.is_empty() || !content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Err(Failure::usage("--content-type: write a media type, such as application/json"));
+        }
+        if asked.wire.protocol == Protocol::Binary && content_type.len() > usize::from(u8::MAX) {
+            return Err(Failure::usage("--content-type: over the binary protocol at most 255 characters"));
         }
         let shape = Shape { host: &host, content_type, body: &payload.bytes };
         let functions = functions(&asked.functions, &shape)?;
         let pace = pace(asked)?;
         let usual = if pace == Pace::Closed { 1 } else { OPEN_LOOP_CONNECTIONS };
         let clients = within("--clients", asked.clients.unwrap_or(usual), CLIENTS_MAX)?;
+        let pipeline = within("--pipeline", asked.pipeline, PIPELINE_MAX)?;
+        if pipeline > 1 && asked.wire.protocol == Protocol::Http {
+            return Err(Failure::usage(
+                "--pipeline: over HTTP a connection has one request at a time; add --protocol binary",
+            ));
+        }
+        if clients * pipeline > PLACES_MAX {
+            let product = format_args!("--clients {clients} times --pipeline {pipeline}: at most {PLACES_MAX}");
+            return Err(Failure::usage(product));
+        }
         let threads = within("--threads", asked.threads.unwrap_or((cores / 2).clamp(1, THREADS_MAX)), THREADS_MAX)?;
         let extent = match asked.count {
             Some(count) if count > 0 => Extent::Count(count),
@@ -85,8 +120,14 @@ impl Plan {
             None => Extent::Duration { ns: positive("--duration", &asked.duration)? },
         };
         Ok(Plan {
-            server: server.trim_end_matches('/').to_owned(),
+            server: match asked.wire.protocol {
+                Protocol::Http => server.trim_end_matches('/').to_owned(),
+                Protocol::Binary => host,
+            },
+            protocol: asked.wire.protocol,
             address,
+            content_type: content_type.to_owned(),
+            pipeline,
             functions,
             payload_bytes: payload.bytes.len() as u64,
             pace,
@@ -116,9 +157,14 @@ impl Plan {
         self.clients / self.threads + usize::from(thread < self.clients % self.threads)
     }
 
-    /// Makes room for as many sockets as there may be connections.
-    pub(super) fn reserve_descriptors(&self) -> Result<(), Failure> {
-        let needed = self.clients as u64 + OTHER_DESCRIPTORS;
+    /// How many requests may be in flight on `thread`.
+    pub(super) fn places_of(&self, thread: usize) -> usize {
+        self.clients_of(thread) * self.pipeline
+    }
+
+    /// Makes room for as many sockets as there may be connections: `lanes` a client.
+    pub(super) fn reserve_descriptors(&self, lanes: usize) -> Result<(), Failure> {
+        let needed = (self.clients * lanes) as u64 + OTHER_DESCRIPTORS;
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)
             .map_err(|error| Failure::local(format_args!("cannot read the limit on open files: {error}")))?;
         if soft >= needed {
@@ -143,9 +189,12 @@ fn resolve(server: &str) -> Result<(String, SocketAddr), Failure> {
         })?;
     let with_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let target = if with_port { host.to_owned() } else { format!("{host}:80") };
+    Ok((host.to_owned(), found(&target)?))
+}
+
+fn found(target: &str) -> Result<SocketAddr, Failure> {
     let found = target.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-    let address = found.ok_or_else(|| Failure::usage(format_args!("{host:?} is no host that can be found")))?;
-    Ok((host.to_owned(), address))
+    found.ok_or_else(|| Failure::usage(format_args!("{target:?} is no host and port that can be found")))
 }
 
 fn payload(asked: &Load) -> Result<Payload, Failure> {
@@ -170,13 +219,14 @@ struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    fn render(&self, name: &str) -> Vec<u8> {
+    /// The bytes of a request, and where its body begins.
+    fn render(&self, name: &str) -> (Vec<u8>, usize) {
         let Shape { host, content_type, body } = self;
         let length = body.len();
         let head = format!(
             "POST /fn/{name} HTTP/1.1\r\nhost: {host}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
         );
-        [head.as_bytes(), body].concat()
+        ([head.as_bytes(), body].concat(), head.len())
     }
 }
 
@@ -196,7 +246,8 @@ fn functions(typed: &[String], shape: &Shape<'_>) -> Result<Vec<Function>, Failu
         if functions.iter().any(|function| function.name == name) {
             return Err(Failure::usage(format_args!("{name} is named twice: give it one weight")));
         }
-        functions.push(Function { name: name.to_owned(), weight, request: shape.render(name) });
+        let (request, payload_at) = shape.render(name);
+        functions.push(Function { name: name.to_owned(), weight, request, payload_at });
     }
     Ok(functions)
 }
@@ -278,6 +329,16 @@ mod tests {
     }
 
     #[test]
+    fn the_binary_protocol_has_an_address_and_places_of_its_own() {
+        let plan = plan("a -d {} --protocol binary --clients 5 --threads 2 --pipeline 3").unwrap();
+        assert_eq!((plan.address, plan.server.as_str()), (([127, 0, 0, 1], 7879).into(), "127.0.0.1:7879"));
+        assert_eq!([plan.places_of(0), plan.places_of(1)], [9, 6]);
+        assert_eq!((plan.functions[0].payload(), plan.content_type.as_str()), (&b"{}"[..], "application/json"));
+        let elsewhere = self::plan("a --protocol binary --wire-address 127.0.0.1:99").unwrap();
+        assert_eq!((elsewhere.address.port(), elsewhere.pipeline), (99, 1));
+    }
+
+    #[test]
     fn nonsense_is_refused_before_anything_is_sent() {
         for words in [
             "a=0",
@@ -296,6 +357,10 @@ mod tests {
             "a --warm-up 99h",
             "a --payload lots",
             "a -d -",
+            "a --pipeline 2",
+            "a --protocol binary --pipeline 0",
+            "a --protocol binary --clients 16000 --pipeline 1000",
+            "a --protocol binary --wire-address 127.0.0.1",
         ] {
             assert_eq!(plan(words).err().map(|failure| failure.fault().code()), Some(2), "{words}");
         }

@@ -25,8 +25,12 @@ pub(super) fn opening(summary: &Summary) -> String {
         None => format!("closed loop, {}", counted(*clients as u64, "client", "clients")),
         Some(arrivals) => format!("open loop, {arrivals} arrivals, at most {clients} connections"),
     };
+    let protocol = match summary.pipeline {
+        1 => summary.protocol.to_owned(),
+        pipeline => format!("{}, {pipeline} in flight on each connection", summary.protocol),
+    };
     let threads = counted(*threads as u64, "thread", "threads");
-    format!("{manner}, {threads}, {} payload, seed {seed}, {server}", size(summary.payload_bytes))
+    format!("{manner}, {protocol}, {threads}, {} payload, seed {seed}, {server}", size(summary.payload_bytes))
 }
 
 /// A row a step.
@@ -159,7 +163,7 @@ fn error_words(error: &ErrorSummary) -> String {
         (Some(status), None, _) => status.to_string(),
         (None, _, Some("connect")) => "no connection".to_owned(),
         (None, _, Some("closed")) => "the connection closed before the answer was whole".to_owned(),
-        (None, _, Some("malformed")) => "an answer that is not HTTP".to_owned(),
+        (None, _, Some("malformed")) => "an answer that breaks the protocol".to_owned(),
         (None, _, Some("timeout")) => "no answer in time".to_owned(),
         (None, _, Some(word)) => format!("{word} error"),
         (None, _, None) => "other kinds of errors".to_owned(),
@@ -202,7 +206,7 @@ fn counted(count: u64, one: &str, many: &str) -> String {
 mod tests {
     use super::super::clock::ThreadLoad;
     use super::super::driver::Window;
-    use super::super::plan::{Extent, Function, Pace, Plan};
+    use super::super::plan::{Extent, Function, Pace, Plan, Protocol};
     use super::super::summary::Measured;
     use super::super::tally::tests::GOOD;
     use super::super::tally::{Broke, Ending, Sample, Tally};
@@ -212,9 +216,13 @@ mod tests {
     const WINDOW: Window = Window { start_ns: 0, counted_from_ns: 1_000_000, end_ns: 1_001_000_000 };
 
     fn plan(pace: Pace) -> Plan {
-        let function = |name: &str, weight| Function { name: name.to_owned(), weight, request: Vec::new() };
+        let function =
+            |name: &str, weight| Function { name: name.to_owned(), weight, request: Vec::new(), payload_at: 0 };
         Plan {
             server: "http://127.0.0.1:7878".to_owned(),
+            protocol: Protocol::Http,
+            pipeline: 1,
+            content_type: String::new(),
             address: ([127, 0, 0, 1], 7878).into(),
             functions: vec![function("hello", 3), function("nap", 1)],
             payload_bytes: 0,
@@ -259,6 +267,9 @@ mod tests {
         assert_eq!(cells[..5], ["1000", "1002", "2", "500", "1.00 ms"]);
         assert_eq!(cells.len(), 10);
         assert!(opening(&summary).contains("seed 42"));
+        assert!(opening(&summary).contains("at most 2 connections, http, 1 thread"));
+        let piped = Summary { protocol: "binary", pipeline: 8, ..summary.clone() };
+        assert!(opening(&piped).contains("binary, 8 in flight on each connection, 1 thread"));
         let by_function = functions(&summary.steps[0]).unwrap().render();
         assert!(by_function.lines().nth(2).unwrap().starts_with("nap"), "{by_function}");
     }

@@ -16,7 +16,8 @@ use crate::failure::Failure;
 const BATCH_ROWS: usize = 1_024;
 const BATCHES: usize = 256;
 
-pub(super) const HEADER: &str = "due_us,sent_us,done_us,function,status,start,queue_us,run_us,bytes_in,bytes_out\n";
+pub(super) const HEADER: &str =
+    "due_us,sent_us,done_us,function,status,start,queue_us,run_us,bytes_in,bytes_out,shard\n";
 
 /// The file and the thread that writes it.
 pub(super) struct Rows {
@@ -116,7 +117,11 @@ fn write_row(out: &mut impl Write, sample: &Sample, function: &str) -> io::Resul
             write!(out, "{us}")?;
         }
     }
-    writeln!(out, ",{},{}", sample.bytes_in, sample.bytes_out)
+    write!(out, ",{},{},", sample.bytes_in, sample.bytes_out)?;
+    if let Some(shard) = sample.shard {
+        write!(out, "{shard}")?;
+    }
+    out.write_all(b"\n")
 }
 
 #[cfg(test)]
@@ -135,16 +140,17 @@ mod tests {
 
     #[test]
     fn a_row_has_a_cell_for_every_column() {
-        assert_eq!(row(GOOD), "1000.000,1200.000,2000.000,hello,200,warm,3,600,120,80\n");
+        assert_eq!(row(GOOD), "1000.000,1200.000,2000.000,hello,200,warm,3,600,120,80,1\n");
         let lost = Sample {
             sent_ns: None,
             done_ns: 2_000_005,
             ending: Ending::Broke(Broke::Timeout),
             cold: None,
             phases: Phases::default(),
+            shard: None,
             ..GOOD
         };
-        assert_eq!(row(lost), "1000.000,,2000.005,hello,timeout,,,,120,80\n");
+        assert_eq!(row(lost), "1000.000,,2000.005,hello,timeout,,,,120,80,\n");
         assert_eq!(row(lost).matches(',').count(), HEADER.matches(',').count());
     }
 

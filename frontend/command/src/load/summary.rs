@@ -133,6 +133,10 @@ pub(super) struct RowsSummary {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Summary {
     pub(super) server: String,
+    /// `http` or `binary`.
+    pub(super) protocol: &'static str,
+    /// Most requests in flight on one connection.
+    pub(super) pipeline: usize,
     pub(super) seed: u64,
     /// `closed` or `open`.
     #[serde(rename = "loop")]
@@ -269,6 +273,8 @@ impl Summary {
         };
         Summary {
             server: plan.server.clone(),
+            protocol: plan.protocol.word(),
+            pipeline: plan.pipeline,
             seed: plan.seed,
             pace,
             arrivals,

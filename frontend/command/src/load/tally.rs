@@ -24,7 +24,7 @@ pub(super) enum Broke {
     Closed,
     /// The connection failed in another way.
     Io,
-    /// What came was not an HTTP answer.
+    /// What came was not an answer of the protocol.
     Malformed,
     /// No answer in time.
     Timeout,
@@ -75,6 +75,8 @@ pub(super) struct Sample {
     /// Whether a sandbox was started for it, where the worker says.
     pub(super) cold: Option<bool>,
     pub(super) phases: Phases,
+    /// The shard that ran it, where the worker says.
+    pub(super) shard: Option<u16>,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
 }
@@ -282,6 +284,7 @@ pub(super) mod tests {
         ending: Ending::Answered(200),
         cold: Some(false),
         phases: Phases { queue_us: Some(3), start_us: Some(0), run_us: Some(600) },
+        shard: Some(1),
         bytes_in: 120,
         bytes_out: 80,
     };

@@ -1,10 +1,14 @@
-//! Whole runs against a server in this process that does as it is told: answers, stalls, breaks.
+//! Whole runs against a server in this process that does as it is told: answers, stalls, breaks. Over HTTP here, over the
+//! binary protocol in `binary`.
+
+mod binary;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use clap::Parser;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
@@ -26,7 +30,8 @@ fn answer(status: u16, headers: &str, body: &str) -> String {
 }
 
 fn ok() -> String {
-    let headers = "x-vilya-start: warm\r\nserver-timing: queue;dur=0.002, start;dur=0.000, run;dur=0.010\r\n";
+    let headers =
+        "x-vilya-start: warm\r\nx-vilya-shard: 3\r\nserver-timing: queue;dur=0.002, start;dur=0.000, run;dur=0.010\r\n";
     answer(200, headers, "{}")
 }
 
@@ -94,7 +99,7 @@ fn plan(address: SocketAddr, words: &str) -> Plan {
 
 fn run_with_rows(address: SocketAddr, words: &str) -> (Summary, Vec<Vec<String>>) {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let outcome = measure(&plan(address, words), Some(file.path()), &AtomicBool::new(false)).unwrap();
+    let outcome = measure_alone(&plan(address, words), Some(file.path()), &AtomicBool::new(false));
     assert!(outcome.rows_error.is_none());
     let text = std::fs::read_to_string(file.path()).unwrap();
     assert!(text.starts_with(rows::HEADER));
@@ -103,7 +108,11 @@ fn run_with_rows(address: SocketAddr, words: &str) -> (Summary, Vec<Vec<String>>
 }
 
 fn run(address: SocketAddr, words: &str) -> Summary {
-    measure(&plan(address, words), None, &AtomicBool::new(false)).unwrap().summary
+    measure_alone(&plan(address, words), None, &AtomicBool::new(false)).summary
+}
+
+fn measure_alone(plan: &Plan, csv: Option<&Path>, interrupted: &AtomicBool) -> Outcome {
+    measure(plan, &Routes::single(plan), csv, interrupted).unwrap()
 }
 
 fn broke(step: &StepSummary, word: &str) -> u64 {
@@ -147,7 +156,8 @@ fn a_closed_loop_sends_as_many_as_asked_and_a_row_for_each() {
     assert_eq!((step.sent_bytes, step.received_bytes), (500 * request_bytes, 500 * ok().len() as u64));
     assert_eq!(step.warm.unwrap().count, 500);
     assert_eq!(step.run.unwrap().count, 500);
-    assert!(rows.iter().all(|row| row.len() == 10 && row[3..6] == ["f", "200", "warm"] && row[6..8] == ["2", "10"]));
+    assert!(rows.iter().all(|row| row.len() == 11 && row[3..6] == ["f", "200", "warm"] && row[6..8] == ["2", "10"]));
+    assert!(rows.iter().all(|row| row[10] == "3"));
 }
 
 #[test]
@@ -255,7 +265,7 @@ fn an_interrupt_ends_the_run_and_says_what_it_left_out() {
         flag.store(true, Ordering::Relaxed);
         Reaction::Silence
     });
-    let summary = measure(&plan(address, "f --duration 1h --warm-up 0s"), None, &interrupted).unwrap().summary;
+    let summary = measure_alone(&plan(address, "f --duration 1h --warm-up 0s"), None, &interrupted).summary;
     let step = &summary.steps[0];
     assert!(summary.interrupted);
     assert_eq!((step.requests, step.failed, step.left_out), (10, 0, 1));
