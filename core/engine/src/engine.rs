@@ -194,7 +194,13 @@ impl Engine {
 
     /// Brings the orders that a function is in up to date with its books. Called after every change of them.
     pub(crate) fn refresh(&mut self, slot: u32) {
-        let function = &self.functions[slot];
+        let function = &mut self.functions[slot];
+        // Most changes are of functions of which nothing waits, and they are in none of the heaps.
+        let is_ordered = !function.waiting.is_empty();
+        if !is_ordered && !function.is_ordered {
+            return self.note_chore(slot);
+        }
+        function.is_ordered = is_ordered;
         let key = function.waiting.front().map(|index| {
             let head = &self.invocations[index];
             let waiting = Waiting { arrived: head.arrived, profile: &function.profile };

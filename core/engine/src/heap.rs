@@ -62,6 +62,10 @@ impl Heap {
 
     /// Takes the slot out, if it is in.
     pub(crate) fn remove(&mut self, slot: u32) {
+        // Most heaps are empty most of the time, and `places` is not in the cache.
+        if self.entries.is_empty() {
+            return;
+        }
         let place = self.places[slot as usize];
         if place == NONE {
             return;

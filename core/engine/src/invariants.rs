@@ -164,6 +164,7 @@ impl Engine {
         assert_eq!(self.runnable.contains(slot), head.is_some() && function.free_lanes > 0);
         assert_eq!(self.starved.contains(slot), head.is_some() && may_start);
         assert_eq!(self.wanting.contains(slot), function.wants_lanes_back());
+        assert_eq!(function.is_ordered, head.is_some(), "a function is ordered by what waits of it");
         let is_asked = |(_, invocation): &(u32, &Invocation)| {
             let (Phase::Reserved(loan) | Phase::Held(loan)) = invocation.phase else { return false };
             invocation.function == slot && loan.recall == Recall::Asked

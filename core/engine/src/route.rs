@@ -35,6 +35,8 @@ pub(crate) struct Function {
     /// Oldest waiting invocations to be told that a start failed, among those admitted before `failing_before`.
     pub(crate) failing: u32,
     pub(crate) failing_before: u64,
+    /// Whether it may be in one of the engine's orders of functions.
+    pub(crate) is_ordered: bool,
     /// Whether it is in the engine's list of chores.
     pub(crate) has_chore: bool,
     pub(crate) profile: Profile,
@@ -56,6 +58,7 @@ impl Function {
             asked: 0,
             failing: 0,
             failing_before: 0,
+            is_ordered: false,
             has_chore: false,
             profile: Profile::default(),
         }
