@@ -59,8 +59,11 @@ fn every_seed_ends_with_everybody_answered_once() {
     let refusals = Refusal::ALL.map(|reason| format!("{reason:?}"));
     let starts = [StartKind::Cold, StartKind::Warm].map(|start| format!("{start:?}"));
     let all = kills.iter().chain(&outcomes).chain(&refusals).chain(&starts);
-    for what in all.chain(&["FunctionGone".to_owned(), "LeftOver".to_owned()]) {
-        assert!(seen.get(what).is_some_and(|&count| count >= 10), "{what} hardly ever happened: {seen:?}");
+    let loans = ["Reserved", "NotReserved", "Committed", "Yielded", "Unreserved", "Released"];
+    let reclaims = ["ReclaimedReserved", "ReclaimedHeld"];
+    let others = loans.iter().chain(&reclaims).chain(&["FunctionGone", "LeftOver"]).map(|&what| what.to_owned());
+    for what in all.cloned().chain(others) {
+        assert!(seen.get(&what).is_some_and(|&count| count >= 10), "{what} hardly ever happened: {seen:?}");
     }
 }
 

@@ -23,6 +23,10 @@ pub(super) struct Faults {
     pub(super) breaks_ring: u32,
     pub(super) dies_slowly: u32,
     pub(super) client_leaves: u32,
+    /// The driver wants the memory of a reservation for something else.
+    pub(super) driver_yields: u32,
+    /// The driver does not give a lane back in the turn in which it is asked.
+    pub(super) returns_late: u32,
     pub(super) report_repeats: u32,
 }
 
@@ -45,6 +49,10 @@ pub(super) struct Scenario {
     pub(super) bursts: u32,
     pub(super) largest_burst: u32,
     pub(super) longest_run: Nanos,
+    /// So many arrivals in a thousand are payloads worth a reservation, and so many answers are sent from their lane.
+    pub(super) large: u32,
+    /// The longest that a payload takes in or out; at most `LONGEST_TRANSFER`.
+    pub(super) longest_transfer: Nanos,
     /// Mean time between functions being retired or added.
     pub(super) churn: Nanos,
     pub(super) faults: Faults,
@@ -54,6 +62,8 @@ pub(super) struct Scenario {
 
 /// The longest timeout of any function.
 pub(super) const LONGEST_TIMEOUT: Nanos = Nanos::from_millis(800);
+/// The longest time that a payload takes in or out.
+pub(super) const LONGEST_TRANSFER: Nanos = Nanos::from_millis(300);
 /// The longest time that a killed sandbox takes to die.
 pub(super) const SLOWEST_DEATH: Nanos = Nanos::from_millis(300);
 
@@ -84,6 +94,8 @@ impl Scenario {
             bursts: random.pick(&[0, 30]),
             largest_burst: random.count(2, 300),
             longest_run: Nanos::from_micros(random.between(100, 60_000)),
+            large: random.pick(&[0, 100, 600]),
+            longest_transfer: Nanos::from_micros(random.between(100, LONGEST_TRANSFER.as_nanos() / 1000)),
             churn: Nanos::from_millis(random.between(100, 2000)),
             faults: Faults::draw(random),
             ending: random.pick(&[Ending::Quiet, Ending::UnderLoad]),
@@ -123,6 +135,8 @@ impl Faults {
             breaks_ring: often(),
             dies_slowly: often(),
             client_leaves: often(),
+            driver_yields: often(),
+            returns_late: often(),
             report_repeats: often(),
         }
     }

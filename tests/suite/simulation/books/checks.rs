@@ -32,10 +32,10 @@ impl Books {
                 assert!(gone.is_retired && gone.waiting == 0 && gone.sandboxes == 0, "a function is gone too early");
                 self.tally.count("FunctionGone".into());
             }
-            Effect::Reserved { .. }
-            | Effect::NotReserved { .. }
-            | Effect::Unreserved { .. }
-            | Effect::Reclaim { .. } => unreachable!("nothing is reserved or held"),
+            Effect::Reserved { .. } => self.check_reservation(now, effect, event),
+            Effect::NotReserved { origin } => self.check_no_reservation(origin, event, was_at_rest),
+            Effect::Unreserved { invocation, origin } => self.check_unreserved(now, invocation, origin),
+            Effect::Reclaim { invocation, sandbox, lane } => self.check_reclaim(sandbox, lane, invocation),
             Effect::Drained => {
                 assert!(self.draining.is_some(), "drained without being asked");
                 assert!(self.invocations.is_empty() && self.sandboxes.is_empty(), "drained with something left");
@@ -45,7 +45,9 @@ impl Books {
     }
 
     fn check_refusal(&mut self, origin: Origin, reason: Refusal, event: &Event, was_at_rest: bool) {
-        let Event::Arrive { origin: asked, function } = *event else { panic!("a refusal without an arrival") };
+        let (Event::Arrive { origin: asked, function } | Event::Reserve { origin: asked, function }) = *event else {
+            panic!("a refusal without an arrival")
+        };
         assert_eq!(origin, asked);
         let function = self.functions.get(&function);
         let is_true = match reason {
@@ -90,6 +92,7 @@ impl Books {
             is_ready: false,
             has_served: false,
             is_condemned: false,
+            is_closing: false,
             has_lied: false,
             lanes: vec![None; usize::from(function.lanes())],
         };
@@ -108,25 +111,29 @@ impl Books {
             unreachable!("called for dispatches")
         };
         let invocation = self.invocations.get_mut(&id).expect("an unknown invocation was dispatched");
-        assert!(!invocation.is_answered && invocation.place == Place::Waiting, "dispatched twice, or too late");
+        let is_commit = matches!(invocation.place, Place::Reserved { is_whole: true, .. });
+        if is_commit {
+            invocation.arrived = now;
+            assert_eq!((start, queued), (StartKind::Warm, Nanos::ZERO), "a committed one has waited for nothing");
+        }
+        let may_run = is_commit || invocation.place == Place::Waiting;
+        assert!(!invocation.is_answered && may_run, "dispatched twice, or too late");
         assert_eq!(invocation.origin, origin);
         assert_eq!(queued.saturating_add(starting), now.saturating_sub(invocation.arrived), "its wait is not split");
         let function = self.functions.get_mut(&invocation.function).expect("what waits has a function");
         assert_eq!(deadline, now.saturating_add(function.spec.timeout));
         let sandbox = self.sandboxes.get_mut(&sandbox).expect("dispatched to the dead");
-        assert!(sandbox.is_ready && !sandbox.is_condemned, "dispatched where nothing runs");
+        assert!(sandbox.takes_more(), "dispatched where nothing runs");
         assert_eq!(sandbox.function, invocation.function, "dispatched to another function's sandbox");
         assert!(start == StartKind::Warm || !sandbox.has_served, "cold in a sandbox that has served");
         sandbox.has_served = true;
         let lane = sandbox.lanes.get_mut(usize::from(lane)).expect("dispatched to a lane that does not exist");
-        assert!(lane.replace(id).is_none(), "a lane is used twice at once");
+        let before = lane.replace(id);
+        assert_eq!(before, is_commit.then_some(id), "a lane is used twice at once, or not the one reserved");
         invocation.place = Place::Running { dispatched: now };
-        function.waiting -= 1;
-        self.tally.count(format!("{start:?}"));
-        // The condemned ones' processes are as good as dead.
-        let in_use = |sandbox: &Sandbox| sandbox.lanes.iter().flatten().count();
-        let running: usize = self.sandboxes.values().filter(|sandbox| !sandbox.is_condemned).map(in_use).sum();
-        assert!(running as u64 <= u64::from(self.running_limit), "runs exceed their limit");
+        function.waiting -= u32::from(!is_commit);
+        self.tally.count(if is_commit { "Committed".into() } else { format!("{start:?}") });
+        assert!(self.places_in_use() <= u64::from(self.running_limit), "runs exceed their limit");
     }
 
     fn check_kill(&mut self, id: SandboxId, reason: KillReason) {
@@ -137,7 +144,10 @@ impl Books {
         let function = self.functions.get_mut(&sandbox.function).expect("a function outlives its sandboxes");
         let is_true = match reason {
             KillReason::Idle | KillReason::Evicted => sandbox.is_ready && running.is_empty(),
-            KillReason::TimedOut => running.iter().all(|running| self.invocations[running].is_answered),
+            KillReason::TimedOut => running.iter().map(|running| &self.invocations[running]).all(|it| match it.place {
+                Place::Reserved { .. } => true,
+                _ => it.is_answered,
+            }),
             KillReason::Broken => sandbox.has_lied,
             KillReason::Retired => function.is_retired && running.is_empty() && function.waiting == 0,
             KillReason::Drained => self.draining.is_some(),
@@ -165,9 +175,12 @@ impl Books {
             Outcome::Raised => invocation.reported == Some(RunResult::Raised),
             Outcome::TimedOut => match place {
                 Place::Waiting => now >= invocation.arrived.saturating_add(timeout.max(self.limits.start_timeout)),
-                Place::Running { dispatched } | Place::Lost { dispatched } => now >= dispatched.saturating_add(timeout),
+                Place::Running { dispatched } | Place::Lost { dispatched: Some(dispatched) } => {
+                    now >= dispatched.saturating_add(timeout)
+                }
+                Place::Reserved { .. } | Place::Held { .. } | Place::Lost { dispatched: None } => false,
             },
-            Outcome::SandboxDied => matches!(place, Place::Lost { .. }),
+            Outcome::SandboxDied => matches!(place, Place::Lost { dispatched: Some(_) }),
             Outcome::StartFailed => {
                 let may_be_told = place == Place::Waiting && function.start_failures > 0;
                 function.start_failures = function.start_failures.saturating_sub(1);
@@ -185,6 +198,8 @@ impl Books {
                 function.waiting -= 1;
                 self.invocations.remove(&id);
             }
+            Place::Held { .. } => invocation.reported = None,
+            Place::Reserved { .. } => self.end_loan(id),
             Place::Running { .. } if invocation.reported.is_none() => {}
             Place::Running { .. } | Place::Lost { .. } => {
                 self.invocations.remove(&id);
@@ -194,12 +209,16 @@ impl Books {
     }
 
     /// What must be so when the engine says that nothing is left over. `was_at_rest`: nor was it before this step.
-    pub(in crate::simulation) fn check_at_rest(&mut self, was_at_rest: bool) {
+    pub(in crate::simulation) fn check_at_rest(&mut self, now: Nanos, was_at_rest: bool) {
         for invocation in self.invocations.values() {
             assert!(!matches!(invocation.place, Place::Lost { .. }), "nobody was told of a death");
             assert!(invocation.reported.is_none(), "nobody was told of a completion");
             assert!(!invocation.has_left || invocation.is_answered, "one who left was not told so");
+            let is_whole = matches!(invocation.place, Place::Reserved { is_whole: true, .. });
+            assert!(!is_whole, "nothing came of a whole payload");
         }
+        self.learn_overdue(now);
+        self.check_contention();
         for sandbox in self.sandboxes.values() {
             assert!(!sandbox.has_lied || sandbox.is_condemned, "a liar lives");
         }

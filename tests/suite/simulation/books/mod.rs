@@ -4,6 +4,7 @@
 //! never exceeded; no sandbox runs another function's invocation; no lane is used twice at once.
 
 mod checks;
+mod loans;
 
 use std::collections::BTreeMap;
 
@@ -32,12 +33,22 @@ impl Function {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Waiting,
+    /// Its payload is arriving in a lane.
+    Reserved {
+        /// The driver has said that it is whole, in this step.
+        is_whole: bool,
+        is_asked: bool,
+    },
     Running {
         dispatched: Nanos,
     },
-    /// Its sandbox died, or was told to.
+    /// Answered, or about to be; its lane is the driver's until released.
+    Held {
+        is_asked: bool,
+    },
+    /// Its sandbox died, or was told to, before it was dispatched or after.
     Lost {
-        dispatched: Nanos,
+        dispatched: Option<Nanos>,
     },
 }
 
@@ -57,6 +68,8 @@ struct Sandbox {
     is_ready: bool,
     has_served: bool,
     is_condemned: bool,
+    /// A run in it was overdue: it takes no more.
+    is_closing: bool,
     has_lied: bool,
     lanes: Vec<Option<InvocationId>>,
 }
@@ -106,6 +119,12 @@ impl Books {
 
     /// Whether this sandbox's process still works on this invocation in this lane.
     pub(super) fn works_on(&self, sandbox: SandboxId, lane: u16, invocation: InvocationId) -> bool {
+        let is_lent = self.invocations.get(&invocation).is_some_and(|it| it.place.is_lent());
+        self.is_in_lane(sandbox, lane, invocation) && !is_lent
+    }
+
+    /// Whether a lane is used for this invocation, whatever for.
+    fn is_in_lane(&self, sandbox: SandboxId, lane: u16, invocation: InvocationId) -> bool {
         self.sandboxes.get(&sandbox).is_some_and(|it| it.lanes.get(usize::from(lane)) == Some(&Some(invocation)))
     }
 
@@ -146,14 +165,14 @@ impl Books {
                 }
             }
             Event::SandboxStartFailed { sandbox } | Event::SandboxDied { sandbox } => self.learn_death(sandbox),
-            Event::Completed { sandbox, lane, invocation, result, .. } => {
-                self.learn_completion(sandbox, lane, invocation, result);
+            Event::Commit { invocation } => self.learn_commit(invocation),
+            Event::Yield { invocation } => self.learn_yield(invocation),
+            Event::Release { sandbox, lane, invocation } => self.learn_release(sandbox, lane, invocation),
+            Event::Completed { sandbox, lane, invocation, result, held } => {
+                self.learn_completion(sandbox, lane, invocation, result, held);
             }
             Event::Drain => self.draining = self.draining.or(Some(now)),
-            Event::Arrive { .. } | Event::SandboxStarted { .. } | Event::Tick => {}
-            Event::Reserve { .. } | Event::Commit { .. } | Event::Yield { .. } | Event::Release { .. } => {
-                unreachable!("nothing is reserved or held")
-            }
+            Event::Arrive { .. } | Event::Reserve { .. } | Event::SandboxStarted { .. } | Event::Tick => {}
         }
     }
 
@@ -177,15 +196,25 @@ impl Books {
         let Some(invocation) = self.invocations.get_mut(&id) else {
             return;
         };
-        if let Place::Running { dispatched } = invocation.place {
-            invocation.place = Place::Lost { dispatched };
-            if invocation.is_answered {
-                self.invocations.remove(&id);
-            }
+        let dispatched = match invocation.place {
+            Place::Running { dispatched } => Some(dispatched),
+            Place::Reserved { .. } | Place::Held { .. } => None,
+            Place::Waiting | Place::Lost { .. } => return,
+        };
+        invocation.place = Place::Lost { dispatched };
+        if invocation.is_answered {
+            self.invocations.remove(&id);
         }
     }
 
-    fn learn_completion(&mut self, id: SandboxId, lane: u16, invocation: InvocationId, result: RunResult) {
+    fn learn_completion(
+        &mut self,
+        id: SandboxId,
+        lane: u16,
+        invocation: InvocationId,
+        result: RunResult,
+        is_held: bool,
+    ) {
         let is_true = self.works_on(id, lane, invocation);
         let Some(sandbox) = self.sandboxes.get_mut(&id) else {
             return;
@@ -197,8 +226,13 @@ impl Books {
             sandbox.has_lied = true;
             return;
         }
-        sandbox.lanes[usize::from(lane)] = None;
         let running = self.invocations.get_mut(&invocation).expect("what runs is known");
+        if is_held {
+            running.place = Place::Held { is_asked: false };
+            running.reported = (!running.is_answered).then_some(result);
+            return;
+        }
+        sandbox.lanes[usize::from(lane)] = None;
         running.reported = Some(result);
         if running.is_answered {
             self.invocations.remove(&invocation);

@@ -4,9 +4,10 @@
 //! it is started or given work, and stops when faults do.
 
 mod faults;
+mod transfers;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{Hash, Hasher};
 
 use vilya_engine::{
@@ -16,7 +17,7 @@ use vilya_engine::{
 
 use super::books::{Books, Tally};
 use super::random::Random;
-use super::scenario::{Ending, Faults, LONGEST_TIMEOUT, SLOWEST_DEATH, Scenario};
+use super::scenario::{Ending, Faults, LONGEST_TIMEOUT, LONGEST_TRANSFER, SLOWEST_DEATH, Scenario};
 
 /// Something that will happen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -43,6 +44,23 @@ enum Happening {
         invocation: InvocationId,
     },
     BreaksRing(SandboxId),
+    /// A payload that no lane was lent for is whole.
+    Arrives(Origin),
+    /// A payload in a reserved lane is.
+    Uploaded(InvocationId),
+    Yields(InvocationId),
+    /// An answer in a held lane has gone out.
+    Sent {
+        sandbox: SandboxId,
+        lane: u16,
+        invocation: InvocationId,
+    },
+    /// The driver answers the engine's wish for a lane.
+    GivesBack {
+        sandbox: SandboxId,
+        lane: u16,
+        invocation: InvocationId,
+    },
     Churn,
     LoadStops,
     End,
@@ -88,6 +106,8 @@ struct World {
     /// By index: the function there, or the generation that the next one gets.
     functions: Vec<Result<FunctionId, u32>>,
     asked: u64,
+    /// Payloads that are not whole, in a lane or not.
+    uploads: BTreeMap<Origin, FunctionId>,
     has_load: bool,
     faults: Faults,
 }
@@ -110,6 +130,7 @@ pub(super) fn run(seed: u64) -> Summary {
         steps_at_this_time: 0,
         functions: vec![Err(0); scenario.limits.functions as usize],
         asked: 0,
+        uploads: BTreeMap::new(),
         has_load: true,
         faults: scenario.faults,
         random,
@@ -186,7 +207,7 @@ impl World {
         if self.engine.next_wake() == Some(self.now) {
             self.books.tally.count("LeftOver".to_owned());
         } else {
-            self.books.check_at_rest(was_at_rest);
+            self.books.check_at_rest(self.now, was_at_rest);
         }
         if self.steps.is_multiple_of(32) {
             self.engine.check_invariants();
@@ -230,10 +251,9 @@ impl World {
             Effect::FunctionGone { function } => {
                 self.functions[function.index as usize] = Err(function.generation + 1);
             }
-            Effect::Reserved { .. }
-            | Effect::NotReserved { .. }
-            | Effect::Unreserved { .. }
-            | Effect::Reclaim { .. } => unreachable!("nothing is reserved or held"),
+            Effect::Reserved { invocation, .. } => self.begin_upload(invocation),
+            Effect::NotReserved { origin } | Effect::Unreserved { origin, .. } => self.buffer(origin),
+            Effect::Reclaim { invocation, sandbox, lane } => self.is_asked_for(sandbox, lane, invocation),
             Effect::Refuse { .. } | Effect::Answer { .. } | Effect::Drained => {}
         }
     }
@@ -250,15 +270,20 @@ impl World {
             Happening::Finishes { sandbox, lane, invocation, is_raised } => {
                 if self.books.works_on(sandbox, lane, invocation) {
                     let result = if is_raised { RunResult::Raised } else { RunResult::Returned };
-                    self.step(Event::Completed { sandbox, lane, invocation, result, held: false });
+                    let held = self.holds(sandbox, lane, invocation);
+                    self.step(Event::Completed { sandbox, lane, invocation, result, held });
                 }
             }
             Happening::Claims { sandbox, lane, invocation } => {
-                self.report_on(
-                    sandbox,
-                    Event::Completed { sandbox, lane, invocation, result: RunResult::Returned, held: false },
-                );
+                let held = self.holds(sandbox, lane, invocation);
+                let result = RunResult::Returned;
+                self.report_on(sandbox, Event::Completed { sandbox, lane, invocation, result, held });
             }
+            Happening::Arrives(origin) => self.arrives(origin),
+            Happening::Uploaded(invocation) => self.uploaded(invocation),
+            Happening::Yields(invocation) => self.yields(invocation),
+            Happening::Sent { sandbox, lane, invocation } => self.report(Event::Release { sandbox, lane, invocation }),
+            Happening::GivesBack { sandbox, lane, invocation } => self.gives_back(sandbox, lane, invocation),
             Happening::Churn => self.churn(),
             Happening::LoadStops => self.has_load = false,
             Happening::End => self.end(),
@@ -285,8 +310,7 @@ impl World {
         let count = if is_burst { self.random.count(1, self.scenario.largest_burst) } else { 1 };
         let function = self.wanted();
         for _ in 0..count {
-            self.asked += 1;
-            self.step(Event::Arrive { origin: Origin(self.asked), function });
+            self.ask(function);
         }
         let gap = Nanos::from_nanos(self.random.between(0, 2 * self.scenario.gap.as_nanos()));
         self.after(gap, Happening::Arrivals);
@@ -333,7 +357,9 @@ impl World {
         let waits = LONGEST_TIMEOUT.max(self.scenario.limits.start_timeout);
         // A run may begin as its patience ends; a closing sandbox waits for one run more; then it must still die.
         let runs = LONGEST_TIMEOUT.saturating_add(LONGEST_TIMEOUT);
-        let bound = waits.saturating_add(runs).saturating_add(SLOWEST_DEATH);
+        // Taken out of a lane, a payload is still on its way, and then waits; its answer is sent at last.
+        let transfers = Nanos::from_nanos(3 * LONGEST_TRANSFER.as_nanos());
+        let bound = waits.saturating_add(runs).saturating_add(transfers).saturating_add(SLOWEST_DEATH);
         self.after(bound, Happening::MustBeQuiet);
     }
 
