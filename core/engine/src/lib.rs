@@ -83,5 +83,6 @@ pub use policy::balance::BalancePolicy;
 pub use policy::concurrency::ConcurrencyPolicy;
 pub use policy::keepalive::KeepAlivePolicy;
 pub use policy::queue::QueuePolicy;
+pub use policy::spread::{Owners, SpreadPolicy};
 pub use stats::Stats;
 pub use units::{Bytes, Nanos};

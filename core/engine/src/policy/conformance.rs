@@ -8,6 +8,7 @@ use super::balance::BalancePolicy;
 use super::concurrency::ConcurrencyPolicy;
 use super::keepalive::{Idle, KeepAlivePolicy};
 use super::queue::{QueuePolicy, Waiting};
+use super::spread::{Demand, Owners, SpreadPolicy, Spreading};
 use super::{Policies, Profile};
 use crate::effect::Outcome;
 use crate::tests::shard::{Shard, limits};
@@ -19,6 +20,8 @@ const KEEPALIVE: [KeepAlivePolicy; 2] = [KeepAlivePolicy::Lru, KeepAlivePolicy::
 
 const CONCURRENCY: [ConcurrencyPolicy; 2] =
     [ConcurrencyPolicy::Fixed { running: 1 }, ConcurrencyPolicy::Fixed { running: u32::MAX }];
+
+const SPREAD: [SpreadPolicy; 2] = [SpreadPolicy::Off, SpreadPolicy::Auto];
 
 const BALANCE: [BalancePolicy; 1] = [BalancePolicy::Home];
 
@@ -67,6 +70,28 @@ fn balance_stays_in_range_and_spreads_names() {
             let fair = 6400 / shards;
             let (least, most) = (owned.iter().min().unwrap(), owned.iter().max().unwrap());
             assert!(*least > fair / 2 && *most < fair * 2, "{policy:?} over {shards} shards: {owned:?}");
+        }
+    }
+}
+
+#[test]
+fn spread_always_leaves_a_function_with_its_home_and_lets_an_idle_one_go_there() {
+    for policy in SPREAD {
+        for (busy, work) in [(1000, 1000), (900, 700), (0, 0), (1000, 0), (0, 1000)] {
+            let mut spreading = Spreading::at(3);
+            for _ in 0..50 {
+                let (busy, work) = ([0, 0, 0, busy, 0], [work; 5]);
+                let demand = Demand { busy: &busy, work: &work, barred: Owners::NONE };
+                let next = policy.next(&spreading, &demand);
+                assert_eq!(next, policy.next(&spreading, &demand), "{policy:?} changes its mind");
+                assert!(next.owners.contains(3) && next.owners.iter().all(|shard| shard < 5), "{policy:?}: {next:?}");
+                spreading = next;
+            }
+            for _ in 0..100 {
+                let demand = Demand { busy: &[], work: &[], barred: Owners::NONE };
+                spreading = policy.next(&spreading, &demand);
+            }
+            assert_eq!(spreading.owners, Owners::only(3), "{policy:?} keeps what nobody needs");
         }
     }
 }

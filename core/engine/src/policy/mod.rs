@@ -11,6 +11,7 @@ mod conformance;
 pub mod keepalive;
 mod profile;
 pub mod queue;
+pub mod spread;
 
 pub(crate) use profile::Profile;
 
