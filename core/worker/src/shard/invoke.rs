@@ -73,12 +73,12 @@ impl Shard {
         self.feeding = true;
         while let Some((event, cause)) = self.events.pop_front() {
             self.cause = cause;
-            let mut effects = std::mem::take(&mut self.effects);
+            let mut effects = self.effects.take().unwrap_or_default();
             self.engine.step(self.now(), event, &mut effects);
             for effect in effects.drain() {
                 self.perform(effect);
             }
-            self.effects = effects;
+            self.effects = Some(effects);
             // What did not fit into one step is told the same reason.
             if self.cause.is_some() && self.engine_is_due() {
                 let cause = self.cause.take();

@@ -117,7 +117,8 @@ pub(crate) struct Shard {
     routes: RouteTable,
     ids: RequestIds,
     engine: Engine,
-    effects: Effects,
+    /// There but while it is gone through: an empty one in its place would be an allocation a step.
+    effects: Option<Effects>,
     /// Events that performing an effect gave rise to.
     events: VecDeque<(Event, Option<Cause>)>,
     /// Set while the events are gone through.
@@ -184,7 +185,7 @@ impl Shard {
             closing: Vec::new(),
             routes: RouteTable::default(),
             engine,
-            effects: Effects::new(),
+            effects: Some(Effects::new()),
             events: VecDeque::new(),
             feeding: false,
             functions: Functions::default(),
