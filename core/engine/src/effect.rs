@@ -86,11 +86,13 @@ pub enum KillReason {
     Drained,
     /// It was not ready in time.
     StartTimedOut,
+    /// It held what only its end gives back.
+    Worn,
 }
 
 impl KillReason {
     /// Every reason.
-    pub const ALL: [KillReason; 7] = [
+    pub const ALL: [KillReason; 8] = [
         KillReason::Idle,
         KillReason::Evicted,
         KillReason::TimedOut,
@@ -98,6 +100,7 @@ impl KillReason {
         KillReason::Retired,
         KillReason::Drained,
         KillReason::StartTimedOut,
+        KillReason::Worn,
     ];
 }
 

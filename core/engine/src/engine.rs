@@ -140,6 +140,7 @@ impl Engine {
                 self.released(Lane { sandbox, lane, invocation }, effects);
             }
             Event::Broken { sandbox } => self.sandbox_broken(sandbox, effects),
+            Event::Replace { sandbox } => self.replace(sandbox, effects),
             Event::Tick => {}
             Event::Drain => self.start_draining(),
         }

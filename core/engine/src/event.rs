@@ -122,6 +122,12 @@ pub enum Event {
         /// Which.
         sandbox: SandboxId,
     },
+    /// A sandbox holds what only its end gives back. It is killed if it is idle; one that is not stays as it is, and may be
+    /// named again later.
+    Replace {
+        /// Which.
+        sandbox: SandboxId,
+    },
     /// The process of a sandbox is gone; the id is free afterwards.
     SandboxDied {
         /// Which.

@@ -247,6 +247,15 @@ impl Engine {
         self.become_state(index, State::Dying { dead: false, outcome });
     }
 
+    /// Ends an idle sandbox, whatever the keep-alive policy says.
+    pub(crate) fn replace(&mut self, id: SandboxId, effects: &mut Effects) {
+        if let Some(index) = self.resolve_sandbox(id)
+            && self.sandboxes[index].is_idle()
+        {
+            self.kill(index, KillReason::Worn, Outcome::SandboxDied, effects);
+        }
+    }
+
     /// Frees the slot of a dead sandbox with no lane in use, and what it was charged.
     pub(crate) fn bury(&mut self, index: u32) {
         let sandbox = self.sandboxes.remove(index);

@@ -104,3 +104,27 @@ fn a_response_over_the_limit_is_an_error_and_not_a_part() {
     let answer = client.invoke("large", b"").expect(500);
     assert!(answer.json()["errorType"].to_string().contains("TooLarge"), "{}", answer.text());
 }
+
+/// What large payloads make resident goes back to the system: as root out of the living sandbox; without, with it.
+#[test]
+fn memory_of_large_payloads_is_given_back() {
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    worker.deploy_echo("echo", "memory = \"256MiB\"");
+    let mut client = worker.client();
+    let body = pattern(32 << 20);
+    assert_eq!(client.invoke("echo", b"small").expect(200).text(), "small");
+    let before = worker.shared_bytes();
+    for _ in 0..2 {
+        assert!(client.request_typed("POST", "/fn/echo", "a/b", &body).expect(200).body == body);
+    }
+    let since = std::time::Instant::now();
+    loop {
+        let held = worker.shared_bytes().saturating_sub(before);
+        if held < 1 << 20 {
+            break;
+        }
+        assert!(since.elapsed() < super::worker::PATIENCE, "{held} bytes are kept");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(client.request_typed("POST", "/fn/echo", "a/b", &body).expect(200).body == body);
+}

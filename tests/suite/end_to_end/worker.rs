@@ -125,6 +125,13 @@ impl Worker {
         kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("the kernel's format") * 1024
     }
 
+    /// Shared memory of the worker's process that is resident now: the regions of its sandboxes.
+    pub(super) fn shared_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the worker is there");
+        let kib = status.lines().find_map(|line| line.strip_prefix("RssShmem:")?.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("the kernel's format") * 1024
+    }
+
     /// Waits until a metric is as wanted.
     #[track_caller]
     pub(super) fn await_metric(&self, name: &str, label: &str, wanted: impl Fn(f64) -> bool) {

@@ -30,6 +30,7 @@ enum Move {
     Complete { run: u8, raised: bool, held: bool },
     Claim { sandbox: u8, lane: u16, invocation: u8 },
     Broken { sandbox: u8 },
+    Replace { sandbox: u8 },
     Pass { millis: u64 },
     Drain,
 }
@@ -55,6 +56,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => (any::<u8>(), 0..6u16, any::<u8>())
             .prop_map(|(sandbox, lane, invocation)| Move::Claim { sandbox, lane, invocation }),
         1 => any::<u8>().prop_map(|sandbox| Move::Broken { sandbox }),
+        4 => any::<u8>().prop_map(|sandbox| Move::Replace { sandbox }),
         12 => (0..900u64).prop_map(|millis| Move::Pass { millis }),
     ];
     (prop::collection::vec(one, 1..250), prop::option::of(any::<prop::sample::Index>())).prop_map(|(mut all, drain)| {
@@ -165,6 +167,7 @@ impl Hostile {
                 held: false,
             },
             Move::Broken { sandbox } => Event::Broken { sandbox: pick(&self.sandboxes, sandbox)? },
+            Move::Replace { sandbox } => Event::Replace { sandbox: pick(&self.sandboxes, sandbox)? },
             Move::Pass { millis } => {
                 self.shard.now = self.shard.now.saturating_add(Nanos::from_millis(millis));
                 Event::Tick

@@ -105,3 +105,19 @@ fn a_drain_that_takes_too_long_ends_everything() {
     assert_eq!(shard.step(Event::SandboxDied { sandbox: killed[0] }), []);
     assert_eq!(shard.step(Event::SandboxDied { sandbox: killed[1] }), [Effect::Drained]);
 }
+
+#[test]
+fn a_worn_sandbox_is_replaced_when_it_is_idle_and_not_before() {
+    let mut shard = Shard::small();
+    let function = shard.add(64, 2);
+    let run = shard.cold(function);
+    let sandbox = run.sandbox;
+    assert_eq!(shard.step(Event::Replace { sandbox }), [], "something runs in it");
+    shard.complete(run);
+    assert_eq!(shard.step(Event::Replace { sandbox }), [Effect::Kill { sandbox, reason: KillReason::Worn }]);
+    assert_eq!(shard.step(Event::Replace { sandbox }), [], "it is told once");
+    shard.step(Event::SandboxDied { sandbox });
+    assert_eq!(shard.step(Event::Replace { sandbox }), [], "its id means nothing any more");
+    shard.arrive(function);
+    assert_eq!(shard.starts().len(), 1, "another takes its place when it is wanted");
+}

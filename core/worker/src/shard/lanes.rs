@@ -19,6 +19,10 @@ use crate::slots::Key;
 /// From a large payload to the look at what its lane still holds.
 const TRIM_AFTER_NS: u64 = 1_000_000_000;
 
+/// A sandbox that holds more than this, and cannot give it back, is replaced when it is idle: without root, requests lie in
+/// memory that nobody can punch holes into (see `vilya_ipc::host::ReadOnlyBy`).
+const RETAINED_BYTES: u64 = 8 * 1024 * 1024;
+
 impl Shard {
     /// An answer is about to be sent from a lane to a client.
     pub(super) fn lend(&mut self, hold: Hold, taker: Source) {
@@ -89,10 +93,13 @@ impl Shard {
         let mut later = Vec::new();
         for sandbox in std::mem::take(&mut self.swollen) {
             let Some(entry) = self.sandbox_at(sandbox) else { continue };
-            if entry.trim() {
-                entry.swollen = false;
-            } else {
+            if !entry.trim() {
                 later.push(sandbox);
+                continue;
+            }
+            entry.swollen = false;
+            if entry.retained_bytes() > RETAINED_BYTES {
+                self.feed(Event::Replace { sandbox });
             }
         }
         self.swollen = later;

@@ -16,6 +16,9 @@ use crate::pool::Pool;
 /// A body up to this size rides in the same send as its head.
 pub(super) const JOINED_BYTES: usize = 16 * 1024;
 
+/// Of an answer in a lane so much is sent at once, so that a slow client shows progress.
+const LANE_SEND_BYTES: usize = 1024 * 1024;
+
 /// Bytes to be sent.
 #[derive(Debug)]
 enum Piece {
@@ -120,7 +123,16 @@ impl Outbox {
         if self.flight.is_some() {
             return Ok(0);
         }
-        let Some(piece) = self.queue.pop_front() else { return Ok(0) };
+        let Some(mut piece) = self.queue.pop_front() else { return Ok(0) };
+        if let Piece::Lane(lane) = &piece
+            && lane.slice.len() > LANE_SEND_BYTES
+        {
+            // Each part has a deadline of its own.
+            let rest = lane.part(LANE_SEND_BYTES, lane.slice.len());
+            let first = lane.part(0, LANE_SEND_BYTES);
+            self.queue.push_front(Piece::Lane(rest));
+            piece = Piece::Lane(first);
+        }
         let bytes = piece.len();
         let (data, charged_bytes, lane) = match piece {
             Piece::Bytes { bytes, charged_bytes } => (SendData::Owned(bytes), charged_bytes, None),

@@ -132,6 +132,11 @@ impl Sandbox {
         is_idle
     }
 
+    /// What it holds of large requests and cannot give back.
+    pub(super) fn retained_bytes(&self) -> u64 {
+        self.process.as_ref().map_or(0, |process| process.host.retained_bytes())
+    }
+
     pub(super) fn taker(&mut self, lane: u16) -> Option<&mut Option<Source>> {
         self.takers.get_mut(usize::from(lane))
     }

@@ -143,7 +143,7 @@ impl Books {
         let running: Vec<InvocationId> = sandbox.lanes.iter().flatten().copied().collect();
         let function = self.functions.get_mut(&sandbox.function).expect("a function outlives its sandboxes");
         let is_true = match reason {
-            KillReason::Idle | KillReason::Evicted => sandbox.is_ready && running.is_empty(),
+            KillReason::Idle | KillReason::Evicted | KillReason::Worn => sandbox.is_ready && running.is_empty(),
             KillReason::TimedOut => running.iter().map(|running| &self.invocations[running]).all(|it| match it.place {
                 Place::Reserved { .. } => true,
                 _ => it.is_answered,

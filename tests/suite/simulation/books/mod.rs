@@ -172,7 +172,11 @@ impl Books {
                 self.learn_completion(sandbox, lane, invocation, result, held);
             }
             Event::Drain => self.draining = self.draining.or(Some(now)),
-            Event::Arrive { .. } | Event::Reserve { .. } | Event::SandboxStarted { .. } | Event::Tick => {}
+            Event::Arrive { .. }
+            | Event::Reserve { .. }
+            | Event::Replace { .. }
+            | Event::SandboxStarted { .. }
+            | Event::Tick => {}
         }
     }
 

@@ -44,6 +44,7 @@ enum Happening {
         invocation: InvocationId,
     },
     BreaksRing(SandboxId),
+    IsWorn(SandboxId),
     /// A payload that no lane was lent for is whole.
     Arrives(Origin),
     /// A payload in a reserved lane is.
@@ -282,7 +283,14 @@ impl World {
             Happening::Arrives(origin) => self.arrives(origin),
             Happening::Uploaded(invocation) => self.uploaded(invocation),
             Happening::Yields(invocation) => self.yields(invocation),
-            Happening::Sent { sandbox, lane, invocation } => self.report(Event::Release { sandbox, lane, invocation }),
+            Happening::Sent { sandbox, lane, invocation } => {
+                self.report(Event::Release { sandbox, lane, invocation });
+                if self.random.chance(100) {
+                    let later = self.micros(0, 50_000);
+                    self.after(later, Happening::IsWorn(sandbox));
+                }
+            }
+            Happening::IsWorn(sandbox) => self.report_on(sandbox, Event::Replace { sandbox }),
             Happening::GivesBack { sandbox, lane, invocation } => self.gives_back(sandbox, lane, invocation),
             Happening::Churn => self.churn(),
             Happening::LoadStops => self.has_load = false,
