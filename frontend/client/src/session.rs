@@ -14,6 +14,9 @@ use vilya_protocol::wire::{
 use crate::exchange::{Exchange, Exchanges, slot};
 use crate::{Error, Options, Request};
 
+/// So much of what was sent is kept before the rest is moved to the front.
+const SENT_BYTES: usize = 64 * 1024;
+
 /// What one call of [`Session::read`] found.
 #[derive(Debug, PartialEq)]
 pub enum Event<'a> {
@@ -78,11 +81,18 @@ pub struct Started {
 #[derive(Debug)]
 pub struct Session {
     decoder: ClientDecoder,
+    state: State,
+}
+
+/// A session without its decoder, whose items events are made of.
+#[derive(Debug)]
+struct State {
     window_bytes: u64,
     in_flight: u32,
     welcome: Option<Welcome>,
     ports: Vec<u16>,
     draining: bool,
+    failed: Option<WireError>,
     exchanges: Exchanges,
     /// The answer whose frame is being read.
     reading: u64,
@@ -104,38 +114,42 @@ impl Session {
             response_credit_bytes: window_bytes,
         };
         wire::hello(&mut output, &hello);
-        Session {
-            decoder: ClientDecoder::new(),
+        let state = State {
             window_bytes,
             in_flight: options.in_flight,
             welcome: None,
             ports: Vec::new(),
             draining: false,
+            failed: None,
             exchanges: Exchanges::new(),
             reading: 0,
             output,
             output_start: 0,
-        }
+        };
+        Session { decoder: ClientDecoder::new(), state }
     }
 
     /// What the server said of itself, once it has.
     pub fn welcome(&self) -> Option<&Welcome> {
-        self.welcome.as_ref()
+        self.state.welcome.as_ref()
     }
 
     /// The port of each shard, once the server has told.
     pub fn ports(&self) -> &[u16] {
-        &self.ports
+        &self.state.ports
     }
 
     /// Requests whose ids are not free.
     pub fn in_flight(&self) -> usize {
-        self.exchanges.in_flight()
+        self.state.exchanges.in_flight()
     }
 
     /// True if a request may be started.
     pub fn is_ready(&self) -> bool {
-        self.welcome.is_some() && !self.draining && !self.exchanges.is_full()
+        self.state.failed.is_none()
+            && self.state.welcome.is_some()
+            && !self.state.draining
+            && !self.state.exchanges.is_full()
     }
 
     /// A small number that tells the requests in flight apart: below the most that were ever in flight at once.
@@ -145,7 +159,7 @@ impl Session {
 
     /// Bytes that wait to be sent.
     pub fn output(&self) -> &[u8] {
-        &self.output[self.output_start..]
+        &self.state.output[self.state.output_start..]
     }
 
     /// Says that the first `bytes` of [`output`](Self::output) were sent.
@@ -153,11 +167,16 @@ impl Session {
     /// # Panics
     /// If it is more than there is.
     pub fn sent(&mut self, bytes: usize) {
-        assert!(bytes <= self.output.len() - self.output_start, "more was sent than there was");
-        self.output_start += bytes;
-        if self.output_start == self.output.len() {
-            self.output.clear();
-            self.output_start = 0;
+        assert!(bytes <= self.state.output.len() - self.state.output_start, "more was sent than there was");
+        self.state.output_start += bytes;
+        let State { output, output_start, .. } = &mut self.state;
+        if *output_start == output.len() {
+            output.clear();
+            *output_start = 0;
+        } else if *output_start >= SENT_BYTES && *output_start >= output.len() / 2 {
+            // One that is never emptied must not grow; what is moved is less than what was sent.
+            output.drain(..*output_start);
+            *output_start = 0;
         }
     }
 
@@ -167,11 +186,11 @@ impl Session {
     /// Nothing was written: the request breaks a rule, its payload is over the server's limit, too many are in flight, or
     /// the session is not [ready](Self::is_ready).
     pub fn start(&mut self, request: &Request<'_>) -> Result<Started, Error> {
-        let Some(welcome) = self.welcome else { return Err(Error::Usage("the handshake is not over")) };
-        if self.draining {
+        let Some(welcome) = self.state.welcome else { return Err(Error::Usage("the handshake is not over")) };
+        if self.state.draining {
             return Err(Error::Goaway { status: 503, text: "the worker takes no more requests here".to_owned() });
         }
-        if self.exchanges.is_full() {
+        if self.state.exchanges.is_full() {
             return Err(Error::Busy);
         }
         let bytes = request.payload.len() as u64;
@@ -192,70 +211,94 @@ impl Session {
             trace_parent: request.trace_parent,
             payload_bytes: taken as u32,
         };
-        head.id = self.exchanges.insert(Exchange {
+        head.id = self.state.exchanges.insert(Exchange {
             to_send: bytes - taken as u64,
             credit: credit - taken as u64,
             sending_over: whole,
-            granted: self.window_bytes,
+            granted: self.state.window_bytes,
             ..Exchange::default()
         });
-        if let Err(error) = wire::request_head(&mut self.output, &head) {
-            self.forget(head.id);
+        if let Err(error) = wire::request_head(&mut self.state.output, &head) {
+            self.state.forget(head.id);
             return Err(Error::Request(error));
         }
-        self.output.extend_from_slice(&request.payload[..taken]);
+        self.state.output.extend_from_slice(&request.payload[..taken]);
         Ok(Started { id: head.id, taken })
     }
 
     /// Writes more of a request's payload, as far as the credit goes; how much was taken. `payload` starts where the bytes
     /// taken so far ended. Takes nothing once the request is answered or cancelled.
     pub fn push(&mut self, id: u64, payload: &[u8]) -> usize {
-        let frame_bytes = self.welcome.map_or(0, |welcome| welcome.frame_bytes as usize);
-        let Some(exchange) = self.exchanges.get_mut(id).filter(|exchange| !exchange.sending_over) else { return 0 };
+        let frame_bytes = self.state.welcome.map_or(0, |welcome| welcome.frame_bytes as usize);
+        let Some(exchange) = self.state.exchanges.get_mut(id).filter(|exchange| !exchange.sending_over) else {
+            return 0;
+        };
         let most = exchange.credit.min(exchange.to_send);
         let taken = payload.len().min(usize::try_from(most).unwrap_or(usize::MAX));
         for part in payload[..taken].chunks(frame_bytes.max(1)) {
             exchange.to_send -= part.len() as u64;
-            wire::data_head(&mut self.output, id, part.len() as u32, exchange.to_send == 0);
-            self.output.extend_from_slice(part);
+            wire::data_head(&mut self.state.output, id, part.len() as u32, exchange.to_send == 0);
+            self.state.output.extend_from_slice(part);
         }
         exchange.credit -= taken as u64;
         exchange.sending_over = exchange.to_send == 0;
         if exchange.sending_over {
-            self.exchanges.settle(id);
+            self.state.exchanges.settle(id);
         }
         taken
     }
 
     /// Bytes of a request's payload that [`push`](Self::push) would take.
     pub fn sendable(&self, id: u64) -> u64 {
-        let exchange = self.exchanges.get(id).filter(|exchange| !exchange.sending_over);
+        let exchange = self.state.exchanges.get(id).filter(|exchange| !exchange.sending_over);
         exchange.map_or(0, |exchange| exchange.credit.min(exchange.to_send))
     }
 
     /// Says that nobody waits for an answer. It comes all the same, 499 or a real one, unless it was there already; the rest
     /// of one that was begun may be cut short.
     pub fn cancel(&mut self, id: u64) {
-        let Some(exchange) = self.exchanges.get_mut(id).filter(|exchange| !exchange.cancelled) else { return };
+        let Some(exchange) = self.state.exchanges.get_mut(id).filter(|exchange| !exchange.cancelled) else { return };
         exchange.cancelled = true;
         exchange.sending_over = true;
-        wire::cancel(&mut self.output, id);
-        self.exchanges.settle(id);
+        wire::cancel(&mut self.state.output, id);
+        self.state.exchanges.settle(id);
     }
 
     /// Asks whether the server is there.
     pub fn ping(&mut self, id: u64) {
-        wire::ping(&mut self.output, id, b"");
+        wire::ping(&mut self.state.output, id, b"");
     }
 
     /// Reads the next event of `input`, which starts where the bytes consumed so far ended; how many bytes it consumed.
     ///
     /// # Errors
-    /// The server broke the protocol: the connection is of no further use.
+    /// The server broke the protocol: the connection is of no further use, and every call says the same.
     #[inline]
     pub fn read<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Event<'a>), WireError> {
-        let step = self.decoder.decode(input)?;
-        let event = match step.item {
+        if let Some(error) = self.state.failed {
+            return Err(error);
+        }
+        let step = match self.decoder.decode(input) {
+            Ok(step) => step,
+            Err(error) => {
+                self.state.failed = Some(error);
+                return Err(error);
+            }
+        };
+        match self.state.take(step.item) {
+            Ok(event) => Ok((step.consumed, event)),
+            Err(error) => {
+                self.state.failed = Some(error);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl State {
+    #[inline]
+    fn take<'a>(&mut self, item: ClientItem<'a>) -> Result<Event<'a>, WireError> {
+        Ok(match item {
             ClientItem::NeedMore => Event::NeedMore,
             ClientItem::Response(head) => {
                 let exchange = in_flight(&mut self.exchanges, head.id)?;
@@ -323,8 +366,7 @@ impl Session {
                 self.draining = true;
                 Event::Goaway { status, text }
             }
-        };
-        Ok((step.consumed, event))
+        })
     }
 
     fn forget(&mut self, id: u64) {
