@@ -183,7 +183,7 @@ impl Client {
     /// Makes sure of a connection to the shard; false if it has none and gets none.
     fn reach(&mut self, shard: u16, now: Instant) -> bool {
         let port = self.common.connection.ports().get(usize::from(shard)).copied();
-        let (Some(port), Some(place)) = (port, self.direct.get_mut(usize::from(shard))) else { return false };
+        let (Some(port @ 1..), Some(place)) = (port, self.direct.get_mut(usize::from(shard))) else { return false };
         let usable = match place {
             Direct::Open(line) => line.is_usable(now),
             Direct::Absent => false,

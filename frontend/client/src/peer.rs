@@ -70,6 +70,8 @@ pub struct Settings {
     pub early: Vec<String>,
     /// Shards whose ports nobody listens at.
     pub unreachable: Vec<u16>,
+    /// Shards that have no port.
+    pub portless: Vec<u16>,
 }
 
 impl Default for Settings {
@@ -83,7 +85,14 @@ impl Default for Settings {
             payload_bytes: 1 << 30,
             request_credit_bytes: 1 << 16,
         };
-        Settings { welcome, shards: 1, map: Vec::new(), early: Vec::new(), unreachable: Vec::new() }
+        Settings {
+            welcome,
+            shards: 1,
+            map: Vec::new(),
+            early: Vec::new(),
+            unreachable: Vec::new(),
+            portless: Vec::new(),
+        }
     }
 }
 
@@ -120,6 +129,8 @@ impl Peer {
         let bind = || TcpListener::bind("127.0.0.1:0");
         let listeners: Vec<TcpListener> = (0..settings.shards).map(|_| bind()).collect::<io::Result<_>>()?;
         let ports = listeners.iter().map(|at| Ok(at.local_addr()?.port())).collect::<io::Result<Vec<u16>>>()?;
+        let mut ports = ports;
+        settings.portless.iter().for_each(|shard| ports[usize::from(*shard)] = 0);
         let common = bind()?;
         let peer = Peer {
             common: common.local_addr()?,

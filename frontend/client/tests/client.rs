@@ -71,6 +71,16 @@ fn a_shard_that_cannot_be_reached_costs_a_hop() {
 }
 
 #[test]
+fn a_shard_without_a_port_is_reached_by_the_common_one() {
+    let map = vec![("one".to_owned(), vec![1])];
+    let settings = Settings { shards: 2, map, portless: vec![0, 1], ..Settings::default() };
+    let peer = Peer::start(settings, which).expect("there are ports");
+    let mut client = Client::connect(peer.address()).expect("the server is there");
+    assert_eq!([shard(&mut client, "one"), shard(&mut client, "one")], [0, 0]);
+    assert_eq!((client.map().owners("one"), peer.connections()), (&[1][..], 1));
+}
+
+#[test]
 fn a_worker_that_is_stopping_is_left_and_asked_again() {
     let react = |asked: &Asked<'_>| match asked.index {
         0 => Reaction::Goaway(503, "stopping"),

@@ -108,7 +108,11 @@ pub(super) fn knock(plan: &Plan) -> Result<Routes, Failure> {
                     return Err(Failure::new(Fault::Unreachable, said));
                 }
             };
-            let at = |port: &u16| SocketAddr::new(plan.address.ip(), *port);
+            // A shard without a port of its own is reached by the common one.
+            let at = |port: &u16| match *port {
+                0 => plan.address,
+                port => SocketAddr::new(plan.address.ip(), port),
+            };
             let mut routes = Routes::new(plan, connection.ports().iter().map(at).collect());
             for (owners, name) in routes.owners.iter_mut().zip(&routes.names) {
                 owners.extend_from_slice(connection.map().owners(name));

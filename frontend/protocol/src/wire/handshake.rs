@@ -120,7 +120,7 @@ impl Welcome {
     }
 }
 
-/// The port of each shard, in the order of the shards.
+/// The port of each shard, in the order of the shards; 0 where it has none of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports<'a> {
     bytes: &'a [u8],

@@ -69,6 +69,15 @@ fn each_request_goes_to_an_owner() {
 }
 
 #[test]
+fn a_shard_without_a_port_is_reached_by_the_common_one() {
+    let settings =
+        Settings { shards: 2, map: vec![("f".to_owned(), vec![1])], portless: vec![1], ..Settings::default() };
+    let (summary, rows) = run_binary(&Peer::start(settings, warm).unwrap(), "f --count 10 --warm-up 0s");
+    assert_eq!(summary.steps[0].succeeded, 10);
+    assert!(rows.iter().all(|row| row[10] == "0"));
+}
+
+#[test]
 fn an_open_loop_sends_its_schedule() {
     let peer = start(2, &[], warm);
     let words = "f --rate-steps 400,800 --arrivals constant --pipeline 4 --clients 2 --duration 250ms --warm-up 50ms";
