@@ -1,9 +1,10 @@
-//! A round trip through the rings with both sides asleep, on one core and on two, against a bare pair of eventfds.
+//! A round trip through the rings with both sides asleep, on one core and on two, against a bare pair of eventfds
+//! and a bare pair of futexes.
 
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use vilya_benches::peer::{EventPair, RingPeer, pin};
+use vilya_benches::peer::{EventPair, FutexPair, RingPeer, pin};
 
 fn parked(c: &mut Criterion) {
     pin(Some(0));
@@ -11,6 +12,10 @@ fn parked(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("doorbell_round_trip_{place}"));
         group.bench_function("floor_eventfd_pair", |bencher| {
             let pair = EventPair::start(Some(core));
+            bencher.iter(|| pair.round_trip());
+        });
+        group.bench_function("floor_futex_pair", |bencher| {
+            let mut pair = FutexPair::start(Some(core));
             bencher.iter(|| pair.round_trip());
         });
         group.bench_function("ring", |bencher| {

@@ -1,13 +1,15 @@
 //! A host and a guest of the ring ABI in one process, and the bare floors they are held against.
 #![allow(unsafe_code)]
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::libc;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use vilya_ipc::guest::{Guest, Next};
 use vilya_ipc::host::{Host, Payload, ReadOnlyBy, Submission};
 use vilya_ipc::layout::RegionSpec;
@@ -16,6 +18,8 @@ use vilya_ipc::metadata::{AlignedVec, RequestMetadata};
 /// A host whose guest echoes on a thread of its own.
 pub struct RingPeer {
     host: Host,
+    /// Wakes for each ring of the doorbell, which is never read: as a shard's poll does.
+    sleeper: Epoll,
     metadata: AlignedVec,
     guest: Option<JoinHandle<()>>,
     next: u64,
@@ -53,7 +57,10 @@ impl RingPeer {
         }
         let mut metadata = AlignedVec::new();
         RequestMetadata::default().encode(&mut metadata).expect("it fits");
-        RingPeer { host, metadata, guest: Some(guest), next: 1 }
+        let sleeper = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("a descriptor is left");
+        let each_ring = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+        sleeper.add(host.doorbell(), each_ring).expect("the doorbell can be polled");
+        RingPeer { host, sleeper, metadata, guest: Some(guest), next: 1 }
     }
 
     /// One echo, the host spinning for the answer.
@@ -63,12 +70,10 @@ impl RingPeer {
     pub fn round_trip_spinning(&mut self, payload: &[u8]) {
         self.host.announce_unpark();
         self.submit(payload);
-        loop {
-            match self.host.pop().expect("a true claim") {
-                Some(_) => return,
-                None => std::hint::spin_loop(),
-            }
+        while !self.host.pending() {
+            std::hint::spin_loop();
         }
+        assert!(self.host.pop().expect("a true claim").is_some());
     }
 
     /// One echo, the host asleep on the doorbell until the answer is there.
@@ -78,12 +83,13 @@ impl RingPeer {
     pub fn round_trip_parked(&mut self, payload: &[u8]) {
         self.host.announce_unpark();
         self.submit(payload);
-        while self.host.announce_park() {
-            let mut fds = [PollFd::new(self.host.doorbell(), PollFlags::POLLIN)];
-            poll(&mut fds, PollTimeout::NONE).expect("the doorbell can be polled");
-            nix::unistd::read(self.host.doorbell(), &mut [0; 8]).expect("it was rung");
+        while self.host.pop().expect("a true claim").is_none() {
+            if self.host.announce_park() {
+                let mut events = [EpollEvent::empty()];
+                self.sleeper.wait(&mut events, EpollTimeout::NONE).expect("the doorbell can be polled");
+                self.host.announce_unpark();
+            }
         }
-        assert!(self.host.pop().expect("a true claim").is_some());
     }
 
     fn submit(&mut self, payload: &[u8]) {
@@ -203,6 +209,108 @@ impl EventPair {
 impl Drop for EventPair {
     fn drop(&mut self) {
         let _ = self.there.write(u64::from(STOP));
+        if let Some(peer) = self.peer.take() {
+            let _ = peer.join();
+        }
+    }
+}
+
+/// Two threads that wake each other through a pair of words in shared memory: the other floor of a parked round trip.
+pub struct FutexPair {
+    words: Arc<FutexWords>,
+    peer: Option<JoinHandle<()>>,
+    turn: u32,
+}
+
+/// Two words, each on a page of its own that could be shared with another process.
+struct FutexWords(NonNull<u8>);
+
+// SAFETY: the words are atomics in memory that lives as long as this.
+unsafe impl Send for FutexWords {}
+// SAFETY: as for Send.
+unsafe impl Sync for FutexWords {}
+
+impl FutexWords {
+    const PAGE_BYTES: usize = 4096;
+
+    fn new() -> FutexWords {
+        let (read_write, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a mapping at an address of the kernel's choice.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), 2 * Self::PAGE_BYTES, read_write, shared, -1, 0) };
+        assert!(at != libc::MAP_FAILED, "memory for two pages");
+        FutexWords(NonNull::new(at.cast()).expect("no mapping is at address zero"))
+    }
+
+    fn word(&self, index: usize) -> &AtomicU32 {
+        assert!(index < 2, "there are two words");
+        // SAFETY: an aligned word of the mapping, which lives as long as `self` and is only accessed atomically.
+        unsafe { AtomicU32::from_ptr(self.0.as_ptr().add(index * Self::PAGE_BYTES).cast()) }
+    }
+
+    fn wake(&self, index: usize, value: u32) {
+        // Release pairs with the Acquire of `wait`.
+        self.word(index).store(value, Ordering::Release);
+        // SAFETY: a word of the mapping; waking reads nothing through it.
+        unsafe { libc::syscall(libc::SYS_futex, self.word(index).as_ptr(), libc::FUTEX_WAKE, 1) };
+    }
+
+    /// Sleeps while the word is `value`; what it is then.
+    fn wait(&self, index: usize, value: u32) -> u32 {
+        loop {
+            // Acquire pairs with the Release of `wake`.
+            let found = self.word(index).load(Ordering::Acquire);
+            if found != value {
+                return found;
+            }
+            let forever = std::ptr::null::<libc::timespec>();
+            // SAFETY: a word of the mapping.
+            unsafe { libc::syscall(libc::SYS_futex, self.word(index).as_ptr(), libc::FUTEX_WAIT, value, forever) };
+        }
+    }
+}
+
+impl Drop for FutexWords {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`, to which nothing refers any more.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), 2 * Self::PAGE_BYTES) };
+    }
+}
+
+impl FutexPair {
+    /// Starts the other thread on `core`.
+    ///
+    /// # Panics
+    /// If the machine has no memory left.
+    pub fn start(core: Option<usize>) -> FutexPair {
+        let words = Arc::new(FutexWords::new());
+        let theirs = Arc::clone(&words);
+        let peer = std::thread::spawn(move || {
+            pin(core);
+            let mut turn = 0;
+            loop {
+                turn = theirs.wait(0, turn);
+                if turn == STOP {
+                    return;
+                }
+                theirs.wake(1, turn);
+            }
+        });
+        FutexPair { words, peer: Some(peer), turn: 0 }
+    }
+
+    /// To and fro once; both sides sleep in between.
+    pub fn round_trip(&mut self) {
+        let last = self.turn;
+        // Kept below the word that means stop.
+        self.turn = (self.turn + 1) % 1_000_000;
+        self.words.wake(0, self.turn);
+        self.words.wait(1, last);
+    }
+}
+
+impl Drop for FutexPair {
+    fn drop(&mut self) {
+        self.words.wake(0, STOP);
         if let Some(peer) = self.peer.take() {
             let _ = peer.join();
         }
