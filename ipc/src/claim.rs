@@ -162,7 +162,7 @@ pub fn check(raw: &CompletionDescriptor, slot: u32, geometry: &Geometry) -> Resu
         completion_kind::INIT_FAILED => ClaimKind::InitFailed,
         unknown => return Err(Poison::UnknownKind(unknown)),
     };
-    if raw.flags != 0 || raw.reserved != 0 || raw.reserved_tail != [0; 2] {
+    if raw.flags != 0 || raw.reserved != 0 || raw.reserved_tail != 0 {
         return Err(Poison::Reserved);
     }
     let of_start = matches!(kind, ClaimKind::Ready | ClaimKind::InitFailed);
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(reason(returned(u32::MAX)), Poison::LaneOutOfRange { lane: u32::MAX, lanes: 3 });
         assert_eq!(reason(CompletionDescriptor { flags: 1, ..returned(0) }), Poison::Reserved);
         assert_eq!(reason(CompletionDescriptor { reserved: 1, ..returned(0) }), Poison::Reserved);
-        assert_eq!(reason(CompletionDescriptor { reserved_tail: [0, 1], ..returned(0) }), Poison::Reserved);
+        assert_eq!(reason(CompletionDescriptor { reserved_tail: 1, ..returned(0) }), Poison::Reserved);
         let ready = CompletionDescriptor { kind: completion_kind::READY, ..Default::default() };
         assert_eq!(check(&ready, 0, &geometry).unwrap().kind, ClaimKind::Ready);
         assert_eq!(reason(CompletionDescriptor { invocation: 1, ..ready }), Poison::Reserved);

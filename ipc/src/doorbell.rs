@@ -31,7 +31,7 @@ pub fn retract(own_parked: OwnWord<'_>) {
 mod models {
     use super::*;
     use crate::ring::{Consumer, Producer};
-    use crate::sync::AtomicU32;
+    use crate::sync::{AtomicU32, AtomicU64, OwnSequence, PeerSequence};
     use loom::sync::{Arc, Condvar, Mutex};
 
     const MESSAGES: u32 = 2;
@@ -41,6 +41,7 @@ mod models {
         tail: AtomicU32,
         head: AtomicU32,
         parked: AtomicU32,
+        sequences: [AtomicU64; 4],
         /// What the kernel keeps: the futex's wait queue, or the eventfd's count.
         kernel: Mutex<u64>,
         bell: Condvar,
@@ -49,8 +50,8 @@ mod models {
     fn send(shared: &Shared, ring: impl Fn(&Shared)) {
         let mut producer = Producer::new(4, 0);
         for _ in 0..MESSAGES {
-            producer.reserve(PeerWord::new(&shared.head)).unwrap().expect("four slots for two messages");
-            producer.publish(OwnWord::new(&shared.tail));
+            let slot = producer.reserve(PeerWord::new(&shared.head)).unwrap().expect("four slots for two messages");
+            producer.publish(OwnWord::new(&shared.tail), OwnSequence::new(&shared.sequences[slot as usize]));
             if must_ring(PeerWord::new(&shared.parked)) {
                 ring(shared);
             }
@@ -61,14 +62,14 @@ mod models {
         let mut consumer = Consumer::new(4, 0);
         let mut received = 0;
         while received < MESSAGES {
-            if consumer.poll(PeerWord::new(&shared.tail)).unwrap().is_some() {
+            if consumer.poll(PeerSequence::new(&shared.sequences[consumer.slot() as usize])).is_some() {
                 consumer.advance();
                 consumer.release(OwnWord::new(&shared.head));
                 received += 1;
                 continue;
             }
             announce(OwnWord::new(&shared.parked));
-            if consumer.is_empty(PeerWord::new(&shared.tail)) {
+            if consumer.look(PeerWord::new(&shared.tail)).unwrap() {
                 sleep(shared, consumer.head());
             }
             retract(OwnWord::new(&shared.parked));
@@ -76,7 +77,11 @@ mod models {
     }
 
     fn model(ring: fn(&Shared), sleep: fn(&Shared, u32)) {
-        loom::model(move || {
+        // Unbounded, the words and the kernel's lock together take hours; three preemptions suffice to lose a wake-up where
+        // either fence is left out.
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
             let shared = Arc::new(Shared::default());
             let theirs = Arc::clone(&shared);
             let sender = loom::thread::spawn(move || send(&theirs, ring));

@@ -7,10 +7,11 @@ use crate::claim::{Claim, ClaimKind, Poison};
 use crate::host::{Host, Payload, Submission};
 use crate::layout::{
     ABI_VERSION, COMPLETION_TAIL_OFFSET, CompletionDescriptor, DESCRIPTOR_BYTES, INLINE_BYTES, METADATA_BYTES,
-    RegionSpec, SANDBOX_PARKED_OFFSET, SUBMISSION_HEAD_OFFSET, UP_MAGIC, completion_kind,
+    RegionSpec, SANDBOX_PARKED_OFFSET, SEQUENCE_OFFSET, SUBMISSION_HEAD_OFFSET, UP_MAGIC, completion_kind,
 };
 use crate::metadata::ContentType;
 use crate::region::OwnRegion;
+use crate::ring::sequence;
 
 /// The sandbox's side of a host over heap memory, without a protocol.
 pub(crate) struct HostileUp {
@@ -57,18 +58,29 @@ impl HostileUp {
         self.store_word(COMPLETION_TAIL_OFFSET, tail);
     }
 
-    /// Writes a descriptor into the next slot and publishes it.
+    /// Writes a descriptor into the next slot and publishes it as a correct runtime does.
     pub(crate) fn complete(&mut self, host: &Host, descriptor: &CompletionDescriptor) {
-        let slot = self.tail & (host.geometry().completion_entries() - 1);
-        self.write_descriptor(host, slot, descriptor);
-        self.store_tail(self.tail.wrapping_add(1));
+        let index = self.tail;
+        self.write_descriptor(host, index, descriptor);
+        self.store_tail(index.wrapping_add(1));
+        self.store_sequence(host, index, sequence(index));
     }
 
-    fn write_descriptor(&self, host: &Host, slot: u32, descriptor: &CompletionDescriptor) {
-        let start = host.geometry().completion_slot(slot);
-        for (word, at) in descriptor.to_words().into_iter().zip((start..).step_by(8)) {
+    /// Says of the slot of message `index` what its sequence should say when the message is there.
+    pub(crate) fn store_sequence(&self, host: &Host, index: u32, value: u64) {
+        self.write(self.slot(host, index) + SEQUENCE_OFFSET, &value.to_le_bytes());
+    }
+
+    /// Writes a descriptor, but for its sequence, where message `index` belongs.
+    pub(crate) fn write_descriptor(&self, host: &Host, index: u32, descriptor: &CompletionDescriptor) {
+        let [body @ .., _] = descriptor.to_words();
+        for (word, at) in body.into_iter().zip((self.slot(host, index)..).step_by(8)) {
             self.write(at, &word.to_le_bytes());
         }
+    }
+
+    fn slot(&self, host: &Host, index: u32) -> u64 {
+        host.geometry().completion_slot(index & (host.geometry().completion_entries() - 1))
     }
 }
 
@@ -94,6 +106,14 @@ pub(crate) fn pop_and_check(host: &mut Host) -> Result<Option<Claim>, Poison> {
         }
     }
     popped
+}
+
+/// Goes to sleep as a worker does, and wakes up at once.
+fn fall_asleep(host: &mut Host) {
+    if host.announce_park() {
+        assert!(!host.pending(), "nobody sleeps beside a claim that the tail tells of");
+        host.announce_unpark();
+    }
 }
 
 fn submit(host: &mut Host, lane: u16) {
@@ -136,7 +156,7 @@ pub fn fuzz_claims(data: &[u8]) {
         _ => HostileUp::pair(&spec),
     };
     while !input.0.is_empty() {
-        match input.byte() % 10 {
+        match input.byte() % 14 {
             0 => hostile.store_tail(u32::from_le_bytes(input.take())),
             1 => hostile.store_tail(hostile.tail.wrapping_add(u32::from(input.byte() % 8))),
             2 => hostile.store_word(SUBMISSION_HEAD_OFFSET, u32::from_le_bytes(input.take())),
@@ -152,6 +172,19 @@ pub fn fuzz_claims(data: &[u8]) {
                 let _refused = host.cancel(u64::from(lane), lane);
                 host.wake_if_parked();
             }
+            8 => hostile.store_sequence(&host, hostile.tail, input.u64()),
+            9 => {
+                // A sequence near to the right one, and no tail.
+                let index = hostile.tail.wrapping_add(u32::from(input.byte() % 8)).wrapping_sub(4);
+                hostile.store_sequence(&host, index, sequence(index.wrapping_add(u32::from(input.byte() % 4))));
+            }
+            10 => {
+                // A message by its tail alone.
+                let descriptor = plausible(&mut input, &host, hostile.tail);
+                hostile.write_descriptor(&host, hostile.tail, &descriptor);
+                hostile.store_tail(hostile.tail.wrapping_add(1));
+            }
+            11 => fall_asleep(&mut host),
             _ => {
                 let descriptor = plausible(&mut input, &host, hostile.tail);
                 hostile.complete(&host, &descriptor);
@@ -198,6 +231,7 @@ fn plausible(input: &mut Input<'_>, host: &Host, tail: u32) -> CompletionDescrip
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::IndexError;
     use proptest::prelude::*;
 
     proptest! {
@@ -228,7 +262,8 @@ mod tests {
             1 => hostile.store_word(COMPLETION_TAIL_OFFSET, value as u32),
             2 => hostile.store_word(SUBMISSION_HEAD_OFFSET, value as u32),
             // Somewhere in the descriptors of the first slots, small numbers: kinds, lanes, lengths, offsets.
-            3..=5 => {
+            3 => hostile.write(4096 + (value % 4) * 1280 + SEQUENCE_OFFSET, &(numbers.next() % 12).to_le_bytes()),
+            4 | 5 => {
                 let slot = 4096 + (offset % 4) * 1280 + (offset / 4 % 8) * 8;
                 hostile.write(slot, &(value % 20_000).to_le_bytes());
             }
@@ -251,14 +286,70 @@ mod tests {
                 });
                 while !scribbler.is_finished() {
                     host.wake_if_parked();
+                    host.announce_park();
                     let _popped = pop_and_check(&mut host);
                 }
             });
             // Whatever it believed so far, a tail beyond the ring ends it.
             hostile.store_word(COMPLETION_TAIL_OFFSET, 1 << 20);
-            let entries = host.geometry().completion_entries();
-            assert!((0..=entries).any(|_| pop_and_check(&mut host).is_err()));
+            host.announce_park();
+            assert!(pop_and_check(&mut host).is_err());
         }
+    }
+
+    #[test]
+    fn a_message_is_believed_by_tail_or_by_sequence_and_a_contradiction_is_found_out() {
+        let spec = RegionSpec { lanes: 2, payload_limit_bytes: 8192 };
+        let returned = |lane| CompletionDescriptor {
+            kind: completion_kind::RETURNED,
+            lane,
+            invocation: u64::from(lane),
+            ..CompletionDescriptor::default()
+        };
+        // By the tail alone: heard of when the worker is about to sleep, at the latest.
+        let (mut host, mut hostile) = HostileUp::busy_pair(&spec);
+        hostile.write_descriptor(&host, 1, &returned(0));
+        hostile.store_tail(2);
+        assert!(!host.pending() && host.pop() == Ok(None));
+        assert!(!host.announce_park() && host.pending());
+        assert_eq!(host.pop().unwrap().unwrap().lane, 0);
+        assert!(host.announce_park());
+
+        // By the sequence alone: believed, as far as its descriptor goes, until the tail denies it.
+        let (mut host, hostile) = HostileUp::busy_pair(&spec);
+        hostile.write_descriptor(&host, 1, &returned(1));
+        hostile.store_sequence(&host, 1, sequence(1));
+        assert!(host.pending());
+        assert_eq!(host.pop().unwrap().unwrap().lane, 1);
+        assert!(!host.announce_park());
+        assert_eq!(host.pop(), Err(Poison::CompletionTail(IndexError::MovedBack { from: 2, to: 1 })));
+        assert!(!host.pending() && host.announce_park());
+
+        // A sequence of another lap, or of the slot's neighbour, says nothing.
+        let (mut host, hostile) = HostileUp::busy_pair(&spec);
+        for stale in [0, 1, 3, 6, 1 << 32, u64::MAX] {
+            hostile.write_descriptor(&host, 1, &returned(1));
+            hostile.store_sequence(&host, 1, stale);
+            assert!(!host.pending() && host.pop() == Ok(None) && host.announce_park(), "{stale}");
+        }
+    }
+
+    #[test]
+    fn a_sandbox_that_says_always_more_is_heard_no_longer_than_what_runs() {
+        let spec = RegionSpec { lanes: 2, payload_limit_bytes: 8192 };
+        let (mut host, hostile) = HostileUp::busy_pair(&spec);
+        let returned = CompletionDescriptor { kind: completion_kind::RETURNED, ..CompletionDescriptor::default() };
+        for index in 1..100 {
+            hostile.write_descriptor(&host, index, &returned);
+            hostile.store_sequence(&host, index, sequence(index));
+        }
+        // A lap of four slots later only the last sequences are left, none of which is awaited.
+        assert_eq!(host.pop(), Ok(None));
+        for index in 1..5 {
+            hostile.store_sequence(&host, index, sequence(index));
+        }
+        assert_eq!(host.pop().unwrap().unwrap().lane, 0);
+        assert_eq!(host.pop(), Err(Poison::LaneIdle(0)));
     }
 
     #[test]

@@ -145,27 +145,38 @@ impl ResponseMetadata {
     /// # Errors
     /// The bytes are no such archive, or name a content type that may not stand in a response head.
     pub fn decode(bytes: &PrivateCopy) -> Result<ResponseMetadata, DecodeError> {
-        let bytes = bytes.as_slice();
-        if bytes.is_empty() {
-            return Ok(ResponseMetadata::default());
-        }
-        let archived = rkyv::access::<ArchivedResponseMetadata, Failure>(bytes).map_err(|_| DecodeError::Invalid)?;
-        let content_type = ContentType::new(archived.content_type.as_slice()).ok_or(DecodeError::ContentType)?;
-        Ok(ResponseMetadata { content_type })
+        Ok(ResponseMetadata { content_type: ContentType::of_checked(content_type(bytes)?) })
     }
+}
+
+/// The content type in a private copy of metadata, checked, where it lies.
+pub(crate) fn content_type(bytes: &PrivateCopy) -> Result<&[u8], DecodeError> {
+    let bytes = bytes.as_slice();
+    if bytes.is_empty() {
+        return Ok(&[]);
+    }
+    let archived = rkyv::access::<ArchivedResponseMetadata, Failure>(bytes).map_err(|_| DecodeError::Invalid)?;
+    let content_type = archived.content_type.as_slice();
+    if ContentType::is_valid(content_type) { Ok(content_type) } else { Err(DecodeError::ContentType) }
 }
 
 impl ContentType {
     /// The content type in these bytes; `None` if it may not stand in a response head.
     #[must_use]
     pub fn new(text: &[u8]) -> Option<ContentType> {
-        let len = u8::try_from(text.len()).ok()?;
-        if !text.iter().all(|byte| (0x20..0x7f).contains(byte)) {
-            return None;
-        }
-        let mut content_type = ContentType { len, ..ContentType::default() };
-        content_type.bytes.get_mut(..text.len())?.copy_from_slice(text);
-        Some(content_type)
+        ContentType::is_valid(text).then(|| ContentType::of_checked(text))
+    }
+
+    fn is_valid(text: &[u8]) -> bool {
+        text.len() <= MAX_CONTENT_TYPE_BYTES && text.iter().all(|byte| (0x20..0x7f).contains(byte))
+    }
+
+    /// The content type in bytes that are valid. Inlined, so that it is made where it is to lie and not moved there.
+    #[inline(always)]
+    pub(crate) fn of_checked(text: &[u8]) -> ContentType {
+        let mut bytes = [0; MAX_CONTENT_TYPE_BYTES];
+        bytes[..text.len()].copy_from_slice(text);
+        ContentType { bytes, len: text.len() as u8 }
     }
 }
 

@@ -3,8 +3,13 @@
 //! Indices run freely over `u32` and wrap; a slot is an index modulo the (power of two) number of entries. Invariant:
 //! `head <= tail <= head + entries` in wrapping arithmetic. An index from the peer that would break it, or that moves
 //! backwards, is an [`IndexError`] and changes nothing here. This module knows no slots' contents and no memory.
+//!
+//! A message is published twice: by the tail, and then by a [`sequence`] in its own slot. A consumer that is awake looks
+//! at the sequence of the slot it waits for, so that a small message takes no cache line but its own; before it sleeps it
+//! looks at the tail. Either is proof that the slot is filled. The tail is stored first: who saw the sequence never
+//! sees a tail behind it.
 
-use crate::sync::{Ordering, OwnWord, PeerWord};
+use crate::sync::{Ordering, OwnSequence, OwnWord, PeerSequence, PeerWord};
 use thiserror::Error;
 
 /// An index from the peer that no correct peer writes.
@@ -36,6 +41,13 @@ pub enum IndexError {
     },
 }
 
+/// What the sequence word of a slot says once the message of free-running index `index` is in it. Never zero, which is
+/// what a slot says before its first message; never what it says one lap of the ring earlier.
+#[must_use]
+pub fn sequence(index: u32) -> u64 {
+    u64::from(index) + 1
+}
+
 /// The producing side of a ring: owns the tail.
 #[derive(Debug)]
 pub struct Producer {
@@ -48,6 +60,7 @@ pub struct Producer {
 #[derive(Debug)]
 pub struct Consumer {
     head: u32,
+    released: u32,
     tail_seen: u32,
     entries: u32,
 }
@@ -72,17 +85,28 @@ impl Producer {
         Ok((!full).then_some(self.tail & (self.entries - 1)))
     }
 
-    /// Gives the slot last reserved, now filled, to the consumer.
-    pub fn publish(&mut self, tail: OwnWord<'_>) {
+    /// Gives the slot last reserved, now filled, to the consumer. `slot` is the slot's sequence word.
+    pub fn publish(&mut self, tail: OwnWord<'_>, slot: OwnSequence<'_>) {
+        let sequence = sequence(self.tail);
         self.tail = self.tail.wrapping_add(1);
-        // Release: pairs with the acquire in `Consumer::poll`; the slot's contents come first.
+        // Release: pairs with the acquire in `Consumer::look`; the slot's contents come first.
         tail.store(self.tail, Ordering::Release);
+        // Release: pairs with the acquire in `Consumer::poll`; the slot's contents and the tail come first.
+        slot.store(sequence, Ordering::Release);
     }
 
     /// The free-running index of the next slot.
     #[must_use]
     pub fn tail(&self) -> u32 {
         self.tail
+    }
+
+    /// Learns from something other than its head that the consumer is done with every slot before `index`, so that the
+    /// head, on a cache line that the consumer writes, need not be looked at. What was never published is left out.
+    pub fn infer(&mut self, index: u32) {
+        if index.wrapping_sub(self.head_seen) <= self.tail.wrapping_sub(self.head_seen) {
+            self.head_seen = index;
+        }
     }
 
     fn see(&mut self, head: PeerWord<'_>) -> Result<(), IndexError> {
@@ -107,34 +131,52 @@ impl Consumer {
     #[must_use]
     pub fn new(entries: u32, start: u32) -> Consumer {
         assert!(entries.is_power_of_two(), "ring sizes come from a checked geometry");
-        Consumer { head: start, tail_seen: start, entries }
+        Consumer { head: start, released: start, tail_seen: start, entries }
     }
 
-    /// The oldest filled slot, or `None` when the ring is empty. It stays the oldest until [`Consumer::advance`].
+    /// The slot of the next message, filled or not.
+    #[must_use]
+    pub fn slot(&self) -> u32 {
+        self.head & (self.entries - 1)
+    }
+
+    /// Whether the next message is known to be there, by the tail last looked at or by its sequence. `slot` is the
+    /// sequence word of [`Consumer::slot`].
+    #[must_use]
+    pub fn is_filled(&self, slot: PeerSequence<'_>) -> bool {
+        self.head != self.tail_seen || slot.is(sequence(self.head))
+    }
+
+    /// The oldest filled slot, or `None` when none is known to be. It stays the oldest until [`Consumer::advance`].
+    pub fn poll(&mut self, slot: PeerSequence<'_>) -> Option<u32> {
+        if !self.is_filled(slot) {
+            return None;
+        }
+        if self.head == self.tail_seen {
+            // What the sequence proves of the tail.
+            self.tail_seen = self.head.wrapping_add(1);
+        }
+        Some(self.slot())
+    }
+
+    /// Looks at the tail; whether the ring is empty. What it finds is known to [`Consumer::poll`] from then on.
     ///
     /// # Errors
     /// The producer's tail is impossible.
-    pub fn poll(&mut self, tail: PeerWord<'_>) -> Result<Option<u32>, IndexError> {
-        if self.head == self.tail_seen {
-            // Acquire: pairs with the release in `Producer::publish`; the slot's contents are there.
-            let seen = tail.load_acquire();
-            let ahead = seen.wrapping_sub(self.head);
-            if ahead > self.entries {
-                return Err(if (ahead as i32) < 0 {
-                    IndexError::MovedBack { from: self.tail_seen, to: seen }
-                } else {
-                    IndexError::Jumped { ahead, entries: self.entries }
-                });
-            }
-            self.tail_seen = seen;
+    pub fn look(&mut self, tail: PeerWord<'_>) -> Result<bool, IndexError> {
+        // Acquire: pairs with the release in `Producer::publish`; the slots' contents are there.
+        let seen = tail.load_acquire();
+        let known = self.tail_seen.wrapping_sub(self.head);
+        let ahead = seen.wrapping_sub(self.head);
+        if ahead > self.entries || ahead < known {
+            return Err(if ahead < known || (ahead as i32) < 0 {
+                IndexError::MovedBack { from: self.tail_seen, to: seen }
+            } else {
+                IndexError::Jumped { ahead, entries: self.entries }
+            });
         }
-        Ok((self.head != self.tail_seen).then_some(self.head & (self.entries - 1)))
-    }
-
-    /// Whether the ring looks empty, without reading any slot. An impossible tail does not look empty.
-    #[must_use]
-    pub fn is_empty(&self, tail: PeerWord<'_>) -> bool {
-        self.head == self.tail_seen && tail.load_acquire() == self.head
+        self.tail_seen = seen;
+        Ok(ahead == 0)
     }
 
     /// Steps over the oldest slot. The producer learns of it only by [`Consumer::release`].
@@ -143,10 +185,13 @@ impl Consumer {
         self.head = self.head.wrapping_add(1);
     }
 
-    /// Gives every slot stepped over back to the producer.
-    pub fn release(&self, head: OwnWord<'_>) {
-        // Release: pairs with the acquire in `Producer::reserve`; this side's reads of the slots come first.
-        head.store(self.head, Ordering::Release);
+    /// Gives every slot stepped over back to the producer; touches nothing when there is none.
+    pub fn release(&mut self, head: OwnWord<'_>) {
+        if self.released != self.head {
+            self.released = self.head;
+            // Release: pairs with the acquire in `Producer::reserve`; this side's reads of the slots come first.
+            head.store(self.head, Ordering::Release);
+        }
     }
 
     /// The free-running index of the next slot.
@@ -159,12 +204,18 @@ impl Consumer {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::sync::AtomicU32;
+    use crate::sync::{AtomicU32, AtomicU64};
     use proptest::prelude::*;
     use std::collections::VecDeque;
 
+    /// Looks at a tail, then polls a slot that says nothing.
     fn poll_with(consumer: &mut Consumer, tail: u32) -> Result<Option<u32>, IndexError> {
-        consumer.poll(PeerWord::new(&AtomicU32::new(tail)))
+        consumer.look(PeerWord::new(&AtomicU32::new(tail)))?;
+        Ok(poll_sequence(consumer, 0))
+    }
+
+    fn poll_sequence(consumer: &mut Consumer, found: u64) -> Option<u32> {
+        consumer.poll(PeerSequence::new(&AtomicU64::new(found)))
     }
 
     #[test]
@@ -186,7 +237,7 @@ mod tests {
             let mut producer = Producer::new(2, start);
             for _ in 0..2 {
                 producer.reserve(PeerWord::new(&AtomicU32::new(start))).unwrap().unwrap();
-                producer.publish(OwnWord::new(&tail));
+                producer.publish(OwnWord::new(&tail), OwnSequence::new(&AtomicU64::new(0)));
             }
             let ahead = AtomicU32::new(start.wrapping_add(3));
             let error = IndexError::AheadOfTail { head: start.wrapping_add(3), tail: start.wrapping_add(2) };
@@ -198,32 +249,81 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_inferred_of_a_head_is_between_what_was_seen_and_what_was_published() {
+        for start in [0, u32::MAX - 1, 1 << 31] {
+            let (tail, sequence) = (AtomicU32::new(start), AtomicU64::new(0));
+            let nothing_read = AtomicU32::new(start);
+            let mut producer = Producer::new(2, start);
+            let fill = |producer: &mut Producer| {
+                let slot = producer.reserve(PeerWord::new(&nothing_read)).unwrap();
+                slot.inspect(|_| producer.publish(OwnWord::new(&tail), OwnSequence::new(&sequence)))
+            };
+            assert!(fill(&mut producer).is_some() && fill(&mut producer).is_some() && fill(&mut producer).is_none());
+            for impossible in [start.wrapping_add(3), start.wrapping_sub(1), start.wrapping_add(1 << 31)] {
+                producer.infer(impossible);
+            }
+            assert!(fill(&mut producer).is_none());
+            producer.infer(start.wrapping_add(1));
+            producer.infer(start);
+            assert_eq!(fill(&mut producer), Some(start & 1));
+            // A head that denies what was inferred is one that moved back.
+            let denied = IndexError::MovedBack { from: start.wrapping_add(1), to: start };
+            assert_eq!(producer.reserve(PeerWord::new(&nothing_read)), Err(denied));
+        }
+    }
+
+    #[test]
+    fn a_sequence_proves_its_own_message_and_no_other() {
+        for start in [0, u32::MAX - 1, u32::MAX, 1 << 31] {
+            let mut consumer = Consumer::new(4, start);
+            let stale = [0, sequence(start.wrapping_sub(4)), sequence(start.wrapping_sub(1))];
+            for found in stale.into_iter().chain([sequence(start.wrapping_add(1)), sequence(start.wrapping_add(4))]) {
+                assert_eq!(poll_sequence(&mut consumer, found), None, "{start} {found}");
+            }
+            assert_eq!(poll_sequence(&mut consumer, sequence(start)), Some(start & 3));
+            // A tail that denies what the sequence proved.
+            let denied = IndexError::MovedBack { from: start.wrapping_add(1), to: start };
+            assert_eq!(poll_with(&mut consumer, start), Err(denied));
+            consumer.advance();
+            assert_eq!(poll_with(&mut consumer, start), Err(denied));
+            assert_eq!(poll_with(&mut consumer, start.wrapping_add(1)), Ok(None));
+            assert_eq!(poll_with(&mut consumer, start.wrapping_add(2)), Ok(Some(start.wrapping_add(1) & 3)));
+        }
+    }
+
     proptest! {
-        /// Against a queue: any interleaving of pushes and pops, across the wrap of the indices.
+        /// Against a queue: any interleaving of pushes, pops and looks at the tail, across the wrap of the indices.
         #[test]
-        fn a_ring_is_a_bounded_queue(start in prop_oneof![Just(0u32), (u32::MAX - 64)..=u32::MAX], pushes in prop::collection::vec(any::<bool>(), 0..300)) {
+        fn a_ring_is_a_bounded_queue(start in prop_oneof![Just(0u32), (u32::MAX - 64)..=u32::MAX], steps in prop::collection::vec(0u8..5, 0..300)) {
             const ENTRIES: u32 = 8;
             let (tail, head) = (AtomicU32::new(start), AtomicU32::new(start));
             let mut producer = Producer::new(ENTRIES, start);
             let mut consumer = Consumer::new(ENTRIES, start);
             let mut slots = [0u32; ENTRIES as usize];
+            let sequences: [AtomicU64; ENTRIES as usize] = std::array::from_fn(|_| AtomicU64::new(0));
             let mut model = VecDeque::new();
-            for (value, push) in pushes.into_iter().enumerate() {
-                if push {
-                    let slot = producer.reserve(PeerWord::new(&head)).unwrap();
-                    prop_assert_eq!(slot.is_some(), model.len() < ENTRIES as usize);
-                    if let Some(slot) = slot {
-                        slots[slot as usize] = value as u32;
-                        producer.publish(OwnWord::new(&tail));
-                        model.push_back(value as u32);
+            for (value, step) in steps.into_iter().enumerate() {
+                let next = PeerSequence::new(&sequences[consumer.slot() as usize]);
+                match step {
+                    0 | 1 => {
+                        let slot = producer.reserve(PeerWord::new(&head)).unwrap();
+                        prop_assert_eq!(slot.is_some(), model.len() < ENTRIES as usize);
+                        if let Some(slot) = slot {
+                            slots[slot as usize] = value as u32;
+                            producer.publish(OwnWord::new(&tail), OwnSequence::new(&sequences[slot as usize]));
+                            model.push_back(value as u32);
+                        }
                     }
-                } else {
-                    prop_assert_eq!(consumer.is_empty(PeerWord::new(&tail)), model.is_empty());
-                    let slot = consumer.poll(PeerWord::new(&tail)).unwrap();
-                    prop_assert_eq!(slot.map(|slot| slots[slot as usize]), model.pop_front());
-                    if slot.is_some() {
-                        consumer.advance();
-                        consumer.release(OwnWord::new(&head));
+                    2 => prop_assert_eq!(consumer.look(PeerWord::new(&tail)), Ok(model.is_empty())),
+                    _ => {
+                        prop_assert_eq!(consumer.is_filled(next), !model.is_empty());
+                        let slot = consumer.poll(next);
+                        prop_assert_eq!(slot.map(|slot| slots[slot as usize]), model.pop_front());
+                        if slot.is_some() {
+                            consumer.advance();
+                            consumer.release(OwnWord::new(&head));
+                        }
                     }
                 }
             }
@@ -231,12 +331,21 @@ mod tests {
 
         /// Whatever tails a peer writes, what is handed out is a slot of the ring and never more than it holds at once.
         #[test]
-        fn a_hostile_tail_yields_a_slot_or_an_error(tails in prop::collection::vec(any::<u32>(), 1..100)) {
-            let mut consumer = Consumer::new(4, 0);
-            for tail in tails {
-                if let Ok(Some(slot)) = poll_with(&mut consumer, tail) {
+        fn a_hostile_tail_or_sequence_yields_a_slot_or_an_error(
+            start in prop_oneof![Just(0u32), (u32::MAX - 8)..=u32::MAX],
+            lies in prop::collection::vec((any::<bool>(), prop_oneof![0u32..12, any::<u32>()]), 1..100),
+        ) {
+            let mut consumer = Consumer::new(4, start);
+            for (by_tail, near) in lies {
+                let lie = consumer.head.wrapping_add(near).wrapping_sub(4);
+                let polled = if by_tail {
+                    poll_with(&mut consumer, lie).unwrap_or(None)
+                } else {
+                    poll_sequence(&mut consumer, sequence(lie))
+                };
+                prop_assert!(consumer.tail_seen.wrapping_sub(consumer.head) <= 4);
+                if let Some(slot) = polled {
                     prop_assert!(slot < 4);
-                    prop_assert!(consumer.tail_seen.wrapping_sub(consumer.head) <= 4);
                     consumer.advance();
                 }
             }
@@ -247,7 +356,7 @@ mod tests {
 #[cfg(all(test, loom))]
 mod models {
     use super::*;
-    use crate::sync::AtomicU32;
+    use crate::sync::{AtomicU32, AtomicU64};
     use loom::cell::UnsafeCell;
     use loom::sync::Arc;
 
@@ -255,19 +364,20 @@ mod models {
         tail: AtomicU32,
         head: AtomicU32,
         slots: [UnsafeCell<u32>; 2],
+        sequences: [AtomicU64; 2],
     }
 
-    /// Three messages through two slots, over the wrap of the indices: each is seen whole, once and in order, and no
-    /// slot is touched from both sides at once (loom's cells fail on any such access).
-    #[test]
+    /// Three messages through two slots, over the wrap of the indices: each is seen whole, once and in order, no slot is
+    /// touched from both sides at once (loom's cells fail on any such access), and no tail is behind a sequence.
     #[allow(unsafe_code)]
-    fn loom_ring_hands_over_each_message_once_in_order() {
-        loom::model(|| {
+    fn hands_over(looks: fn(u32) -> bool) {
+        loom::model(move || {
             let start = u32::MAX;
             let shared = Arc::new(Shared {
                 tail: AtomicU32::new(start),
                 head: AtomicU32::new(start),
                 slots: [UnsafeCell::new(0), UnsafeCell::new(0)],
+                sequences: [AtomicU64::new(0), AtomicU64::new(0)],
             });
             let theirs = Arc::clone(&shared);
             let sender = loom::thread::spawn(move || {
@@ -275,30 +385,43 @@ mod models {
                 for message in 1..=3 {
                     let slot = loop {
                         match producer.reserve(PeerWord::new(&theirs.head)).unwrap() {
-                            Some(slot) => break slot,
+                            Some(slot) => break slot as usize,
                             None => loom::thread::yield_now(),
                         }
                     };
                     // SAFETY: the protocol under test gives the producer this slot; loom checks that it does.
-                    theirs.slots[slot as usize].with_mut(|cell| unsafe { *cell = message });
-                    producer.publish(OwnWord::new(&theirs.tail));
+                    theirs.slots[slot].with_mut(|cell| unsafe { *cell = message });
+                    producer.publish(OwnWord::new(&theirs.tail), OwnSequence::new(&theirs.sequences[slot]));
                 }
             });
             let mut consumer = Consumer::new(2, start);
             for message in 1..=3 {
                 let slot = loop {
-                    match consumer.poll(PeerWord::new(&shared.tail)).unwrap() {
-                        Some(slot) => break slot,
+                    if looks(message) {
+                        consumer.look(PeerWord::new(&shared.tail)).unwrap();
+                    }
+                    match consumer.poll(PeerSequence::new(&shared.sequences[consumer.slot() as usize])) {
+                        Some(slot) => break slot as usize,
                         None => loom::thread::yield_now(),
                     }
                 };
                 // SAFETY: the protocol under test gives the consumer this slot; loom checks that it does.
-                let found = shared.slots[slot as usize].with(|cell| unsafe { *cell });
+                let found = shared.slots[slot].with(|cell| unsafe { *cell });
                 assert_eq!(found, message);
                 consumer.advance();
                 consumer.release(OwnWord::new(&shared.head));
             }
             sender.join().unwrap();
         });
+    }
+
+    #[test]
+    fn loom_ring_hands_over_by_sequence() {
+        hands_over(|_| false);
+    }
+
+    #[test]
+    fn loom_ring_hands_over_by_tail_and_by_sequence() {
+        hands_over(|message| message != 1);
     }
 }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Guest;
-use super::shared::Shared;
+use super::shared::Regions;
 use crate::layout::{DOORBELL_FD, DOWN_FD, DownHeader, Geometry, GeometryError, HEADER_BYTES, UP_FD};
 use crate::region::{OwnRegion, PeerRegion, memory};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -87,7 +87,7 @@ impl Guest {
         // The mappings outlive the descriptors, which close here.
         let down = PeerRegion::map(down.as_fd(), geometry.down_bytes()).map_err(on(DOWN_FD))?;
         let up = OwnRegion::map(up.as_fd(), geometry.up_bytes()).map_err(on(UP_FD))?;
-        Ok(Guest::assemble(Shared::new(down, up, geometry, doorbell), start))
+        Ok(Guest::assemble(Regions { down, up, geometry }, doorbell, start))
     }
 }
 

@@ -5,14 +5,14 @@
 //! built where the worker reads them.
 #![allow(unsafe_code)]
 
-use super::shared::{Scratch, Shared, SlotBytes};
-use crate::layout::{INLINE_BYTES, METADATA_BYTES, SubmissionDescriptor};
+use super::shared::{Lane, Regions, SlotBytes};
+use crate::layout::{INLINE_BYTES, METADATA_BYTES};
 use crate::metadata::{ArchivedRequestMetadata, ContentType, EncodeError, ResponseMetadata};
 use rkyv::util::AlignedVec;
+use std::cell::OnceCell;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use thiserror::Error;
 
 /// More bytes than the sandbox may send.
@@ -50,21 +50,14 @@ pub(super) struct Answer {
 }
 
 /// An invocation that was taken and not yet answered. Dropping it leaves its lane busy until the worker gives it up.
-pub struct Invocation {
-    shared: Arc<Shared>,
-    scratch: Box<Scratch>,
-    id: u64,
-    lane: u32,
-    deadline_ns: u64,
-    metadata: Part,
-    payload: Part,
-    answer: Answer,
-}
+pub struct Invocation(Box<Lane>);
 
 /// A request, borrowed from its invocation.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Request<'a> {
-    metadata: &'a ArchivedRequestMetadata,
+    archive: &'a [u8],
+    /// `archive`, once somebody wanted to know.
+    metadata: OnceCell<&'a ArchivedRequestMetadata>,
     payload: &'a [u8],
     deadline_ns: u64,
 }
@@ -78,67 +71,56 @@ pub struct Response<'a> {
 }
 
 impl Invocation {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        descriptor: &SubmissionDescriptor,
-        scratch: Box<Scratch>,
-        metadata: Part,
-        payload: Part,
-    ) -> Invocation {
-        Invocation {
-            shared,
-            scratch,
-            id: descriptor.invocation,
-            lane: descriptor.lane,
-            deadline_ns: descriptor.deadline_ns,
-            metadata,
-            payload,
-            answer: Answer { body: Body::Private(0), has_metadata: false },
-        }
+    /// The invocation whose request `lane` holds, with an empty response.
+    pub(super) fn new(mut lane: Box<Lane>) -> Invocation {
+        lane.answer = Answer { body: Body::Private(0), has_metadata: false };
+        Invocation(lane)
     }
 
     /// The worker's id of it.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.id
+        self.0.id
     }
 
     /// The lane it occupies.
     #[must_use]
     pub fn lane(&self) -> u32 {
-        self.lane
+        self.0.lane
     }
 
     /// The request, and the response to fill.
-    ///
-    /// # Panics
-    /// The worker sent metadata that is none.
     pub fn parts(&mut self) -> (Request<'_>, Response<'_>) {
-        let Scratch { request, response, metadata } = &mut *self.scratch;
-        let down = &self.shared.down;
+        let Lane { regions, lane, deadline_ns, archive, payload, request, answer, response, metadata, .. } =
+            &mut *self.0;
+        let Regions { down, up, geometry } = &**regions;
         let bytes = |part: &Part| match part {
             Part::Slot(range) => &request.0[range.clone()],
             // SAFETY: the worker is trusted, and writes nothing of a busy lane.
             Part::Lane(range) => unsafe { down.slice(range) },
         };
-        let archived = ArchivedRequestMetadata::read(bytes(&self.metadata)).expect("the worker sends sound metadata");
-        let request = Request { metadata: archived, payload: bytes(&self.payload), deadline_ns: self.deadline_ns };
-        let lane = self.shared.geometry.response_lane(self.lane);
+        let request = Request {
+            archive: bytes(archive),
+            metadata: OnceCell::new(),
+            payload: bytes(payload),
+            deadline_ns: *deadline_ns,
+        };
+        let lane = geometry.response_lane(*lane);
         // SAFETY: the invocation owns its lane, and the borrow of `self` keeps the slice unique; the worker reads it
         // only after the answer is published, which consumes the invocation.
-        let lane = unsafe { self.shared.up.slice_mut(&(lane.start + METADATA_BYTES..lane.end)) };
-        (request, Response { private: response, lane, answer: &mut self.answer, metadata })
+        let lane = unsafe { up.slice_mut(&(lane.start + METADATA_BYTES..lane.end)) };
+        (request, Response { private: response, lane, answer, metadata })
     }
 
-    /// Ends the invocation: its id, lane, private memory and answer.
-    pub(super) fn close(self) -> (u64, u32, Box<Scratch>, Answer) {
-        (self.id, self.lane, self.scratch, self.answer)
+    /// Ends the invocation: its lane, with the answer.
+    pub(super) fn close(self) -> Box<Lane> {
+        self.0
     }
 }
 
 impl fmt::Debug for Invocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Invocation").field("id", &self.id).field("lane", &self.lane).finish_non_exhaustive()
+        f.debug_struct("Invocation").field("id", &self.0.id).field("lane", &self.0.lane).finish_non_exhaustive()
     }
 }
 
@@ -150,9 +132,13 @@ impl<'a> Request<'a> {
     }
 
     /// What the worker says of the request, in place.
+    ///
+    /// # Panics
+    /// The worker sent metadata that is none.
     #[must_use]
     pub fn metadata(&self) -> &'a ArchivedRequestMetadata {
-        self.metadata
+        let read = || ArchivedRequestMetadata::read(self.archive).expect("the worker sends sound metadata");
+        self.metadata.get_or_init(read)
     }
 
     /// When the worker gives the invocation up, on `CLOCK_MONOTONIC`.

@@ -17,7 +17,8 @@ pub use receiver::{Next, Receiver};
 pub use sender::Sender;
 pub use spin::{default_spin_cap, monotonic_ns};
 
-use shared::Shared;
+use shared::{Lanes, Regions};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +29,11 @@ pub struct Guest {
 }
 
 impl Guest {
-    fn assemble(shared: Shared, start: u32) -> Guest {
-        let shared = Arc::new(shared);
-        Guest { receiver: Receiver::new(Arc::clone(&shared), start), sender: Sender::new(shared, start) }
+    fn assemble(regions: Regions, doorbell: OwnedFd, start: u32) -> Guest {
+        let regions = Arc::new(regions);
+        let lanes = Arc::new(Lanes::new(&regions));
+        let receiver = Receiver::new(Arc::clone(&regions), Arc::clone(&lanes), start);
+        Guest { receiver, sender: Sender::new(regions, lanes, doorbell, start) }
     }
 
     /// The invocations that may run at once.

@@ -4,16 +4,18 @@
 #![allow(unsafe_code)]
 
 use super::invocation::{Invocation, Part};
-use super::shared::{Scratch, Shared};
+use super::shared::{Lane, Lanes, Regions};
 use super::spin::{SpinBudget, default_spin_cap};
 use crate::doorbell;
 use crate::layout::{
-    DESCRIPTOR_BYTES, SANDBOX_PARKED_OFFSET, SLOT_STRIDE_BYTES, SUBMISSION_HEAD_OFFSET, SUBMISSION_TAIL_OFFSET,
-    SubmissionDescriptor, submission_kind,
+    DESCRIPTOR_BYTES, SANDBOX_PARKED_OFFSET, SEQUENCE_OFFSET, SLOT_STRIDE_BYTES, SUBMISSION_HEAD_OFFSET,
+    SUBMISSION_TAIL_OFFSET, SubmissionDescriptor, inline_lines, submission_kind,
 };
 use crate::ring::Consumer;
 use nix::errno::Errno;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// What the worker asks next.
@@ -33,22 +35,27 @@ pub enum Next {
 
 /// Takes submissions. One per sandbox.
 pub struct Receiver {
-    shared: Arc<Shared>,
+    regions: Arc<Regions>,
+    /// Taken from by this receiver alone.
+    private: Arc<Lanes>,
     ring: Consumer,
+    /// The lines behind the descriptor that the last invocation took, up to a few: the next will likely take as many.
+    lines: u64,
     spin: SpinBudget,
 }
 
 impl Receiver {
-    pub(super) fn new(shared: Arc<Shared>, start: u32) -> Receiver {
-        let ring = Consumer::new(shared.geometry.submission_entries(), start);
-        ring.release(shared.up.word(SUBMISSION_HEAD_OFFSET));
-        Receiver { shared, ring, spin: SpinBudget::new(default_spin_cap()) }
+    pub(super) fn new(regions: Arc<Regions>, private: Arc<Lanes>, start: u32) -> Receiver {
+        let ring = Consumer::new(regions.geometry.submission_entries(), start);
+        // Relaxed: the worker learns of this sandbox by the completion that says Ready.
+        regions.up.word(SUBMISSION_HEAD_OFFSET).store(start, Ordering::Relaxed);
+        Receiver { regions, private, ring, lines: 0, spin: SpinBudget::new(default_spin_cap()) }
     }
 
     /// The invocations that may run at once.
     #[must_use]
     pub fn lanes(&self) -> u32 {
-        self.shared.geometry.lanes()
+        self.regions.geometry.lanes()
     }
 
     /// See [`super::Guest::set_spin_cap`].
@@ -82,9 +89,9 @@ impl Receiver {
 
     /// The oldest submission, left where it is.
     fn peek(&mut self) -> Option<(u32, SubmissionDescriptor)> {
-        let polled = self.ring.poll(self.shared.down.word(SUBMISSION_TAIL_OFFSET));
-        let slot = polled.expect("the worker's tail is one that a worker writes")?;
-        let words = self.shared.down.read_words(self.shared.geometry.submission_slot(slot));
+        let start = self.regions.geometry.submission_slot(self.ring.slot());
+        let slot = self.ring.poll(self.regions.down.sequence(start + SEQUENCE_OFFSET))?;
+        let words = self.regions.down.read_words(start);
         Some((slot, SubmissionDescriptor::from_words(words)))
     }
 
@@ -96,66 +103,90 @@ impl Receiver {
             unknown => panic!("the worker sent a submission of the unknown kind {unknown}; use its release's runtime"),
         };
         self.ring.advance();
-        self.ring.release(self.shared.up.word(SUBMISSION_HEAD_OFFSET));
+        self.ring.release(self.regions.up.word(SUBMISSION_HEAD_OFFSET));
         next
     }
 
-    fn open(&self, slot: u32, descriptor: &SubmissionDescriptor) -> Invocation {
-        let mut scratch = self.shared.take(descriptor.lane);
-        let metadata = self.locate(&mut scratch, slot, descriptor.metadata_offset, descriptor.metadata_bytes.into());
-        let payload = self.locate(&mut scratch, slot, descriptor.payload_offset, descriptor.payload_bytes);
-        Invocation::new(Arc::clone(&self.shared), descriptor, scratch, metadata, payload)
+    fn open(&mut self, slot: u32, descriptor: &SubmissionDescriptor) -> Invocation {
+        let start = self.regions.geometry.submission_slot(slot);
+        let metadata_end = descriptor.metadata_offset + u64::from(descriptor.metadata_bytes);
+        let metadata = descriptor.metadata_offset..metadata_end;
+        let payload = descriptor.payload_offset..descriptor.payload_offset + descriptor.payload_bytes;
+        self.lines = inline_lines(start, [&metadata, &payload]);
+        // SAFETY: there is one receiver, borrowed mutably.
+        let mut lane = unsafe { self.private.take(descriptor.lane) };
+        lane.id = descriptor.invocation;
+        lane.deadline_ns = descriptor.deadline_ns;
+        lane.archive = self.locate(&mut lane, start, metadata);
+        lane.payload = self.locate(&mut lane, start, payload);
+        Invocation::new(lane)
     }
 
     /// Copies a part that rides in the slot; leaves one that lies in the lane.
-    fn locate(&self, scratch: &mut Scratch, slot: u32, offset: u64, bytes: u64) -> Part {
-        let start = self.shared.geometry.submission_slot(slot) + DESCRIPTOR_BYTES;
-        if !(start..start - DESCRIPTOR_BYTES + SLOT_STRIDE_BYTES).contains(&offset) {
-            return Part::Lane(offset..offset + bytes);
+    fn locate(&self, lane: &mut Lane, start: u64, part: Range<u64>) -> Part {
+        let in_slot = start + DESCRIPTOR_BYTES;
+        if !(in_slot..start + SLOT_STRIDE_BYTES).contains(&part.start) {
+            return Part::Lane(part);
         }
-        let at = (offset - start) as usize;
-        let range = at..at + bytes as usize;
-        self.shared.down.copy_out(offset, &mut scratch.request.0[range.clone()]);
+        let range = (part.start - in_slot) as usize..(part.end - in_slot) as usize;
+        self.regions.down.copy_out(part.start, &mut lane.request.0[range.clone()]);
         Part::Slot(range)
     }
 
-    fn is_empty(&self) -> bool {
-        self.ring.is_empty(self.shared.down.word(SUBMISSION_TAIL_OFFSET))
+    fn is_filled(&self) -> bool {
+        let start = self.regions.geometry.submission_slot(self.ring.slot());
+        let filled = self.ring.is_filled(self.regions.down.sequence(start + SEQUENCE_OFFSET));
+        if !filled {
+            self.regions.down.prefetch(start + DESCRIPTOR_BYTES, self.lines);
+        }
+        filled
     }
 
     /// Returns when there may be something: spins for the budget, then parks.
     fn wait(&mut self) {
-        let started = Instant::now();
-        if self.spin_for(started, self.spin.get()) {
+        if self.spin.never_spins() {
+            return self.park();
+        }
+        let budget = self.spin.get();
+        // The first looks come before the clock, whose reading costs as much as several of them.
+        if !budget.is_zero() && self.look_often() {
             return;
         }
-        let parked = self.shared.up.word(SANDBOX_PARKED_OFFSET);
-        doorbell::announce(parked);
-        if self.is_empty() {
-            self.sleep();
+        let started = Instant::now();
+        while started.elapsed() < budget {
+            if self.look_often() {
+                return;
+            }
         }
-        doorbell::retract(parked);
+        self.park();
         self.spin.parked_after(started.elapsed());
     }
 
-    /// Whether something came within the budget.
-    fn spin_for(&self, started: Instant, budget: Duration) -> bool {
-        /// Looks between two readings of the clock, which cost as much as several looks.
+    /// Whether something came within a few looks.
+    fn look_often(&self) -> bool {
         const LOOKS: u32 = 32;
-        while started.elapsed() < budget {
-            for _ in 0..LOOKS {
-                if !self.is_empty() {
-                    return true;
-                }
-                std::hint::spin_loop();
+        for _ in 0..LOOKS {
+            if self.is_filled() {
+                return true;
             }
+            std::hint::spin_loop();
         }
         false
     }
 
+    /// Sleeps until there may be something.
+    fn park(&mut self) {
+        doorbell::announce(self.regions.up.word(SANDBOX_PARKED_OFFSET));
+        let empty = self.ring.look(self.regions.down.word(SUBMISSION_TAIL_OFFSET));
+        if empty.expect("the worker's tail is one that a worker writes") {
+            self.sleep();
+        }
+        doorbell::retract(self.regions.up.word(SANDBOX_PARKED_OFFSET));
+    }
+
     /// Sleeps until woken, unless the tail is not the head any more: the kernel compares under its own lock.
     fn sleep(&self) {
-        let word = self.shared.down.word_address(SUBMISSION_TAIL_OFFSET);
+        let word = self.regions.down.word_address(SUBMISSION_TAIL_OFFSET);
         let forever = std::ptr::null::<libc::timespec>();
         // Not FUTEX_PRIVATE: the waker is another process. The word's page is mapped read-only, which waiting allows.
         // SAFETY: the word lies in a mapping that outlives the call.

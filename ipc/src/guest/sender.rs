@@ -4,21 +4,27 @@
 #![allow(unsafe_code)]
 
 use super::invocation::{Body, Invocation};
-use super::shared::Shared;
+use super::shared::{Lanes, Regions};
 use crate::doorbell;
 use crate::layout::{
     ABI_VERSION, COMPLETION_HEAD_OFFSET, COMPLETION_TAIL_OFFSET, CompletionDescriptor, DESCRIPTOR_BYTES, INLINE_BYTES,
-    METADATA_BYTES, PAYLOAD_ALIGN_BYTES, SLOT_STRIDE_BYTES, UP_MAGIC, WORKER_PARKED_OFFSET, completion_kind,
+    METADATA_BYTES, PAYLOAD_ALIGN_BYTES, SEQUENCE_OFFSET, SLOT_STRIDE_BYTES, UP_MAGIC, WORKER_PARKED_OFFSET,
+    completion_kind,
 };
 use crate::ring::Producer;
 use nix::errno::Errno;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Publishes completions. One per sandbox.
 pub struct Sender {
-    shared: Arc<Shared>,
+    regions: Arc<Regions>,
+    private: Arc<Lanes>,
+    doorbell: OwnedFd,
     ring: Producer,
+    /// The free-running index of each lane's last completion. The lane's next invocation shows that the worker took it.
+    answered: Box<[Option<u32>]>,
 }
 
 /// Where an answer's payload is before it is published.
@@ -30,19 +36,20 @@ enum Source<'a> {
 }
 
 impl Sender {
-    pub(super) fn new(shared: Arc<Shared>, start: u32) -> Sender {
-        let ring = Producer::new(shared.geometry.completion_entries(), start);
+    pub(super) fn new(regions: Arc<Regions>, private: Arc<Lanes>, doorbell: OwnedFd, start: u32) -> Sender {
+        let ring = Producer::new(regions.geometry.completion_entries(), start);
         // Relaxed: the worker learns of this sandbox by the completion that says Ready.
-        shared.up.word(COMPLETION_TAIL_OFFSET).store(start, Ordering::Relaxed);
-        Sender { shared, ring }
+        regions.up.word(COMPLETION_TAIL_OFFSET).store(start, Ordering::Relaxed);
+        let answered = (0..regions.geometry.lanes()).map(|_| None).collect();
+        Sender { regions, private, doorbell, ring, answered }
     }
 
     /// See [`super::Guest::ready`].
     pub fn ready(&mut self) {
         // SAFETY: the worker reads the header only after the completion below is published.
-        unsafe { self.shared.up.write_words(0, [UP_MAGIC, u64::from(ABI_VERSION)]) };
-        self.fill(completion_kind::READY, 0, 0, &[], Source::Bytes(&[]));
-        self.commit();
+        unsafe { self.regions.up.write_words(0, [UP_MAGIC, u64::from(ABI_VERSION)]) };
+        let start = self.fill(completion_kind::READY, 0, 0, &[], Source::Bytes(&[]));
+        self.commit(start);
     }
 
     /// See [`super::Guest::init_failed`].
@@ -51,21 +58,22 @@ impl Sender {
     /// The text is longer than [`Sender::failure_limit_bytes`].
     pub fn init_failed(&mut self, json: &[u8]) {
         self.assert_fits(json);
-        self.fill(completion_kind::INIT_FAILED, 0, 0, &[], Source::Bytes(json));
-        self.commit();
+        let start = self.fill(completion_kind::INIT_FAILED, 0, 0, &[], Source::Bytes(json));
+        self.commit(start);
     }
 
     /// See [`super::Guest::returned`].
     pub fn returned(&mut self, invocation: Invocation) {
-        let (id, lane, scratch, answer) = invocation.close();
-        let metadata = if answer.has_metadata { scratch.metadata.as_slice() } else { &[] };
-        let payload = match answer.body {
-            Body::Private(len) => Source::Bytes(&scratch.response.0[..len]),
+        let lane = invocation.close();
+        let metadata = if lane.answer.has_metadata { lane.metadata.as_slice() } else { &[] };
+        let payload = match lane.answer.body {
+            Body::Private(len) => Source::Bytes(&lane.response.0[..len]),
             Body::Lane(len) => Source::InLane { bytes: len as u64 },
         };
-        self.fill(completion_kind::RETURNED, id, lane, metadata, payload);
-        self.shared.give_back(lane, scratch);
-        self.commit();
+        self.count(lane.lane);
+        let start = self.fill(completion_kind::RETURNED, lane.id, lane.lane, metadata, payload);
+        self.private.give_back(lane);
+        self.commit(start);
     }
 
     /// See [`super::Guest::raised`].
@@ -74,29 +82,38 @@ impl Sender {
     /// The text is longer than [`Sender::failure_limit_bytes`].
     pub fn raised(&mut self, invocation: Invocation, json: &[u8]) {
         self.assert_fits(json);
-        let (id, lane, scratch, _) = invocation.close();
-        self.fill(completion_kind::RAISED, id, lane, &[], Source::Bytes(json));
-        self.shared.give_back(lane, scratch);
-        self.commit();
+        let lane = invocation.close();
+        self.count(lane.lane);
+        let start = self.fill(completion_kind::RAISED, lane.id, lane.lane, &[], Source::Bytes(json));
+        self.private.give_back(lane);
+        self.commit(start);
     }
 
     /// The longest account of a failure that can be sent, in bytes.
     #[must_use]
     pub fn failure_limit_bytes(&self) -> usize {
-        self.shared.geometry.payload_limit_bytes().max(INLINE_BYTES) as usize
+        self.regions.geometry.payload_limit_bytes().max(INLINE_BYTES) as usize
     }
 
     fn assert_fits(&self, json: &[u8]) {
         assert!(json.len() <= self.failure_limit_bytes(), "accounts of failures are shortened to the limit");
     }
 
-    /// Fills the next slot, and the lane with what does not fit it. Nothing is published yet.
-    fn fill(&mut self, kind: u16, invocation: u64, lane: u32, metadata: &[u8], payload: Source<'_>) {
-        let head = self.shared.down.word(COMPLETION_HEAD_OFFSET);
+    /// Notes that the next completion answers on `lane`, whose last one the worker must have taken.
+    fn count(&mut self, lane: u32) {
+        if let Some(taken) = self.answered[lane as usize].replace(self.ring.tail()) {
+            // The worker may still read that slot; it is done with those before.
+            self.ring.infer(taken);
+        }
+    }
+
+    /// Fills the next slot, and the lane with what does not fit it; where the slot starts. Nothing is published yet.
+    fn fill(&mut self, kind: u16, invocation: u64, lane: u32, metadata: &[u8], payload: Source<'_>) -> u64 {
+        let head = self.regions.down.word(COMPLETION_HEAD_OFFSET);
         let reserved = self.ring.reserve(head).expect("the worker's head is one that a worker writes");
         let slot = reserved.expect("the ring has room for an answer of every lane");
-        let start = self.shared.geometry.completion_slot(slot);
-        let lane_start = self.shared.geometry.response_lane(lane).start;
+        let start = self.regions.geometry.completion_slot(slot);
+        let lane_start = self.regions.geometry.response_lane(lane).start;
         let in_slot = start + DESCRIPTOR_BYTES;
         let behind = (in_slot + metadata.len() as u64).next_multiple_of(PAYLOAD_ALIGN_BYTES);
         let (metadata_offset, payload_offset, payload_bytes) = match payload {
@@ -116,28 +133,31 @@ impl Sender {
             payload_bytes,
             ..CompletionDescriptor::default()
         };
+        let [body @ .., _] = descriptor.to_words();
         // SAFETY: the slot is reserved and the lane was its invocation's, which ended: both are this sender's alone
         // until they are published.
         unsafe {
-            self.shared.up.write(metadata_offset, metadata);
+            self.regions.up.write(metadata_offset, metadata);
             if let Source::Bytes(bytes) = payload {
-                self.shared.up.write(payload_offset, bytes);
+                self.regions.up.write(payload_offset, bytes);
             }
-            self.shared.up.write_words(start, descriptor.to_words());
+            self.regions.up.write_words(start, body);
         }
+        start
     }
 
-    /// Publishes the slot last filled.
-    fn commit(&mut self) {
-        self.ring.publish(self.shared.up.word(COMPLETION_TAIL_OFFSET));
-        if doorbell::must_ring(self.shared.down.word(WORKER_PARKED_OFFSET)) {
+    /// Publishes the slot last filled, which starts at `start`.
+    fn commit(&mut self, start: u64) {
+        let sequence = self.regions.up.sequence(start + SEQUENCE_OFFSET);
+        self.ring.publish(self.regions.up.word(COMPLETION_TAIL_OFFSET), sequence);
+        if doorbell::must_ring(self.regions.down.word(WORKER_PARKED_OFFSET)) {
             self.ring_doorbell();
         }
     }
 
     fn ring_doorbell(&self) {
         loop {
-            match nix::unistd::write(&self.shared.doorbell, &1u64.to_ne_bytes()) {
+            match nix::unistd::write(&self.doorbell, &1u64.to_ne_bytes()) {
                 // EAGAIN: the count is at its maximum, so the worker's poll has fired and stays readable.
                 Ok(_) | Err(Errno::EAGAIN) => return,
                 Err(Errno::EINTR) => {}

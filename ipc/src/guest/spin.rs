@@ -27,6 +27,11 @@ impl SpinBudget {
         SpinBudget { budget: START.min(cap), cap }
     }
 
+    /// Whether the budget is zero whatever waits turn out to be, so that nobody need measure them.
+    pub(super) fn never_spins(self) -> bool {
+        self.cap.is_zero()
+    }
+
     pub(super) fn get(self) -> Duration {
         self.budget
     }

@@ -17,6 +17,8 @@ pub const KEPT_PAYLOAD_BYTES: u64 = 64 << 10;
 pub(super) struct Lane {
     pub(super) running: Option<u64>,
     pub(super) cancelled: bool,
+    /// The free-running index of the submission of what runs, or ran last.
+    pub(super) index: u32,
     /// How far the payload areas may be resident, from their starts.
     request_bytes: u64,
     response_bytes: u64,
@@ -25,12 +27,17 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn begin(&mut self, invocation: u64) {
-        (self.running, self.cancelled) = (Some(invocation), false);
+    pub(super) fn begin(&mut self, invocation: u64, index: u32) {
+        (self.running, self.cancelled, self.index) = (Some(invocation), false, index);
     }
 
     pub(super) fn end(&mut self) {
         (self.running, self.cancelled) = (None, false);
+    }
+
+    /// Notes how far into the response area a payload reaches.
+    pub(super) fn response_reaches(&mut self, bytes: u64) {
+        self.response_bytes = self.response_bytes.max(bytes);
     }
 }
 
@@ -125,12 +132,5 @@ impl Host {
     pub fn retained_bytes(&self) -> u64 {
         let sealed = self.read_only_by == ReadOnlyBy::Seal;
         self.lanes.iter().filter(|lane| sealed || lane.stuck).map(|lane| excess(lane.request_bytes)).sum()
-    }
-
-    /// Notes how far a payload that lies in its lane reaches.
-    pub(super) fn response_claimed(&mut self, lane: u16, payload: &Range<u64>) {
-        let start = self.geometry.response_lane(u32::from(lane)).start + METADATA_BYTES;
-        let lane = &mut self.lanes[usize::from(lane)];
-        lane.response_bytes = lane.response_bytes.max(payload.end - start);
     }
 }

@@ -21,14 +21,16 @@ use crate::claim::{self, Checked, Claim, ClaimKind, Poison};
 use crate::doorbell;
 use crate::layout::{
     ABI_VERSION, COMPLETION_HEAD_OFFSET, COMPLETION_TAIL_OFFSET, CompletionDescriptor, DESCRIPTOR_BYTES, Geometry,
-    METADATA_BYTES, PAYLOAD_ALIGN_BYTES, SANDBOX_PARKED_OFFSET, SLOT_STRIDE_BYTES, SUBMISSION_HEAD_OFFSET,
-    SUBMISSION_TAIL_OFFSET, SubmissionDescriptor, UP_MAGIC, WORKER_PARKED_OFFSET, submission_kind,
+    METADATA_BYTES, PAYLOAD_ALIGN_BYTES, SANDBOX_PARKED_OFFSET, SEQUENCE_OFFSET, SLOT_STRIDE_BYTES,
+    SUBMISSION_HEAD_OFFSET, SUBMISSION_TAIL_OFFSET, SubmissionDescriptor, UP_MAGIC, WORKER_PARKED_OFFSET, inline_lines,
+    submission_kind,
 };
-use crate::metadata::{PrivateCopy, ResponseMetadata};
+use crate::metadata::{self, ContentType, PrivateCopy, ResponseMetadata};
 use crate::region::{OwnRegion, PeerRegion};
 use crate::ring::{Consumer, Producer};
 use lanes::Lane;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 /// How far the sandbox's start got, by its own account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,10 @@ pub struct Host {
     up_memory: Option<OwnedFd>,
     stage: Stage,
     stopping: bool,
+    /// What the word says that the sandbox looks at before it rings.
+    parked: bool,
+    /// The lines behind the descriptor that the last claim took, up to a few: the next will likely take as many.
+    lines: u64,
     poisoned: Option<Poison>,
     metadata: PrivateCopy,
 }
@@ -73,11 +79,14 @@ impl Host {
             up_memory: None,
             stage: Stage::Starting,
             stopping: false,
+            parked: false,
+            lines: 0,
             poisoned: None,
             metadata: PrivateCopy::new(),
         };
-        host.down.word(SUBMISSION_TAIL_OFFSET).store(start, std::sync::atomic::Ordering::Relaxed);
-        host.completions.release(host.down.word(COMPLETION_HEAD_OFFSET));
+        // Relaxed: the sandbox does not exist yet.
+        host.down.word(SUBMISSION_TAIL_OFFSET).store(start, Ordering::Relaxed);
+        host.down.word(COMPLETION_HEAD_OFFSET).store(start, Ordering::Relaxed);
         host
     }
 
@@ -106,6 +115,7 @@ impl Host {
         let bytes = submission.payload.bytes();
         self.check_payload(bytes)?;
         let slot = self.reserve()?;
+        let index = self.submissions.tail();
         let (metadata_offset, payload_offset) = self.place(submission, slot);
         self.publish(
             slot,
@@ -121,7 +131,7 @@ impl Host {
                 ..SubmissionDescriptor::default()
             },
         );
-        self.lanes[usize::from(submission.lane)].begin(submission.invocation);
+        self.lanes[usize::from(submission.lane)].begin(submission.invocation, index);
         Ok(())
     }
 
@@ -182,26 +192,41 @@ impl Host {
         parked
     }
 
-    /// Whether [`Host::pop`] would find something (a claim, or poison).
+    /// Whether [`Host::pop`] would find something (a claim, or poison). It costs no more than a look at the next slot.
     #[must_use]
     pub fn pending(&self) -> bool {
-        self.poisoned.is_none() && !self.completions.is_empty(self.up.word(COMPLETION_TAIL_OFFSET))
+        let start = self.geometry.completion_slot(self.completions.slot());
+        let filled = self.completions.is_filled(self.up.sequence(start + SEQUENCE_OFFSET));
+        if !filled {
+            self.up.prefetch(start + DESCRIPTOR_BYTES, self.lines);
+        }
+        filled && self.poisoned.is_none()
     }
 
     /// Says that the worker is about to sleep on the doorbell; true when nothing is pending, so that it may. When
     /// false, the worker is awake again.
-    pub fn announce_park(&self) -> bool {
+    pub fn announce_park(&mut self) -> bool {
+        self.parked = true;
         doorbell::announce(self.down.word(WORKER_PARKED_OFFSET));
-        if self.pending() {
+        let empty = match self.poisoned {
+            Some(_) => Ok(true),
+            None => self.completions.look(self.up.word(COMPLETION_TAIL_OFFSET)),
+        };
+        let may_sleep = empty.unwrap_or_else(|error| {
+            self.poisoned = Some(Poison::CompletionTail(error));
+            false
+        });
+        if !may_sleep {
             self.announce_unpark();
-            return false;
         }
-        true
+        may_sleep
     }
 
-    /// Says that the worker is awake.
-    pub fn announce_unpark(&self) {
-        doorbell::retract(self.down.word(WORKER_PARKED_OFFSET));
+    /// Says that the worker is awake. Touches nothing when that was said before: the sandbox shares the word's line.
+    pub fn announce_unpark(&mut self) {
+        if std::mem::take(&mut self.parked) {
+            doorbell::retract(self.down.word(WORKER_PARKED_OFFSET));
+        }
     }
 
     /// The next claim. The slot of the one popped before is the sandbox's again: copy a payload that rides in its slot
@@ -226,26 +251,36 @@ impl Host {
     }
 
     fn try_pop(&mut self) -> Result<Option<Claim>, Poison> {
+        let start = self.geometry.completion_slot(self.completions.slot());
+        let sequence = self.up.sequence(start + SEQUENCE_OFFSET);
         self.completions.release(self.down.word(COMPLETION_HEAD_OFFSET));
-        let polled = self.completions.poll(self.up.word(COMPLETION_TAIL_OFFSET));
-        let Some(slot) = polled.map_err(Poison::CompletionTail)? else {
+        let Some(slot) = self.completions.poll(sequence) else {
             return Ok(None);
         };
-        let words = self.up.read_words(self.geometry.completion_slot(slot));
+        let words = self.up.read_words(start);
         let checked = claim::check(&CompletionDescriptor::from_words(words), slot, &self.geometry)?;
         self.check_expected(&checked)?;
-        let metadata = self.read_metadata(&checked)?;
+        self.copy_metadata(&checked)?;
+        let content_type = metadata::content_type(&self.metadata).map_err(Poison::Metadata)?;
+        self.lines = inline_lines(start, [&checked.metadata, &checked.payload]);
         let index = self.completions.head();
         self.completions.advance();
         let Checked { kind, invocation, lane, payload, payload_in_slot, .. } = checked;
-        if !payload.is_empty() && !payload_in_slot {
-            self.response_claimed(lane, &payload);
-        }
         match kind {
             ClaimKind::Ready => self.stage = Stage::Ready,
             ClaimKind::InitFailed => self.stage = Stage::Failed,
-            ClaimKind::Returned | ClaimKind::Raised => self.lanes[usize::from(lane)].end(),
+            ClaimKind::Returned | ClaimKind::Raised => {
+                let area = self.geometry.response_lane(u32::from(lane)).start + METADATA_BYTES;
+                let lane = &mut self.lanes[usize::from(lane)];
+                lane.end();
+                if !payload_in_slot {
+                    lane.response_reaches(payload.end.saturating_sub(area));
+                }
+                // A runtime gives a submission's slot back before it answers; one that did not loses what lies there.
+                self.submissions.infer(lane.index.wrapping_add(1));
+            }
         }
+        let metadata = ResponseMetadata { content_type: ContentType::of_checked(content_type) };
         Ok(Some(Claim { kind, invocation, lane, metadata, payload, payload_in_slot, index }))
     }
 
@@ -275,11 +310,14 @@ impl Host {
         Ok(())
     }
 
-    fn read_metadata(&mut self, checked: &Checked) -> Result<ResponseMetadata, Poison> {
+    /// Copies the metadata out.
+    fn copy_metadata(&mut self, checked: &Checked) -> Result<(), Poison> {
         let len = (checked.metadata.end - checked.metadata.start) as usize;
         let copy = self.metadata.resize(len).map_err(Poison::Metadata)?;
-        self.up.copy_out(checked.metadata.start, copy);
-        ResponseMetadata::decode(&self.metadata).map_err(Poison::Metadata)
+        if len > 0 {
+            self.up.copy_out(checked.metadata.start, copy);
+        }
+        Ok(())
     }
 
     fn assert_held(&self, claim: &Claim) {
@@ -351,8 +389,11 @@ impl Host {
     }
 
     fn publish(&mut self, slot: u32, descriptor: &SubmissionDescriptor) {
+        let start = self.geometry.submission_slot(slot);
+        let [body @ .., _] = descriptor.to_words();
         // SAFETY: the slot is reserved, so the sandbox was not given it; `&mut self` is the worker's only writer.
-        unsafe { self.down.write_words(self.geometry.submission_slot(slot), descriptor.to_words()) };
-        self.submissions.publish(self.down.word(SUBMISSION_TAIL_OFFSET));
+        unsafe { self.down.write_words(start, body) };
+        let sequence = self.down.sequence(start + SEQUENCE_OFFSET);
+        self.submissions.publish(self.down.word(SUBMISSION_TAIL_OFFSET), sequence);
     }
 }

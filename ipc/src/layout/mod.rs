@@ -12,6 +12,7 @@ pub use geometry::{Geometry, GeometryError, RegionSpec};
 pub use python::python_module;
 
 use std::mem::{align_of, offset_of, size_of};
+use std::ops::Range;
 
 #[cfg(not(target_endian = "little"))]
 compile_error!("the shared-memory ABI is little endian; this target is not");
@@ -21,7 +22,7 @@ pub const DOWN_MAGIC: u64 = u64::from_le_bytes(*b"VILYADN1");
 /// The first eight bytes of the up region, as a little-endian integer; written by the runtime before it says Ready.
 pub const UP_MAGIC: u64 = u64::from_le_bytes(*b"VILYAUP1");
 /// The version of this ABI. Worker and runtime must agree exactly.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The descriptor number of the down region inside a sandbox.
 pub const DOWN_FD: i32 = 3;
@@ -43,13 +44,15 @@ pub const COMPLETION_HEAD_OFFSET: u64 = 384;
 pub const WORKER_PARKED_OFFSET: u64 = 512;
 /// Up: `u32`, the completion ring's tail. The sandbox produces.
 pub const COMPLETION_TAIL_OFFSET: u64 = 256;
-/// Up: `u32`, the submission ring's head. The sandbox consumes.
+/// Up: `u32`, the submission ring's head. The sandbox consumes, and gives a submission's slot back before it answers it.
 pub const SUBMISSION_HEAD_OFFSET: u64 = 384;
 /// Up: `u32`, 1 while the sandbox sleeps in `FUTEX_WAIT` and wants to be woken.
 pub const SANDBOX_PARKED_OFFSET: u64 = 512;
 
 /// The bytes of a descriptor, at the start of its slot.
 pub const DESCRIPTOR_BYTES: u64 = 64;
+/// Where a descriptor's sequence lies in it: the last word.
+pub const SEQUENCE_OFFSET: u64 = DESCRIPTOR_BYTES - 8;
 /// The bytes from one slot of a ring to the next.
 pub const SLOT_STRIDE_BYTES: u64 = 1280;
 /// The bytes of a slot after its descriptor: small messages ride there.
@@ -170,8 +173,8 @@ pub struct SubmissionDescriptor {
     pub payload_offset: u64,
     /// The bytes of payload.
     pub payload_bytes: u64,
-    /// Zero.
-    pub reserved_tail: u64,
+    /// [`crate::ring::sequence`] of the message, written last, after the tail; until then, of the one a lap earlier.
+    pub sequence: u64,
 }
 
 /// The first 64 bytes of a completion slot. What the worker reads there is a claim until [`crate::claim`] checked it.
@@ -197,7 +200,20 @@ pub struct CompletionDescriptor {
     /// The bytes of payload.
     pub payload_bytes: u64,
     /// Zero.
-    pub reserved_tail: [u64; 2],
+    pub reserved_tail: u64,
+    /// As for a submission.
+    pub sequence: u64,
+}
+
+/// The cache lines behind the descriptor of the slot at `start` that these parts of its message take, if they are so few
+/// that fetching them ahead of the next message pays; else none.
+pub(crate) fn inline_lines(start: u64, parts: [&Range<u64>; 2]) -> u64 {
+    const LINE_BYTES: u64 = 64;
+    const FEW: u64 = 3;
+    let slot = start + DESCRIPTOR_BYTES..start + SLOT_STRIDE_BYTES;
+    let ends = parts.into_iter().filter(|part| slot.contains(&part.start)).map(|part| part.end);
+    let lines = ends.max().map_or(0, |end| (end - slot.start).div_ceil(LINE_BYTES));
+    if lines <= FEW { lines } else { 0 }
 }
 
 const _: () = {
@@ -222,6 +238,7 @@ const _: () = {
     assert!(offset_of!(SubmissionDescriptor, metadata_bytes) == 32);
     assert!(offset_of!(SubmissionDescriptor, payload_offset) == 40);
     assert!(offset_of!(SubmissionDescriptor, payload_bytes) == 48);
+    assert!(offset_of!(SubmissionDescriptor, sequence) as u64 == SEQUENCE_OFFSET);
 
     assert!(size_of::<CompletionDescriptor>() as u64 == DESCRIPTOR_BYTES);
     assert!(align_of::<CompletionDescriptor>() == 8);
@@ -233,12 +250,14 @@ const _: () = {
     assert!(offset_of!(CompletionDescriptor, payload_offset) == 32);
     assert!(offset_of!(CompletionDescriptor, payload_bytes) == 40);
     assert!(offset_of!(CompletionDescriptor, reserved_tail) == 48);
+    assert!(offset_of!(CompletionDescriptor, sequence) as u64 == SEQUENCE_OFFSET);
 
     // A header holds its indices, each on cache lines of its own (128 bytes: adjacent lines are fetched in pairs).
     assert!(size_of::<DownHeader>() as u64 <= SUBMISSION_TAIL_OFFSET);
     assert!(WORKER_PARKED_OFFSET + 4 <= HEADER_BYTES && SANDBOX_PARKED_OFFSET + 4 <= HEADER_BYTES);
-    // Slots are aligned for descriptors and for metadata in place.
-    assert!(SLOT_STRIDE_BYTES.is_multiple_of(64) && PAGE_BYTES.is_multiple_of(64));
+    // Slots are aligned for descriptors and for metadata in place. A slot starts a pair of lines, which are fetched
+    // together: its descriptor, and what is small and right behind it.
+    assert!(SLOT_STRIDE_BYTES.is_multiple_of(128) && HEADER_BYTES.is_multiple_of(128) && DESCRIPTOR_BYTES == 64);
     assert!(METADATA_BYTES.is_multiple_of(PAYLOAD_ALIGN_BYTES));
     assert!(METADATA_BYTES <= u32::MAX as u64 && INLINE_BYTES <= METADATA_BYTES);
     // A slot holds at least a kilobyte of payload behind usual metadata.

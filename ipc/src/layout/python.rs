@@ -3,9 +3,9 @@
 use super::{
     ABI_VERSION, COMPLETION_HEAD_OFFSET, COMPLETION_TAIL_OFFSET, CompletionDescriptor, DESCRIPTOR_BYTES, DOORBELL_FD,
     DOWN_FD, DOWN_MAGIC, DownHeader, HEADER_BYTES, INLINE_BYTES, MAX_CONTENT_TYPE_BYTES, MAX_LANES, MAX_PAYLOAD_BYTES,
-    METADATA_BYTES, PAGE_BYTES, PAYLOAD_ALIGN_BYTES, SANDBOX_PARKED_OFFSET, SLOT_STRIDE_BYTES, SUBMISSION_HEAD_OFFSET,
-    SUBMISSION_TAIL_OFFSET, SubmissionDescriptor, UP_FD, UP_MAGIC, UpHeader, WORKER_PARKED_OFFSET, completion_kind,
-    submission_kind,
+    METADATA_BYTES, PAGE_BYTES, PAYLOAD_ALIGN_BYTES, SANDBOX_PARKED_OFFSET, SEQUENCE_OFFSET, SLOT_STRIDE_BYTES,
+    SUBMISSION_HEAD_OFFSET, SUBMISSION_TAIL_OFFSET, SubmissionDescriptor, UP_FD, UP_MAGIC, UpHeader,
+    WORKER_PARKED_OFFSET, completion_kind, submission_kind,
 };
 use crate::metadata::{ArchivedRequestMetadata, ArchivedResponseMetadata};
 use rkyv::vec::ArchivedVec;
@@ -80,7 +80,7 @@ const SUBMISSION: &[Field] = fields!(SubmissionDescriptor {
     reserved: "I",
     payload_offset: "Q",
     payload_bytes: "Q",
-    reserved_tail: "Q",
+    sequence: "Q",
 });
 
 const COMPLETION: &[Field] = fields!(CompletionDescriptor {
@@ -93,7 +93,8 @@ const COMPLETION: &[Field] = fields!(CompletionDescriptor {
     reserved: "I",
     payload_offset: "Q",
     payload_bytes: "Q",
-    reserved_tail: "QQ",
+    reserved_tail: "Q",
+    sequence: "Q",
 });
 
 fn section(text: &mut String, title: &str) {
@@ -131,6 +132,7 @@ fn slots(text: &mut String) {
     constant(text, "PAGE_BYTES", PAGE_BYTES);
     constant(text, "HEADER_BYTES", HEADER_BYTES);
     constant(text, "DESCRIPTOR_BYTES", DESCRIPTOR_BYTES);
+    constant(text, "SEQUENCE_OFFSET", SEQUENCE_OFFSET);
     constant(text, "SLOT_STRIDE_BYTES", SLOT_STRIDE_BYTES);
     constant(text, "INLINE_BYTES", INLINE_BYTES);
     constant(text, "PAYLOAD_ALIGN_BYTES", PAYLOAD_ALIGN_BYTES);
@@ -156,12 +158,8 @@ fn structure(text: &mut String, title: &str, name: &str, fields: &[Field], bytes
     constant(text, &format!("{name}_FORMAT"), format_args!("\"<{format}\""));
     constant(text, &format!("{name}_BYTES"), bytes);
     text.push_str(&format!("{name}_FIELDS = (\n"));
-    for (field, _, code) in fields {
-        // A field of several values takes several places in the unpacked tuple.
-        for part in 0..code.len() {
-            let suffix = if part == 0 { String::new() } else { format!("_{}", part + 1) };
-            text.push_str(&format!("    \"{field}{suffix}\",\n"));
-        }
+    for (field, _, _) in fields {
+        text.push_str(&format!("    \"{field}\",\n"));
     }
     text.push_str(")\n");
     for (field, offset, _) in fields {

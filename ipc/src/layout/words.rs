@@ -24,8 +24,7 @@ impl SubmissionDescriptor {
     /// The descriptor in these words.
     #[must_use]
     pub const fn from_words(words: [u64; 8]) -> SubmissionDescriptor {
-        let [invocation, kind, deadline_ns, metadata_offset, metadata, payload_offset, payload_bytes, reserved_tail] =
-            words;
+        let [invocation, kind, deadline_ns, metadata_offset, metadata, payload_offset, payload_bytes, sequence] = words;
         SubmissionDescriptor {
             invocation,
             kind: low(kind) as u16,
@@ -37,7 +36,7 @@ impl SubmissionDescriptor {
             reserved: high(metadata),
             payload_offset,
             payload_bytes,
-            reserved_tail,
+            sequence,
         }
     }
 
@@ -52,7 +51,7 @@ impl SubmissionDescriptor {
             join(self.metadata_bytes, self.reserved),
             self.payload_offset,
             self.payload_bytes,
-            self.reserved_tail,
+            self.sequence,
         ]
     }
 }
@@ -61,7 +60,8 @@ impl CompletionDescriptor {
     /// The descriptor in these words.
     #[must_use]
     pub const fn from_words(words: [u64; 8]) -> CompletionDescriptor {
-        let [invocation, kind, metadata_offset, metadata, payload_offset, payload_bytes, tail, tail_2] = words;
+        let [invocation, kind, metadata_offset, metadata, payload_offset, payload_bytes, reserved_tail, sequence] =
+            words;
         CompletionDescriptor {
             invocation,
             kind: low(kind) as u16,
@@ -72,7 +72,8 @@ impl CompletionDescriptor {
             reserved: high(metadata),
             payload_offset,
             payload_bytes,
-            reserved_tail: [tail, tail_2],
+            reserved_tail,
+            sequence,
         }
     }
 
@@ -86,8 +87,8 @@ impl CompletionDescriptor {
             join(self.metadata_bytes, self.reserved),
             self.payload_offset,
             self.payload_bytes,
-            self.reserved_tail[0],
-            self.reserved_tail[1],
+            self.reserved_tail,
+            self.sequence,
         ]
     }
 }

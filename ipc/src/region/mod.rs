@@ -7,14 +7,14 @@
 mod copy;
 pub(crate) mod memory;
 
-use crate::sync::{AtomicU32, OwnWord, PeerWord};
+use crate::sync::{AtomicU32, AtomicU64, OwnSequence, OwnWord, PeerSequence, PeerWord};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// A region that the peer writes and this side reads.
 pub(crate) struct PeerRegion(Mapping);
@@ -111,6 +111,14 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    fn sequence(&self, offset: u64) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8), "descriptors are aligned");
+        // SAFETY: as for `word`, of eight bytes; both sides access sequences atomically only.
+        unsafe { AtomicU64::from_ptr(self.at(offset, 8).cast()) }
+    }
+}
+
 impl PeerRegion {
     /// Maps `bytes` of a region read-only.
     pub(crate) fn map(fd: BorrowedFd<'_>, bytes: u64) -> io::Result<PeerRegion> {
@@ -132,9 +140,28 @@ impl PeerRegion {
         PeerWord::new(self.0.word(offset))
     }
 
+    pub(crate) fn sequence(&self, offset: u64) -> PeerSequence<'_> {
+        PeerSequence::new(self.0.sequence(offset))
+    }
+
     /// Where the word lies in this process, for the futex.
     pub(crate) fn word_address(&self, offset: u64) -> *const u32 {
         self.0.word(offset).as_ptr()
+    }
+
+    /// Asks for `lines` cache lines from `offset` on, which are read soon; those beyond the region are left out.
+    pub(crate) fn prefetch(&self, offset: u64, lines: u64) {
+        const LINE_BYTES: u64 = 64;
+        for line in (offset..self.0.bytes).step_by(LINE_BYTES as usize).take(lines as usize) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint, which reads nothing; the address lies in the region.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(self.0.at(line, 0).cast_const().cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _no_hint = line;
+        }
     }
 
     /// Copies `N` words (of eight bytes) out, each read once.
@@ -196,6 +223,10 @@ impl OwnRegion {
 
     pub(crate) fn word(&self, offset: u64) -> OwnWord<'_> {
         OwnWord::new(self.0.word(offset))
+    }
+
+    pub(crate) fn sequence(&self, offset: u64) -> OwnSequence<'_> {
+        OwnSequence::new(self.0.sequence(offset))
     }
 
     /// Where the word lies in this process, for the futex.

@@ -200,7 +200,7 @@ impl Shard {
 
     /// The starter has answered.
     pub(super) fn started(&mut self, sandbox: SandboxId, outcome: Result<StartedSandbox, String>) {
-        let StartedSandbox { host, started, stdout, stderr } = match outcome {
+        let StartedSandbox { mut host, started, stdout, stderr } = match outcome {
             Ok(started) => started,
             Err(why) => return self.start_failed(sandbox, why),
         };

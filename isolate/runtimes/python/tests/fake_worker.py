@@ -171,7 +171,7 @@ class Regions:
     def _post(self, slot, invocation, kind, lane, deadline_ns, metadata, metadata_bytes, payload, payload_bytes):
         struct.pack_into(
             layout.SUBMISSION_FORMAT, self.down, slot,
-            invocation, kind, 0, lane, deadline_ns, metadata, metadata_bytes, 0, payload, payload_bytes, 0,
+            invocation, kind, 0, lane, deadline_ns, metadata, metadata_bytes, 0, payload, payload_bytes, self.tail + 1,
         )  # fmt: skip
         self.tail = (self.tail + 1) & 0xFFFFFFFF
         self.down_words[layout.SUBMISSION_TAIL_OFFSET // 4] = self.tail
@@ -200,6 +200,7 @@ class Regions:
         slot = layout.HEADER_BYTES + (self.head & (self.completion_entries - 1)) * layout.SLOT_STRIDE_BYTES
         values = struct.unpack_from(layout.COMPLETION_FORMAT, self.up, slot)
         claim = SimpleNamespace(**dict(zip(layout.COMPLETION_FIELDS, values)))
+        self._await_sequence(slot)
         lane_start = self.response_offset + claim.lane * self.lane_bytes
         parts = (claim.metadata_offset, claim.metadata_bytes), (claim.payload_offset, claim.payload_bytes)
         for offset, count in parts:
@@ -218,6 +219,12 @@ class Regions:
         self.head = (self.head + 1) & 0xFFFFFFFF
         self.down_words[layout.COMPLETION_HEAD_OFFSET // 4] = self.head
         return claim
+
+    def _await_sequence(self, slot):
+        # Stored after the tail that was just seen, so not always there yet.
+        until = time.monotonic() + PATIENCE_S
+        while struct.unpack_from("<Q", self.up, slot + layout.SEQUENCE_OFFSET) != (self.head + 1,):
+            assert time.monotonic() < until, "the slot's sequence is not that of its message"
 
     def wait(self, pidfd=None):
         """The next completion, parking for it; None if the process behind `pidfd` is gone without one."""

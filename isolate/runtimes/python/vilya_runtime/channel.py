@@ -5,8 +5,9 @@ comes from `layout`, which is generated from the ABI's source.
 
 Invariant: a submission's slot is given back (`submission_head` moves) only after
 everything in the slot was copied out, and a completion's index moves only after its
-descriptor and payload are written. What is read was written by the worker, which is
-trusted; magic and version are checked all the same, to explain a mismatched pair.
+descriptor and payload are written, and its sequence after that. What is read was
+written by the worker, which is trusted; magic and version are checked all the same, to
+explain a mismatched pair.
 
 Memory ordering, for a language without atomics. Indices are aligned u32 words, read
 and written through `memoryview.cast("I")`: one 4-byte move each. x86-64 keeps loads in
@@ -19,10 +20,11 @@ A store followed by a load of another word is the one pair it may reorder:
   word. It pairs with the worker's SeqCst fence between storing the tail and loading
   `sandbox_parked`: either the kernel sees the new tail and does not sleep, or the
   worker sees the flag and wakes.
-- Up: `completion_tail` is stored, then `worker_parked` is loaded. Between them the
-  publishing lock is released, and acquiring or releasing a lock of CPython is a
-  `lock`-prefixed instruction, a full barrier. It pairs with the worker's fence in
-  `announce_park`.
+- Up: `completion_tail` and then the slot's `sequence` are stored (a worker that is
+  awake looks at the sequence alone, and one that saw it must not see an older tail),
+  then `worker_parked` is loaded. Between them the publishing lock is released, and
+  acquiring or releasing a lock of CPython is a `lock`-prefixed instruction, a full
+  barrier. It pairs with the worker's fence in `announce_park`.
 
 On other machines `_barrier` orders the slots and the doorbell is always rung.
 """
@@ -37,11 +39,13 @@ from . import kernel, layout
 from .windows import Window
 
 _unpack_submission = struct.Struct(layout.SUBMISSION_FORMAT).unpack_from
-_pack_completion = struct.Struct(layout.COMPLETION_FORMAT).pack_into
+# All of a completion but its sequence, which is the last field and is stored by itself.
+_pack_completion = struct.Struct(layout.COMPLETION_FORMAT[:-1]).pack_into
 # The ABI fixes these; `_read_header` checks that the worker's header agrees.
 _RING = layout.HEADER_BYTES
 _STRIDE = layout.SLOT_STRIDE_BYTES
 _INVOKE = layout.INVOKE
+_SEQUENCE = layout.SEQUENCE_OFFSET
 # Places in the headers seen as u32 words.
 _SUBMISSION_TAIL = layout.SUBMISSION_TAIL_OFFSET // 4
 _SUBMISSION_HEAD = layout.SUBMISSION_HEAD_OFFSET // 4
@@ -102,6 +106,8 @@ class Channel:
         self._up = mmap.mmap(up_fd, geometry["up_bytes"], access=mmap.ACCESS_WRITE)
         self._down_words = memoryview(self._down)[: layout.HEADER_BYTES].cast("I")
         self._up_words = memoryview(self._up)[: layout.HEADER_BYTES].cast("I")
+        ring_end = _RING + geometry["completion_entries"] * _STRIDE
+        self._up_quads = memoryview(self._up)[:ring_end].cast("Q")
         struct.pack_into(layout.UP_HEADER_FORMAT, self._up, 0, layout.UP_MAGIC, layout.ABI_VERSION, 0)
         self._head = self._up_words[_SUBMISSION_HEAD]
         self._tail = self._up_words[_COMPLETION_TAIL]
@@ -220,7 +226,7 @@ class Channel:
             content += start
             up[start : start + len(metadata)] = metadata
             up[content : content + count] = payload
-            self._commit((invocation, kind, 0, lane, start, len(metadata), 0, content, count, 0, 0), slot)
+            self._commit((invocation, kind, 0, lane, start, len(metadata), 0, content, count, 0), slot)
         self._ring_doorbell()
 
     def stage(self, lane, payload):
@@ -237,14 +243,18 @@ class Channel:
         self._up[start : start + len(metadata)] = metadata
         with self._publishing:
             slot = _RING + (self._tail & self._completion_mask) * _STRIDE
-            self._commit((invocation, kind, 0, lane, start, len(metadata), 0, content, count, 0, 0), slot)
+            self._commit((invocation, kind, 0, lane, start, len(metadata), 0, content, count, 0), slot)
         self._ring_doorbell()
 
     def _commit(self, descriptor, slot):
         _pack_completion(self._up, slot, *descriptor)
         if not _STRONGLY_ORDERED:
             self._barrier()
-        self._tail = self._up_words[_COMPLETION_TAIL] = (self._tail + 1) & _U32
+        sequence = self._tail + 1
+        self._tail = self._up_words[_COMPLETION_TAIL] = sequence & _U32
+        if not _STRONGLY_ORDERED:
+            self._barrier()
+        self._up_quads[(slot + _SEQUENCE) >> 3] = sequence
 
     def _ring_doorbell(self):
         # Having left the lock was the fence between the index and this flag.

@@ -1,13 +1,15 @@
 //! The request as a handler sees it.
 
 use crate::serve::Advice;
+use std::cell::OnceCell;
 use std::time::Duration;
 use vilya_ipc::guest;
 
 /// One request. Everything is borrowed from memory that the invocation owns until its handler returns.
 pub struct Request<'a> {
     inner: guest::Request<'a>,
-    id: Id,
+    /// Written out when it is asked for.
+    id: OnceCell<Id>,
     advice: Advice<'a>,
 }
 
@@ -16,7 +18,7 @@ struct Id([u8; 32]);
 
 impl<'a> Request<'a> {
     pub(crate) fn new(inner: guest::Request<'a>, advice: Advice<'a>) -> Request<'a> {
-        Request { id: Id::new(&inner.metadata().request_id), inner, advice }
+        Request { id: OnceCell::new(), inner, advice }
     }
 
     /// The request's bytes. Large ones are read where the worker received them.
@@ -28,7 +30,7 @@ impl<'a> Request<'a> {
     /// The request's id: 32 hexadecimal digits.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.id.as_str()
+        self.id.get_or_init(|| Id::new(&self.inner.metadata().request_id)).as_str()
     }
 
     /// The content type that the client named; `None` when it named none (or none that is text).
