@@ -13,7 +13,8 @@ use vilya_isolate::{Ended, Started};
 use vilya_reactor::Waker;
 
 use crate::arena::Hold;
-use crate::metrics::ShardReport;
+use crate::load::ShardLoad;
+use crate::metrics::{FunctionCounters, ShardReport};
 use crate::request::{AdminCall, Client, Request, RequestId, Source};
 use crate::response::Response;
 use crate::route::Route;
@@ -39,7 +40,7 @@ pub(crate) enum Message {
     Route { name: Box<str>, route: Option<Route>, taken: Sender<()> },
     /// This shard now owns a function.
     Own { function: FunctionId, spec: FunctionSpec, record: Arc<FunctionRecord> },
-    /// A function this shard owns was removed or replaced.
+    /// A function this shard owns was removed or replaced, or is left to its other owners.
     Disown { function: FunctionId },
     /// The starter is done with a start that this shard asked for.
     Started { sandbox: SandboxId, outcome: Box<Result<StartedSandbox, String>> },
@@ -65,8 +66,10 @@ pub(crate) struct StartedSandbox {
 pub(crate) enum ControlMessage {
     /// An administrative request that arrived on a shard, and what its body holds of the shard's budget.
     Call { source: Source, call: AdminCall, body: Vec<u8>, request_id: RequestId, charged_bytes: u64 },
-    /// The last sandbox of a retired version has gone: its bundle can go too.
-    FunctionGone(FunctionId),
+    /// A shard holds nothing any more of a function that it was told to disown, and what it had counted for it.
+    FunctionGone { shard: usize, function: FunctionId, counters: Box<FunctionCounters> },
+    /// What a shard was busy with, if it was.
+    Load(ShardLoad),
     /// Stop.
     Stop,
 }

@@ -4,6 +4,7 @@
 //! follow the OpenTelemetry FaaS conventions where one exists, and are in base units (seconds, bytes). Format:
 //! Prometheus text exposition 0.0.4.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use vilya_engine::{FunctionId, Stats};
@@ -46,6 +47,14 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
+    fn add(&mut self, other: &Histogram) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.count += other.count;
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    }
+
     fn write(&self, out: &mut String, name: &str, labels: &str) {
         let mut cumulative = 0;
         for (&(_, bound), count) in BUCKETS.iter().zip(&self.counts) {
@@ -58,7 +67,7 @@ impl Histogram {
     }
 }
 
-/// One function's figures on its owner shard.
+/// One function's figures on one of its owner shards.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FunctionCounters {
     pub(crate) invocations: u64,
@@ -68,6 +77,29 @@ pub(crate) struct FunctionCounters {
     pub(crate) run: Histogram,
     pub(crate) queue: Histogram,
     pub(crate) start: Histogram,
+}
+
+impl FunctionCounters {
+    pub(crate) fn add(&mut self, other: &FunctionCounters) {
+        self.invocations += other.invocations;
+        self.errors += other.errors;
+        self.timeouts += other.timeouts;
+        self.cold_starts += other.cold_starts;
+        self.run.add(&other.run);
+        self.queue.add(&other.queue);
+        self.start.add(&other.start);
+    }
+}
+
+/// A function that lives now, as the control thread knows it.
+pub(crate) struct FunctionFigures<'a> {
+    pub(crate) id: FunctionId,
+    pub(crate) name: &'a str,
+    pub(crate) owners: u32,
+    /// Times that it was given to another shard or taken from one.
+    pub(crate) moves: u64,
+    /// What shards counted that own it no more.
+    pub(crate) earlier: &'a FunctionCounters,
 }
 
 /// What a shard counts of its connections and threads.
@@ -96,23 +128,36 @@ pub(crate) struct ShardReport {
     pub(crate) functions: Vec<(FunctionId, FunctionCounters)>,
 }
 
-/// The exposition text. `names` are the functions that live now.
-pub(crate) fn render(reports: &[ShardReport], names: &[(FunctionId, &str)]) -> String {
+/// The exposition text. `functions` are those that live now.
+pub(crate) fn render(reports: &[ShardReport], functions: &[FunctionFigures<'_>]) -> String {
     let mut out = String::with_capacity(4096);
-    render_functions(&mut out, reports, names);
+    render_functions(&mut out, reports, functions);
+    render_owners(&mut out, functions);
     render_shards(&mut out, reports);
     out
 }
 
-fn render_functions(out: &mut String, reports: &[ShardReport], names: &[(FunctionId, &str)]) {
-    let empty = FunctionCounters::default();
-    let rows: Vec<(&str, &FunctionCounters)> = names
-        .iter()
-        .map(|&(id, name)| {
-            let counters = reports.iter().flat_map(|report| &report.functions).find(|(function, _)| *function == id);
-            (name, counters.map_or(&empty, |(_, counters)| counters))
-        })
-        .collect();
+fn render_owners(out: &mut String, functions: &[FunctionFigures<'_>]) {
+    family(out, "vilya_function_owners", "gauge", "Shards that own the function now.");
+    for FunctionFigures { name, owners, .. } in functions {
+        line(out, format_args!("vilya_function_owners{{faas_name=\"{name}\"}} {owners}"));
+    }
+    family(out, "vilya_function_moves_total", "counter", "Times the function was given to a shard or taken from one.");
+    for FunctionFigures { name, moves, .. } in functions {
+        line(out, format_args!("vilya_function_moves_total{{faas_name=\"{name}\"}} {moves}"));
+    }
+}
+
+fn render_functions(out: &mut String, reports: &[ShardReport], functions: &[FunctionFigures<'_>]) {
+    let mut sums: HashMap<FunctionId, FunctionCounters> =
+        functions.iter().map(|function| (function.id, function.earlier.clone())).collect();
+    for (id, counters) in reports.iter().flat_map(|report| &report.functions) {
+        if let Some(sum) = sums.get_mut(id) {
+            sum.add(counters);
+        }
+    }
+    let rows: Vec<(&str, &FunctionCounters)> =
+        functions.iter().map(|function| (function.name, &sums[&function.id])).collect();
     let mut counter = |name: &str, help: &str, of: &dyn Fn(&FunctionCounters) -> u64| {
         family(out, name, "counter", help);
         for (function, counters) in &rows {
@@ -159,19 +204,19 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
         ("vilya_sandboxes_poisoned_total", "Sandboxes killed for an impossible claim.", &|r| r.counters.poisoned),
         ("vilya_ring_enters_total", "io_uring_enter calls.", &|r| r.enters),
         ("vilya_sandbox_wakes_total", "Wake-ups of parked sandboxes, a system call each.", &|r| r.counters.wakes),
-        ("vilya_lanes_reclaimed_total", "Lanes asked back for somebody who waited.", &|r| r.engine.reclaimed),
+        ("vilya_lanes_reclaimed_total", "Lanes taken back from slow clients.", &|r| r.engine.reclaimed),
     ];
     for (name, help, of) in counters {
         family_of(name, "counter", help, of);
     }
     let gauges: [Family<'_>; 7] = [
         ("vilya_connections_open", "Connections open now.", &|r| r.connections_open),
-        ("vilya_invocations_open", "Invocations queued or running now.", &|r| {
-            u64::from(r.engine.queued + r.engine.running)
+        ("vilya_invocations_open", "Invocations queued, arriving or running now.", &|r| {
+            u64::from(r.engine.queued + r.engine.reserved + r.engine.running)
         }),
+        ("vilya_lanes_reserved", "Lanes whose payload is arriving now.", &|r| u64::from(r.engine.reserved)),
+        ("vilya_lanes_held", "Lanes whose answer is being sent now.", &|r| u64::from(r.engine.held)),
         ("vilya_invocations_queued", "Invocations queued now.", &|r| u64::from(r.engine.queued)),
-        ("vilya_lanes_reserved", "Lanes that a request is being received into.", &|r| u64::from(r.engine.reserved)),
-        ("vilya_lanes_held", "Lanes that an answer is being sent from.", &|r| u64::from(r.engine.held)),
         ("vilya_sandboxes", "Sandboxes alive now.", &|r| u64::from(r.engine.sandboxes)),
         ("vilya_sandbox_memory_bytes", "Memory promised to the sandboxes alive now.", &|r| r.engine.memory.as_bytes()),
     ];
@@ -198,6 +243,31 @@ fn seconds(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_functions_figures_are_those_of_all_its_owners_past_and_present() {
+        let id = FunctionId { index: 0, generation: 1 };
+        let counters = |invocations| {
+            let mut counters = FunctionCounters { invocations, ..FunctionCounters::default() };
+            counters.run.record(60_000);
+            counters
+        };
+        let report = |shard, invocations| ShardReport {
+            shard,
+            connections_open: 0,
+            counters: ShardCounters::default(),
+            engine: Stats::default(),
+            enters: 0,
+            functions: vec![(id, counters(invocations))],
+        };
+        let earlier = counters(4);
+        let figures = [FunctionFigures { id, name: "f", owners: 2, moves: 3, earlier: &earlier }];
+        let text = render(&[report(0, 10), report(1, 200)], &figures);
+        assert!(text.contains("faas_invocations_total{faas_name=\"f\",faas_trigger=\"http\"} 214\n"), "{text}");
+        assert!(text.contains("faas_invoke_duration_seconds_count{faas_name=\"f\"} 3\n"), "{text}");
+        assert!(text.contains("vilya_function_owners{faas_name=\"f\"} 2\n"), "{text}");
+        assert!(text.contains("vilya_function_moves_total{faas_name=\"f\"} 3\n"), "{text}");
+    }
 
     #[test]
     fn a_histogram_is_cumulative_and_ends_in_infinity() {

@@ -20,7 +20,7 @@ use vilya_engine::policy::Policies;
 use vilya_engine::policy::concurrency::ConcurrencyPolicy;
 use vilya_engine::policy::keepalive::KeepAlivePolicy;
 use vilya_engine::policy::queue::QueuePolicy;
-use vilya_engine::{Bytes, Engine, Limits, Nanos};
+use vilya_engine::{Bytes, Engine, Limits, Nanos, SpreadPolicy};
 use vilya_isolate::{CgroupPreference, Mechanism, Native, NativeOptions, Protection, Swept};
 use vilya_reactor::{Reactor, Waker};
 
@@ -144,7 +144,7 @@ impl Worker {
             shards.push(cradle.thread);
         }
 
-        let mut control = Control::new(catalog, logs.control(), posts.clone(), most_functions);
+        let mut control = Control::new(catalog, logs.control(), posts.clone(), most_functions, spread(config));
         control.restore(records);
         let control = std::thread::Builder::new()
             .name("vilya-control".into())
@@ -462,6 +462,15 @@ fn settings(config: &Config, shard: usize, run_id: u64) -> Settings {
         },
         run_id,
         wire_ports: Arc::default(),
+        spreads: spread(config) != SpreadPolicy::Off,
+    }
+}
+
+/// One shard has nobody to spread to.
+fn spread(config: &Config) -> SpreadPolicy {
+    match config.policies.spread {
+        config::SpreadPolicy::Auto if config.topology.shards.len() > 1 => SpreadPolicy::Auto,
+        _ => SpreadPolicy::Off,
     }
 }
 

@@ -1,6 +1,99 @@
 //! Two shards: whoever accepts the connection, the owner runs the function.
 
-use super::worker::Worker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::worker::{PATIENCE, Worker};
+
+/// Clients that invoke a function as fast as it answers, and check every answer.
+struct Crowd {
+    is_over: Arc<AtomicBool>,
+    /// The function is about to be removed: its clients may find it gone, and then leave.
+    may_be_gone: Arc<AtomicBool>,
+    /// Clients that know.
+    warned: Arc<AtomicU64>,
+    answered: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Crowd {
+    const CLIENTS: u64 = 8;
+
+    fn start(worker: &Worker, function: &'static str) -> Crowd {
+        let (is_over, may_be_gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (warned, answered) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let clients = (0..Crowd::CLIENTS).map(|number| {
+            let mut client = worker.client();
+            let (is_over, may_be_gone) = (Arc::clone(&is_over), Arc::clone(&may_be_gone));
+            let (warned, answered) = (Arc::clone(&warned), Arc::clone(&answered));
+            std::thread::spawn(move || {
+                // Large, so that the shard that runs it has most of the work.
+                let mut body = vec![b'x'; 64 * 1024];
+                let mut is_warned = false;
+                // Relaxed, here and below: nothing else is told through these.
+                for round in 0_u64.. {
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let mark = format!("{number} {round}");
+                    body[..mark.len()].copy_from_slice(mark.as_bytes());
+                    if !is_warned && may_be_gone.load(Ordering::Relaxed) {
+                        is_warned = true;
+                        warned.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let answer = client.invoke(function, &body);
+                    if is_warned && answer.status == 404 {
+                        return;
+                    }
+                    assert!(answer.expect(200).body == body, "client {number} got another's answer in round {round}");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        let clients = clients.collect();
+        Crowd { is_over, may_be_gone, warned, answered, clients }
+    }
+
+    /// Tells every client that the function may be gone from now on.
+    fn warn(&self) {
+        self.may_be_gone.store(true, Ordering::Relaxed);
+        let since = Instant::now();
+        while self.warned.load(Ordering::Relaxed) < Crowd::CLIENTS {
+            assert!(since.elapsed() < PATIENCE, "a client is not answered");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more were answered.
+    fn await_answers(&self, more: u64) {
+        let (since, wanted) = (Instant::now(), self.answered() + more);
+        while self.answered() < wanted {
+            assert!(since.elapsed() < PATIENCE, "the clients are not answered");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it, and gives how many were answered.
+    fn leave(mut self) -> u64 {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.join();
+        self.answered()
+    }
+
+    fn join(&mut self) {
+        for client in self.clients.drain(..) {
+            client.join().expect("every answer is right");
+        }
+    }
+}
+
+const OWNERS: &str = "vilya_function_owners";
 
 #[test]
 fn a_function_of_the_other_shard_is_served_with_one_message_each_way() {
@@ -49,4 +142,71 @@ fn a_client_of_one_shard_that_leaves_cancels_on_the_other() {
     worker.await_metric("vilya_invocations_queued", "", |queued| queued == 7.0);
     drop(leaving);
     worker.await_metric("vilya_invocations_queued", "", |queued| queued == 0.0);
+}
+
+#[test]
+fn a_hot_function_gains_an_owner_and_goes_home_when_the_load_ends() {
+    let worker = Worker::start_with(&["cores.shards=2"]);
+    worker.deploy_echo("hot", "memory = \"32MiB\"");
+    worker.deploy_echo("cold", "memory = \"32MiB\"");
+    assert_eq!(worker.metric(OWNERS, ""), 2.0, "one each");
+    let crowd = Crowd::start(&worker, "hot");
+    worker.await_metric(OWNERS, "\"hot\"", |owners| owners == 2.0);
+    assert_eq!(worker.metric(OWNERS, "\"cold\""), 1.0);
+    // Whoever accepts the connection owns it.
+    let since = Instant::now();
+    loop {
+        let before = worker.metric("vilya_mesh_sent_total", "");
+        crowd.await_answers(100);
+        if worker.metric("vilya_mesh_sent_total", "") == before {
+            break;
+        }
+        assert!(since.elapsed() < PATIENCE, "its invocations still go to the other shard");
+    }
+    let answered = crowd.leave();
+    worker.await_metric(OWNERS, "\"hot\"", |owners| owners == 1.0);
+    assert!(worker.metric("vilya_function_moves_total", "\"hot\"") >= 2.0);
+    for number in 0..8 {
+        let text = format!("after {number}");
+        assert_eq!(worker.client().invoke("hot", text.as_bytes()).expect(200).text(), text);
+    }
+    // What the shard counted that does not own it any more is not forgotten.
+    let all = (answered + 8) as f64;
+    worker.await_metric("faas_invocations_total", "\"hot\"", |invocations| invocations == all);
+}
+
+#[test]
+fn a_function_is_replaced_and_removed_while_it_is_spread_and_nobody_is_failed() {
+    let worker = Worker::start_with(&["cores.shards=2"]);
+    worker.deploy_echo("hot", "memory = \"32MiB\"");
+    let mut crowd = Crowd::start(&worker, "hot");
+    worker.await_metric(OWNERS, "\"hot\"", |owners| owners == 2.0);
+    worker.deploy_echo("hot", "memory = \"48MiB\"");
+    crowd.await_answers(100);
+    let bundles = || std::fs::read_dir(worker.state().join("bundles")).expect("the state directory").count();
+    let await_bundles = |wanted: usize| {
+        let since = Instant::now();
+        while bundles() != wanted {
+            assert!(since.elapsed() < PATIENCE, "there are {} bundles", bundles());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    await_bundles(1);
+    crowd.warn();
+    worker.client().request("DELETE", "/v1/functions/hot", b"").expect(204);
+    crowd.join();
+    worker.client().invoke("hot", b"1").expect(404);
+    await_bundles(0);
+    worker.await_metric("vilya_sandboxes", "", |sandboxes| sandboxes == 0.0);
+}
+
+#[test]
+fn a_function_stays_home_where_spreading_is_off() {
+    let worker = Worker::start_with(&["cores.shards=2", "policies.spread=off"]);
+    worker.deploy_echo("hot", "memory = \"32MiB\"");
+    let crowd = Crowd::start(&worker, "hot");
+    crowd.await_answers(2000);
+    assert_eq!(worker.metric(OWNERS, ""), 1.0);
+    crowd.leave();
+    assert_eq!(worker.metric("vilya_function_moves_total", ""), 0.0);
 }

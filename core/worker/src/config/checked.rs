@@ -197,6 +197,8 @@ pub struct Policies {
     pub keep_alive_ttl_ns: u64,
     /// How many invocations run at once.
     pub concurrency: ConcurrencyPolicy,
+    /// How many shards own a function.
+    pub spread: SpreadPolicy,
 }
 
 /// `policies.queue`.
@@ -215,6 +217,15 @@ pub enum KeepAlivePolicy {
     Lru,
     /// As `Lru`, and none is idle for longer than the time to live.
     Ttl,
+}
+
+/// `policies.spread`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpreadPolicy {
+    /// More than one while one is not enough.
+    Auto,
+    /// One, always.
+    Off,
 }
 
 /// `policies.concurrency`.

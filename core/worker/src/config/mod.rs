@@ -19,7 +19,7 @@ pub mod units;
 
 pub use checked::{
     ConcurrencyPolicy, Config, Cores, Interpreter, KeepAlivePolicy, Limits, Policies, QueuePolicy, Runtimes, Sandbox,
-    SandboxCores, Server, ShardLimits, Shards, Spin,
+    SandboxCores, Server, ShardLimits, Shards, Spin, SpreadPolicy,
 };
 pub use raw::{Entry, Raw, Value};
 pub use reader::{Reader, nearest};

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::checked::{
-    ConcurrencyPolicy, Config, Interpreter, KeepAlivePolicy, QueuePolicy, SandboxCores, Shards, Spin,
+    ConcurrencyPolicy, Config, Interpreter, KeepAlivePolicy, QueuePolicy, SandboxCores, Shards, Spin, SpreadPolicy,
 };
 use super::units::{format_bytes, format_duration};
 
@@ -82,6 +82,10 @@ impl Config {
             KeepAlivePolicy::Lru => "lru",
             KeepAlivePolicy::Ttl => "ttl",
         };
+        let spread = match policies.spread {
+            SpreadPolicy::Auto => "auto",
+            SpreadPolicy::Off => "off",
+        };
         let concurrency = match policies.concurrency {
             ConcurrencyPolicy::Unlimited => quoted("unlimited"),
             ConcurrencyPolicy::Fixed(running) => running.to_string(),
@@ -104,6 +108,7 @@ impl Config {
             ("policies.keep_alive", quoted(keep_alive)),
             ("policies.keep_alive_ttl", quoted(&format_duration(policies.keep_alive_ttl_ns))),
             ("policies.concurrency", concurrency),
+            ("policies.spread", quoted(spread)),
             ("runtimes.python.interpreter", quoted(&interpreter)),
             ("sandbox.cpu", quoted(&cpu)),
             ("sandbox.spin", quoted(&spin(self.sandbox.spin))),
@@ -162,6 +167,7 @@ mod tests {
             ("policies.queue", "sjf"),
             ("policies.keep_alive", "ttl"),
             ("policies.concurrency", "12"),
+            ("policies.spread", "off"),
             ("limits.memory", "1000000000"),
             ("runtimes.python.interpreter", "/usr/bin/python3"),
         ];

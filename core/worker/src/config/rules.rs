@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::checked::{
     ConcurrencyPolicy, Config, Cores, Interpreter, KeepAlivePolicy, Limits, Policies, QueuePolicy, Runtimes, Sandbox,
-    SandboxCores, Server, Shards, Spin,
+    SandboxCores, Server, Shards, Spin, SpreadPolicy,
 };
 use super::raw::Value;
 use super::reader::{Reader, duration_ns, in_range, text, wrong_type};
@@ -35,6 +35,8 @@ const _: () = assert!(QUEUE_PER_FUNCTION <= INVOCATIONS_MIN);
 const _: () = assert!(MAX_PAYLOAD_BYTES <= MAX_PAYLOAD_LIMIT_BYTES);
 const _: () = assert!(MEMORY_SHARE.0 < MEMORY_SHARE.1);
 const _: () = assert!(INVOCATIONS_MIN as usize >= SHARDS_MAX);
+// A route names its owners in a set of this size.
+const _: () = assert!(SHARDS_MAX <= vilya_engine::Owners::MOST as usize);
 
 /// Reads, types and cross-checks everything.
 pub(super) fn check(sources: &Sources, host: &Host) -> Result<Config, Vec<Problem>> {
@@ -121,7 +123,7 @@ fn limits(reader: &mut Reader, host: &Host) -> Limits {
 }
 
 fn policies(reader: &mut Reader) -> Policies {
-    use {KeepAlivePolicy as KeepAlive, QueuePolicy as Queue};
+    use {KeepAlivePolicy as KeepAlive, QueuePolicy as Queue, SpreadPolicy as Spread};
     Policies {
         queue: reader.choice("policies.queue", Queue::Fcfs, &[("fcfs", Queue::Fcfs), ("sjf", Queue::Sjf)]),
         keep_alive: reader.choice(
@@ -135,6 +137,7 @@ fn policies(reader: &mut Reader) -> Policies {
             SECOND_NS..=24 * 60 * MINUTE_NS,
         ),
         concurrency: reader.read("policies.concurrency", concurrency).unwrap_or(ConcurrencyPolicy::Unlimited),
+        spread: reader.choice("policies.spread", Spread::Auto, &[("auto", Spread::Auto), ("off", Spread::Off)]),
     }
 }
 

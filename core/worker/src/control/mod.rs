@@ -2,29 +2,45 @@
 //!
 //! Invariant: a change of the catalogue is answered after it is durable and after every shard has taken the new routes,
 //! so that a client that was told "deployed" finds the function on any connection. It alone writes the catalogue. It
-//! knows no sandboxes: the owner shard does.
+//! knows no sandboxes: the owner shards do.
 
 mod answers;
+mod spread;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use vilya_engine::policy::balance::BalancePolicy;
-use vilya_engine::{Bytes, FunctionId, FunctionSpec, Nanos};
+use vilya_engine::policy::spread::Spreading;
+use vilya_engine::{Bytes, FunctionId, FunctionSpec, Nanos, Owners, SpreadPolicy};
 use vilya_protocol::error::ErrorKind;
 
 use crate::mesh::{ControlMessage, Message, Post};
-use crate::metrics::{self, ShardReport};
+use crate::metrics::{self, FunctionCounters, FunctionFigures, ShardReport};
 use crate::request::{AdminCall, unix_ms};
 use crate::response::{ContentType, Response};
 use crate::route::Route;
 use crate::storage::{Catalog, CatalogError, Fault, FunctionRecord, LogControl};
+use spread::{Leaving, Loads};
 
 /// A function as the control thread knows it.
 struct Live {
     record: Arc<FunctionRecord>,
     route: Route,
+    spreading: Spreading,
+    /// Shards that own it no more and have not finished with it.
+    returning: Owners,
+    moves: u64,
+    /// What those shards had counted that have finished.
+    earlier: FunctionCounters,
+}
+
+impl Live {
+    fn is_spread(&self) -> bool {
+        self.route.owners.len() > 1
+    }
 }
 
 /// The control thread's state.
@@ -34,7 +50,8 @@ pub(crate) struct Control {
     shards: Vec<Post>,
     functions: HashMap<Box<str>, Live>,
     /// Versions that were removed or replaced and still have sandboxes.
-    leaving: HashMap<FunctionId, Arc<FunctionRecord>>,
+    leaving: HashMap<FunctionId, Leaving>,
+    loads: Loads,
     free_indices: Vec<u32>,
     generations: Vec<u32>,
     /// Indices there are: every shard's engine has a place for each.
@@ -42,8 +59,15 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(catalog: Catalog, logs: LogControl, shards: Vec<Post>, most_functions: u32) -> Self {
+    pub(crate) fn new(
+        catalog: Catalog,
+        logs: LogControl,
+        shards: Vec<Post>,
+        most_functions: u32,
+        spread: SpreadPolicy,
+    ) -> Self {
         Control {
+            loads: Loads::new(spread, shards.len()),
             catalog,
             logs,
             shards,
@@ -64,7 +88,20 @@ impl Control {
 
     /// Serves until told to stop or until every sender is gone.
     pub(crate) fn run(&mut self, inbox: &Receiver<ControlMessage>) {
-        for message in inbox {
+        loop {
+            let now = Instant::now();
+            if self.loads.next_look().is_some_and(|at| at <= now) {
+                self.rebalance(now);
+            }
+            let received = match self.loads.next_look() {
+                Some(at) => inbox.recv_deadline(at),
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let message = match received {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             match message {
                 ControlMessage::Call { source, call, body, request_id, charged_bytes } => {
                     let mut response = self.answer(call, &body);
@@ -73,7 +110,8 @@ impl Control {
                     let (client, response) = (source.client, Box::new(response));
                     self.shards[source.shard].send(Message::Administered { client, response, charged_bytes });
                 }
-                ControlMessage::FunctionGone(function) => self.forget(function),
+                ControlMessage::FunctionGone { shard, function, counters } => self.forget(shard, function, &counters),
+                ControlMessage::Load(load) => self.loads.take(load, Instant::now()),
                 ControlMessage::Stop => return,
             }
         }
@@ -114,19 +152,29 @@ impl Control {
     /// Gives a version to its owner shard, its route to all, and retires the version it replaces.
     fn install(&mut self, record: Arc<FunctionRecord>) {
         let name: Box<str> = record.manifest.name.as_str().into();
-        let owner = BalancePolicy::Home.shard(name.as_bytes(), self.shards.len() as u32) as usize;
-        let route = Route { function: self.allot(), owner };
+        let home = BalancePolicy::Home.shard(name.as_bytes(), self.shards.len() as u32);
+        // A version that replaces a hot one is as hot.
+        let spreading = self.functions.get(&name).map_or_else(|| Spreading::at(home), |live| live.spreading);
+        let route = Route { function: self.allot(), owners: spreading.owners };
+        self.give(route.owners, route.function, &record);
+        let live =
+            Live { record, route, spreading, returning: Owners::NONE, moves: 0, earlier: FunctionCounters::default() };
+        let replaced = self.functions.insert(name.clone(), live);
+        self.publish(&name, Some(route));
+        if let Some(replaced) = replaced {
+            self.retire(replaced);
+        }
+    }
+
+    /// Makes shards owners of a function, before any shard can route to them: their inboxes are in order.
+    fn give(&self, owners: Owners, function: FunctionId, record: &Arc<FunctionRecord>) {
         let spec = FunctionSpec {
             memory: Bytes::from_bytes(record.manifest.memory_bytes),
             timeout: Nanos::from_nanos(record.manifest.timeout_ns),
             concurrency: record.manifest.concurrency,
         };
-        // The owner learns of the function before any shard can route to it: its inbox is in order.
-        self.shards[owner].send(Message::Own { function: route.function, spec, record: Arc::clone(&record) });
-        let replaced = self.functions.insert(name.clone(), Live { record, route });
-        self.publish(&name, Some(route));
-        if let Some(replaced) = replaced {
-            self.retire(replaced);
+        for owner in owners.iter() {
+            self.shards[owner as usize].send(Message::Own { function, spec, record: Arc::clone(record) });
         }
     }
 
@@ -147,13 +195,17 @@ impl Control {
     }
 
     fn retire(&mut self, live: Live) {
-        self.shards[live.route.owner].send(Message::Disown { function: live.route.function });
-        self.leaving.insert(live.route.function, live.record);
+        let Route { function, owners } = live.route;
+        for owner in owners.iter() {
+            self.shards[owner as usize].send(Message::Disown { function });
+        }
+        let shards = owners.with(live.returning);
+        self.leaving.insert(function, Leaving { record: live.record, shards });
     }
 
     /// The last sandbox of a retired version is gone: its bundle goes, its id may be used again.
-    fn forget(&mut self, function: FunctionId) {
-        if let Some(record) = self.leaving.remove(&function) {
+    fn discard(&mut self, function: FunctionId) {
+        if let Some(Leaving { record, .. }) = self.leaving.remove(&function) {
             self.free_indices.push(function.index);
             if let Err(error) = self.catalog.discard(&record) {
                 tracing::warn!(
@@ -206,9 +258,15 @@ impl Control {
         }
         drop(sender);
         let reports: Vec<ShardReport> = receiver.iter().collect();
-        let mut functions: Vec<(FunctionId, &str)> =
-            self.functions.iter().map(|(name, live)| (live.route.function, &**name)).collect();
-        functions.sort_unstable_by_key(|&(_, name)| name);
+        let figures = self.functions.iter().map(|(name, live)| FunctionFigures {
+            id: live.route.function,
+            name,
+            owners: live.route.owners.len(),
+            moves: live.moves,
+            earlier: &live.earlier,
+        });
+        let mut functions: Vec<FunctionFigures<'_>> = figures.collect();
+        functions.sort_unstable_by_key(|figures| figures.name);
         Response::new(200, ContentType::Metrics, metrics::render(&reports, &functions).into_bytes())
     }
 }

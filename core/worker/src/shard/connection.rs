@@ -221,7 +221,7 @@ impl Connection {
                     }
                     let takes_lane = match &incoming.wanted {
                         Wanted::Function(route) => {
-                            announced >= UPLOAD_BYTES && route.get().is_some_and(|route| route.owner == intake.shard)
+                            announced >= UPLOAD_BYTES && route.get().is_some_and(|route| route.is_here(intake.shard))
                         }
                         _ => false,
                     };

@@ -40,10 +40,9 @@ impl Functions {
         (*found == id).then_some(owned)
     }
 
-    pub(super) fn remove(&mut self, id: FunctionId) {
-        if self.get(id).is_some() {
-            self.slots[id.index as usize] = None;
-        }
+    pub(super) fn remove(&mut self, id: FunctionId) -> Option<Owned> {
+        self.get(id)?;
+        self.slots[id.index as usize].take().map(|(_, owned)| owned)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (FunctionId, &Owned)> {

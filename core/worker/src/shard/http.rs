@@ -287,16 +287,17 @@ impl Shard {
                     return self.respond_http(key, Response::refusal(Refusal::NoSuchFunction));
                 };
                 let request = Request::new(source, route.function, self.ids.next(), unix_ms(), text);
+                let owner = route.owner(self.settings.shard, self.counters.requests);
                 if let Some(connection) = self.connections.get_mut(key) {
-                    connection.phase = Phase::Serving { owner: Some(route.owner) };
+                    connection.phase = Phase::Serving { owner: Some(owner) };
                 }
-                if route.owner == self.settings.shard {
+                if owner == self.settings.shard {
                     self.admit(request);
                 } else if self.draining.is_some() {
                     // The owner may have stopped already.
                     self.respond_http(key, Response::refusal(Refusal::Draining));
                 } else {
-                    self.post(route.owner, Message::Invoke(request));
+                    self.post(owner, Message::Invoke(request));
                 }
             }
             Wanted::Admin(call) => {

@@ -129,9 +129,10 @@ impl Shard {
                 }
             }
             Effect::FunctionGone { function } => {
-                self.functions.remove(function);
+                let counters = self.functions.remove(function).map(|owned| owned.counters).unwrap_or_default();
+                let (shard, counters) = (self.settings.shard, Box::new(counters));
                 // The control thread outlives the shards; if it has ended, so has the need to delete anything.
-                let _ = self.links.control.send(ControlMessage::FunctionGone(function));
+                let _ = self.links.control.send(ControlMessage::FunctionGone { shard, function, counters });
             }
             Effect::Drained => {
                 if let Some(drained) = &self.draining {
@@ -284,6 +285,7 @@ impl Shard {
     }
 
     fn count(&mut self, request: &Request, outcome: Outcome) {
+        self.load.completed(request.function);
         let Some(owned) = self.functions.get_mut(request.function) else { return };
         let counters = &mut owned.counters;
         match outcome {

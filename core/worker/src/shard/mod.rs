@@ -33,6 +33,7 @@ use vilya_reactor::{Completion, Op, OpId, Outcome, Reactor, Refused, Wait};
 pub(crate) use connection::Timeouts;
 
 use crate::arena::Lent;
+use crate::load::LoadMeter;
 use crate::mesh::{ControlMessage, Message, Post};
 use crate::metrics::{FunctionCounters, ShardCounters, ShardReport};
 use crate::pool::Pool;
@@ -76,6 +77,8 @@ pub(crate) struct Settings {
     pub(crate) run_id: u64,
     /// Where each shard listens for the binary protocol by itself.
     pub(crate) wire_ports: Arc<[u16]>,
+    /// Whether functions move between shards, by what each is busy with.
+    pub(crate) spreads: bool,
 }
 
 /// The sockets that a shard listens on.
@@ -150,6 +153,7 @@ pub(crate) struct Shard {
     stopping: bool,
     stop_by_ns: u64,
     counters: ShardCounters,
+    load: LoadMeter,
     now_ns: u64,
 }
 
@@ -164,6 +168,7 @@ impl Shard {
         let invocations = settings.engine.limits.invocations as usize;
         let ids = RequestIds::new(settings.run_id, settings.shard);
         let posted = vec![false; links.shards.len()];
+        let load = if settings.spreads { LoadMeter::of_this_thread(settings.shard) } else { LoadMeter::off() };
         // Generations use 24 bits of a token's 56, so that these are free.
         let log_salt = (settings.shard as u64) << 60;
         Shard {
@@ -203,6 +208,7 @@ impl Shard {
             stopping: false,
             stop_by_ns: u64::MAX,
             counters: ShardCounters::default(),
+            load,
             now_ns: Reactor::now_ns(),
         }
     }
@@ -237,6 +243,10 @@ impl Shard {
         self.bury_the_dead();
         if self.engine_is_due() {
             self.feed(Event::Tick);
+        }
+        if let Some(load) = self.load.measure(self.now_ns) {
+            // The control thread has ended only if the worker stops.
+            let _ = self.links.control.send(ControlMessage::Load(load));
         }
         Ok(())
     }

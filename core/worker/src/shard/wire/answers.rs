@@ -3,6 +3,7 @@
 //! Invariant: an answer goes to exactly the stream that asked; a stream that was cancelled or has run out of time is
 //! answered at once, and what comes of its run later finds nobody.
 
+use vilya_engine::Refusal;
 use vilya_protocol::error::ErrorKind;
 use vilya_protocol::wire::{self, Hello, Report, ResponseHead, Start};
 use vilya_reactor::Outcome;
@@ -94,8 +95,9 @@ impl Shard {
         let Some(stream) = wire.streams.get_mut(&id) else { return };
         let (bytes, serial, deadline_ns) = (stream.total_bytes, stream.serial, stream.deadline_ns);
         let Phase::Receiving(incoming) = &mut stream.phase else { return };
-        let text = std::mem::take(&mut incoming.text);
-        let (function, request_id, received) = (incoming.function, incoming.request_id, incoming.received_unix_ms);
+        let Some(route) = incoming.route.get() else { return incoming.asks = false };
+        let (function, text) = (route.function, std::mem::take(&mut incoming.text));
+        let (request_id, received) = (incoming.request_id, incoming.received_unix_ms);
         let source = self.wire_source(key, id, serial);
         let mut request = Request::new(source, function, request_id, received, text);
         request.deadline_ns = deadline_ns;
@@ -173,22 +175,39 @@ impl Shard {
         let Some(wire) = self.wires.get_mut(key) else { return };
         let Some(stream) = wire.streams.get_mut(&id) else { return };
         let Phase::Receiving(incoming) = std::mem::replace(&mut stream.phase, Phase::Answered) else { return };
-        stream.phase = Phase::Serving { owner: incoming.owner };
         let (serial, deadline_ns) = (stream.serial, stream.deadline_ns);
-        if deadline_ns != u64::MAX {
-            self.wire_rearm(key);
-        }
         if let Some(upload) = incoming.upload {
+            stream.phase = Phase::Serving { owner: self.settings.shard };
+            self.wire_rearm_for(key, deadline_ns);
             return self.commit(upload);
         }
+        let Some(route) = incoming.route.get() else {
+            self.pool.give(incoming.text.into_buffer());
+            return self.answer_stream(key, id, Response::refusal(Refusal::NoSuchFunction));
+        };
+        let owner = route.owner(self.settings.shard, u64::from(serial));
+        if owner != self.settings.shard && self.draining.is_some() {
+            // The owner may have stopped already.
+            self.pool.give(incoming.text.into_buffer());
+            return self.answer_stream(key, id, Response::refusal(Refusal::Draining));
+        }
+        stream.phase = Phase::Serving { owner };
+        self.wire_rearm_for(key, deadline_ns);
         let source = self.wire_source(key, id, serial);
-        let (function, owner) = (incoming.function, incoming.owner);
-        let mut request = Request::new(source, function, incoming.request_id, incoming.received_unix_ms, incoming.text);
+        let (request_id, received) = (incoming.request_id, incoming.received_unix_ms);
+        let mut request = Request::new(source, route.function, request_id, received, incoming.text);
         request.deadline_ns = deadline_ns;
         if owner == self.settings.shard {
             self.admit(request);
         } else {
             self.post(owner, Message::Invoke(request));
+        }
+    }
+
+    /// Has a deadline looked at when it comes.
+    fn wire_rearm_for(&mut self, key: Key, deadline_ns: u64) {
+        if deadline_ns != u64::MAX {
+            self.wire_rearm(key);
         }
     }
 

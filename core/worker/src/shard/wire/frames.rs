@@ -13,7 +13,7 @@ use crate::config::units::format_bytes;
 use crate::pool::Pool;
 use crate::request::{RequestIds, RequestText, unix_ms};
 use crate::response::Response;
-use crate::route::RouteTable;
+use crate::route::{CurrentRoute, RouteTable};
 use crate::shard::connection::BodyBudget;
 use crate::shard::upload::{UPLOAD_BYTES, Upload};
 use crate::slots::Slots;
@@ -171,7 +171,8 @@ fn admit(head: &RequestHead<'_>, stream: &mut Stream, intake: &mut FrameIntake<'
     if intake.is_draining {
         return Err(Response::refusal(Refusal::Draining).into());
     }
-    let Some(route) = intake.routes.find(head.name).and_then(|route| route.get()) else {
+    let found = intake.routes.find(head.name);
+    let Some((current, route)) = found.and_then(|current| Some((current, current.get()?))) else {
         return Err(Response::no_such_function(head.name).into());
     };
     if !intake.bodies.take(head.bytes) {
@@ -179,15 +180,14 @@ fn admit(head: &RequestHead<'_>, stream: &mut Stream, intake: &mut FrameIntake<'
         return Err(Response::error(ErrorKind::Overloaded, message).into());
     }
     stream.charged_bytes = head.bytes;
-    let asks = head.bytes >= UPLOAD_BYTES && route.owner == intake.shard;
+    let asks = head.bytes >= UPLOAD_BYTES && route.is_here(intake.shard);
     let mut text = RequestText::new(intake.pool.take(), head.content_type, head.trace_parent);
     if !asks {
         // As much as may come before more credit is granted.
         text.reserve(head.bytes.min(REQUEST_CREDIT_BYTES) as usize);
     }
     stream.phase = Phase::Receiving(Incoming {
-        function: route.function,
-        owner: route.owner,
+        route: CurrentRoute::clone(current),
         request_id: intake.ids.next(),
         received_unix_ms: unix_ms(),
         text,

@@ -3,10 +3,9 @@
 //! Invariant: a stream is in its connection's table until its answer is sent whole and its client has sent all that it
 //! will; the credit granted is never exceeded, either way. It performs no input or output.
 
-use vilya_engine::FunctionId;
-
 use crate::arena::LaneBytes;
 use crate::request::{RequestId, RequestText};
+use crate::route::CurrentRoute;
 use crate::slots::Key;
 
 /// Where a request stands.
@@ -23,8 +22,8 @@ pub(in crate::shard) enum Phase {
 /// A payload on its way.
 #[derive(Debug)]
 pub(in crate::shard) struct Incoming {
-    pub(super) function: FunctionId,
-    pub(super) owner: usize,
+    /// Where it goes when it is whole: the version that is deployed by then.
+    pub(super) route: CurrentRoute,
     pub(super) request_id: RequestId,
     pub(super) received_unix_ms: u64,
     pub(super) text: RequestText,
