@@ -1,7 +1,30 @@
-//! What the measuring programs share: samples and their summary.
+//! What the measuring programs share: samples and figures, floors, a worker under test and its clients.
 //!
 //! Invariant: a figure is a median over interleaved rounds with its spread, and a comparison is a ratio of two figures
-//! of the same run. It knows nothing of what is measured.
+//! of the same run. The client runs on the first core, what is measured on the second, so that every ratio has the
+//! client on both sides.
 
+pub mod bundle;
+pub mod client;
+pub mod echo;
+pub mod exchange;
+pub mod figures;
+pub mod generator;
+pub mod http;
+pub mod machine;
+pub mod mesh;
+pub mod options;
+pub mod park;
 pub mod peer;
+pub mod process;
+pub mod role;
 pub mod sample;
+pub mod testbed;
+
+/// What ends a measuring program; its text says what could not be done.
+pub type Failure = Box<dyn std::error::Error>;
+
+/// Where the client runs.
+pub const CLIENT_CORE: usize = 0;
+/// Where what is measured runs: a floor's server, or a shard with its sandboxes.
+pub const SERVER_CORE: usize = 1;

@@ -59,7 +59,13 @@ impl Rounds {
     /// This figure over another, round by round: drift of the machine falls out.
     #[must_use]
     pub fn over(&self, other: &Rounds) -> Rounds {
-        Rounds { values: self.values.iter().zip(&other.values).map(|(a, b)| a / b).collect() }
+        self.with(other, |a, b| a / b)
+    }
+
+    /// What becomes of this figure and another, round by round.
+    #[must_use]
+    pub fn with(&self, other: &Rounds, both: impl Fn(f64, f64) -> f64) -> Rounds {
+        Rounds { values: self.values.iter().zip(&other.values).map(|(&a, &b)| both(a, b)).collect() }
     }
 }
 

@@ -1,0 +1,27 @@
+//! The machine that figures are from, and the share of it that a program may use.
+
+use serde_json::{Value, json};
+
+/// Cores this process may use. Ask before binding a thread: a bound one sees its own core alone.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Processor, cores and kernel.
+#[must_use]
+pub fn description() -> Value {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model =
+        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    let memory = read("/proc/meminfo");
+    let kib =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    json!({
+        "processor": model.unwrap_or("unknown"),
+        "cores": cores(),
+        "memory_bytes": kib.map(|kib: u64| kib * 1024),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+    })
+}

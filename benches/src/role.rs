@@ -1,0 +1,116 @@
+//! What a measuring program is when it starts itself again for another purpose: the worker under test, or a function in
+//! one of its sandboxes.
+//!
+//! Invariant: a program needs no file but its own, so that it can be copied to another machine as it is. The part to play
+//! is a variable of the environment, since a function has nothing else to be told by.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use vilya_ipc::guest::{Guest, Next};
+use vilya_runtime::{Request, Response, TooLarge};
+use vilya_worker::config::{Config, Host, Sources};
+use vilya_worker::{Running, Worker};
+
+use crate::Failure;
+
+/// The variable that names the part.
+pub const VARIABLE: &str = "BENCH_ROLE";
+/// How often a parked invocation asks whether it may end.
+const PARKED_POLL: Duration = Duration::from_millis(50);
+
+/// A part to play.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A worker with the settings given as arguments (`key=value`), until its standard input ends.
+    Worker,
+    /// A function that answers with its payload.
+    Echo,
+    /// A function that runs until nobody waits for its answer.
+    Park,
+    /// The far side of a pair of rings, which answers with its payload, without a worker.
+    RingEcho,
+}
+
+impl Role {
+    const ALL: [Role; 4] = [Role::Worker, Role::Echo, Role::Park, Role::RingEcho];
+
+    /// The word in the variable.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Worker => "worker",
+            Role::Echo => "echo",
+            Role::Park => "park",
+            Role::RingEcho => "ring-echo",
+        }
+    }
+}
+
+/// Plays the part that the environment names, if any. True: it was played to its end, and the process should end too.
+///
+/// # Errors
+/// The part is unknown, or could not be played.
+pub fn play() -> Result<bool, Failure> {
+    let Some(word) = std::env::var_os(VARIABLE) else { return Ok(false) };
+    let role = Role::ALL.into_iter().find(|role| word == role.word());
+    match role.ok_or_else(|| format!("{VARIABLE}: {} is no role", word.display()))? {
+        Role::Worker => serve()?,
+        Role::Echo => vilya_runtime::run(echo),
+        Role::Park => vilya_runtime::run(park),
+        Role::RingEcho => ring_echo()?,
+    }
+    Ok(true)
+}
+
+fn echo(request: &Request<'_>, response: &mut Response<'_>) -> Result<(), TooLarge> {
+    response.reserve(request.payload().len())?.copy_from_slice(request.payload());
+    Ok(())
+}
+
+fn park(request: &Request<'_>, _: &mut Response<'_>) -> Result<(), TooLarge> {
+    while !request.cancelled() {
+        std::thread::sleep(PARKED_POLL);
+    }
+    Ok(())
+}
+
+fn ring_echo() -> Result<(), Failure> {
+    let mut guest = Guest::from_standard_fds()?;
+    guest.set_spin_cap(Duration::ZERO);
+    guest.ready();
+    loop {
+        match guest.next() {
+            Next::Invoke(mut invocation) => {
+                let (request, mut response) = invocation.parts();
+                response.reserve(request.payload().len())?.copy_from_slice(request.payload());
+                guest.returned(invocation);
+            }
+            Next::Cancel { .. } => {}
+            Next::Stop => return Ok(()),
+        }
+    }
+}
+
+fn serve() -> Result<(), Failure> {
+    let mut sources = Sources::default();
+    for argument in std::env::args().skip(1) {
+        let (key, value) = argument.split_once('=').ok_or_else(|| format!("{argument}: write key=value"))?;
+        sources.flags.push((key.into(), value.into()));
+    }
+    let config = Config::load(&sources, &Host::read()?)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    let running: Running = Worker::start(&config)?;
+    announce(running.address())?;
+    // Ends with the program that started this one, however that ends.
+    io::stdin().read_to_end(&mut Vec::new())?;
+    running.drain();
+    Ok(())
+}
+
+fn announce(address: SocketAddr) -> io::Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "{address}")?;
+    out.flush()
+}

@@ -1,0 +1,89 @@
+//! Each measuring program runs with next to nothing to do, so that it cannot rot, and reports all that it promises.
+//! What it measures then means nothing, and is not looked at.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What `overhead` promises; `ratio` and `goal` come on top.
+const SECTIONS: [(&str, &[&str]); 7] = [
+    (
+        "floor",
+        &[
+            "tcp_echo_p50_us",
+            "tcp_echo_p99_us",
+            "tcp_echo_rps_16",
+            "cacheline_rtt_us",
+            "futex_same_core_rtt_us",
+            "eventfd_same_core_rtt_us",
+        ],
+    ),
+    ("ring", &["spinning_rtt_us", "parked_rtt_us"]),
+    ("binary", &["p50_us", "p99_us", "rps_16", "pipelined_per_core", "syscalls_per_invocation"]),
+    ("http", &["p50_us", "p99_us", "rps_1", "rps_16", "rps_64", "rps_256"]),
+    ("python", &["http_p50_us", "http_p99_us", "rps_16"]),
+    ("payload", &["kib_1_us", "kib_64_us", "mib_1_us", "mib_16_us"]),
+    ("payload_cpu", &["kib_1_us", "kib_64_us", "mib_1_us", "mib_16_us"]),
+];
+/// Figures without a section.
+const ALONE: [&str; 2] = ["mesh_hop_us", "idle_cpu_percent_1000_parked"];
+/// Ratios that a goal is set for.
+const GOALS: [&str; 11] = [
+    "ring_spinning",
+    "ring_parked",
+    "binary_p50",
+    "binary_p99",
+    "binary_rps_16",
+    "http_p50",
+    "http_rps_16",
+    "http_rps_256_to_16",
+    "python_http_p50",
+    "python_rps_16",
+    "payload_cpu_mib_16",
+];
+
+/// Runs a program to its end; what it printed.
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().expect("the program is built");
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {arguments:?}: {}\n{said}\n{complained}", output.status);
+    said.into_owned()
+}
+
+fn is_figure(value: &Value) -> bool {
+    ["median", "least", "most"].iter().all(|part| value[part].is_number())
+}
+
+#[test]
+fn overhead_reports_every_figure_of_its_contract() {
+    let report: Value = serde_json::from_str(&run(env!("CARGO_BIN_EXE_overhead"), &["--json", "--quick"])).unwrap();
+    // A worker without the binary protocol leaves its figures empty.
+    let may_be_null = |section: &str| section == "binary";
+    for (section, names) in SECTIONS {
+        let figures = report[section].as_object().unwrap_or_else(|| panic!("{section} is missing: {report:#}"));
+        assert_eq!(figures.len(), names.len(), "{section}: {figures:?}");
+        for name in names {
+            let figure = figures.get(*name).unwrap_or_else(|| panic!("{section}.{name} is missing"));
+            assert!(is_figure(figure) || may_be_null(section) && figure.is_null(), "{section}.{name}: {figure}");
+        }
+    }
+    for name in ALONE {
+        assert!(is_figure(&report[name]), "{name}: {}", report[name]);
+    }
+    for name in GOALS {
+        let goal = &report["goal"][format!("ratio.{name}")];
+        assert!(goal["at_most"].is_number() || goal["at_least"].is_number(), "{name}: {goal}");
+        let ratio = &report["ratio"][name];
+        assert!(is_figure(ratio) || name.starts_with("binary") && ratio.is_null(), "ratio.{name}: {ratio}");
+        assert_eq!(goal["met"].is_boolean(), is_figure(ratio), "{name}");
+    }
+}
+
+#[test]
+fn a_section_can_be_measured_alone_and_the_table_has_its_rows() {
+    let table = run(env!("CARGO_BIN_EXE_overhead"), &["--quick", "--only", "floor,ring"]);
+    for row in ["floor.tcp_echo_p50_us", "ring.parked_rtt_us", "mesh_hop_us", "ratio.ring_spinning"] {
+        assert!(table.contains(row), "{row} is missing:\n{table}");
+    }
+    assert!(!table.contains("http.p50_us"), "{table}");
+}
