@@ -14,7 +14,7 @@ pub struct Exchange {
     /// Sent as it is.
     pub request: Vec<u8>,
     /// An answer that does not begin so is a failure.
-    pub head: &'static [u8],
+    pub head: Vec<u8>,
     /// An answer that ends so is whole.
     pub tail: Vec<u8>,
 }
@@ -23,7 +23,7 @@ impl Exchange {
     /// Bytes that come back as they are.
     #[must_use]
     pub fn echo(bytes: usize) -> Exchange {
-        Exchange { request: payload(bytes), head: b"", tail: MARK.to_vec() }
+        Exchange { request: payload(bytes), head: Vec::new(), tail: MARK.to_vec() }
     }
 
     /// Whether these are all the bytes of an answer.
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_whole_at_its_mark_and_a_wrong_one_is_an_error() {
-        let exchange = Exchange { request: Vec::new(), head: b"HTTP/1.1 200", tail: MARK.to_vec() };
+        let exchange = Exchange { request: Vec::new(), head: b"HTTP/1.1 200".to_vec(), tail: MARK.to_vec() };
         let answer = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &payload(64)].concat();
         for cut in 0..answer.len() {
             assert!(!exchange.is_whole(&answer[..cut]).unwrap(), "{cut}");

@@ -22,7 +22,7 @@ pub fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn echo(function: &str, bytes: usize) -> Exchange {
     let request = request("POST", &format!("/fn/{function}"), &payload(bytes));
-    Exchange { request, head: SUCCESS, tail: MARK.to_vec() }
+    Exchange { request, head: SUCCESS.to_vec(), tail: MARK.to_vec() }
 }
 
 /// One request on a connection of its own, and the body of its answer.

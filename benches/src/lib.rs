@@ -19,7 +19,9 @@ pub mod peer;
 pub mod process;
 pub mod role;
 pub mod sample;
+pub mod syscalls;
 pub mod testbed;
+pub mod wire;
 
 /// What ends a measuring program; its text says what could not be done.
 pub type Failure = Box<dyn std::error::Error>;

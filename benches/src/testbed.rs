@@ -22,6 +22,7 @@ pub struct Testbed {
     /// Its end is the order to stop.
     stdin: Option<ChildStdin>,
     address: SocketAddr,
+    wire_address: Option<SocketAddr>,
     state: PathBuf,
 }
 
@@ -55,8 +56,14 @@ impl Testbed {
         let stdin = child.stdin.take();
         let mut said = String::new();
         BufReader::new(child.stdout.take().ok_or("its output is piped")?).read_line(&mut said)?;
-        let mut testbed = Testbed { child, stdin, address: SocketAddr::from(([127, 0, 0, 1], 0)), state };
-        testbed.address = said.trim_end().parse().map_err(|_| "the worker did not start: it has said why above")?;
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut testbed = Testbed { child, stdin, address: nowhere, wire_address: None, state };
+        let mut addresses = said.split_whitespace().map(str::parse);
+        testbed.address = match addresses.next() {
+            Some(Ok(address)) => address,
+            _ => return Err("the worker did not start: it has said why above".into()),
+        };
+        testbed.wire_address = addresses.next().transpose()?;
         Ok(testbed)
     }
 
@@ -75,6 +82,12 @@ impl Testbed {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for the binary protocol, if it speaks it.
+    #[must_use]
+    pub fn wire_address(&self) -> Option<SocketAddr> {
+        self.wire_address
     }
 
     /// Its process.

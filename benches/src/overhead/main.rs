@@ -6,6 +6,7 @@
 //!
 //! Usage: `overhead [--json] [--quick] [--rounds N] [--requests N] [--only SECTION,...]`.
 
+mod binary;
 mod floors;
 mod idle;
 mod payloads;
@@ -49,7 +50,7 @@ const HELLO_MODULE: &str = "def handler(event, context):\n    return {'hello': e
 /// Of a small request and its answer.
 pub(crate) const SMALL_BYTES: usize = 64;
 
-const SECTIONS: [&str; 5] = ["floor", "ring", "warm", "payload", "idle"];
+const SECTIONS: [&str; 6] = ["floor", "ring", "warm", "binary", "payload", "idle"];
 
 fn main() -> Result<(), Failure> {
     if role::play()? {
@@ -99,6 +100,11 @@ fn measure(pace: &Pace, rounds: usize, only: &str) -> Result<Figures, Failure> {
             "floor" => sections.push(Box::new(floors::Floors::start()?)),
             "ring" => sections.push(Box::new(rings::Rings)),
             "warm" => sections.push(Box::new(warm::Warm::start(&pinned, &default)?)),
+            "binary" => {
+                if let Some(address) = pinned.wire_address() {
+                    sections.push(Box::new(binary::Binary::start(&pinned, address)?));
+                }
+            }
             "payload" => sections.push(Box::new(payloads::Payloads::start(&pinned)?)),
             _ => {}
         }

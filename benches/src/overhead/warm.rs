@@ -40,8 +40,8 @@ impl Warm {
             many: CLIENTS.iter().map(connect).collect::<Result<_, Failure>>()?,
             echo: http::echo(ECHO, SMALL_BYTES),
             echo_many: http::echo(ECHO_MANY, SMALL_BYTES),
-            hello: Exchange { request: said, head: http::SUCCESS, tail: b"\"world\"}".to_vec() },
-            live: Exchange { request: asked, head: http::SUCCESS, tail: b"live\n".to_vec() },
+            hello: Exchange { request: said, head: http::SUCCESS.to_vec(), tail: b"\"world\"}".to_vec() },
+            live: Exchange { request: asked, head: http::SUCCESS.to_vec(), tail: b"live\n".to_vec() },
         })
     }
 }
