@@ -6,6 +6,8 @@
 
 pub mod bundle;
 pub mod client;
+#[path = "../compare/mod.rs"]
+pub mod compare;
 pub mod echo;
 pub mod exchange;
 pub mod figures;

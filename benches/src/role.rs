@@ -8,6 +8,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use vilya_ipc::guest::{Guest, Next};
 use vilya_runtime::{Request, Response, TooLarge};
 use vilya_worker::Worker;
@@ -79,6 +81,7 @@ fn park(request: &Request<'_>, _: &mut Response<'_>) -> Result<(), TooLarge> {
 }
 
 fn ring_echo() -> Result<(), Failure> {
+    set_pdeathsig(Signal::SIGKILL)?;
     let mut guest = Guest::from_standard_fds()?;
     guest.set_spin_cap(Duration::ZERO);
     guest.ready();

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What `overhead` promises; `ratio` and `goal` come on top.
-const SECTIONS: [(&str, &[&str]); 7] = [
+const SECTIONS: [(&str, &[&str]); 8] = [
     (
         "floor",
         &[
@@ -23,6 +23,7 @@ const SECTIONS: [(&str, &[&str]); 7] = [
     ("http", &["p50_us", "p99_us", "rps_1", "rps_16", "rps_64", "rps_256"]),
     ("python", &["http_p50_us", "http_p99_us", "rps_16"]),
     ("payload", &["kib_1_us", "kib_64_us", "mib_1_us", "mib_16_us"]),
+    ("glommio", &["p50_us", "rps_16", "rps_64"]),
     ("payload_cpu", &["kib_1_us", "kib_64_us", "mib_1_us", "mib_16_us"]),
 ];
 /// Figures without a section.

@@ -10,6 +10,7 @@ mod binary;
 mod floors;
 mod idle;
 mod payloads;
+mod reactors;
 mod report;
 mod rings;
 mod warm;
@@ -50,7 +51,7 @@ const HELLO_MODULE: &str = "def handler(event, context):\n    return {'hello': e
 /// Of a small request and its answer.
 pub(crate) const SMALL_BYTES: usize = 64;
 
-const SECTIONS: [&str; 6] = ["floor", "ring", "warm", "binary", "payload", "idle"];
+const SECTIONS: [&str; 7] = ["floor", "ring", "warm", "binary", "payload", "glommio", "idle"];
 
 fn main() -> Result<(), Failure> {
     if role::play()? {
@@ -106,6 +107,7 @@ fn measure(pace: &Pace, rounds: usize, only: &str) -> Result<Figures, Failure> {
                 }
             }
             "payload" => sections.push(Box::new(payloads::Payloads::start(&pinned)?)),
+            "glommio" => sections.push(Box::new(reactors::Reactors::start()?)),
             _ => {}
         }
     }

@@ -18,6 +18,7 @@ pub(crate) const CONTRACT: &[&str] = &[
     "payload.kib_1_us", "payload.kib_64_us", "payload.mib_1_us", "payload.mib_16_us",
     "payload_cpu.kib_1_us", "payload_cpu.kib_64_us", "payload_cpu.mib_1_us", "payload_cpu.mib_16_us",
     "mesh_hop_us", "idle_cpu_percent_1000_parked",
+    "glommio.p50_us", "glommio.rps_16", "glommio.rps_64",
 
 ];
 
@@ -63,6 +64,9 @@ const RATIOS: &[Ratio] = &[
     ratio("payload_cpu_kib_64", "payload_cpu.kib_64_us", "beside.echo_cpu_kib_64_us", None),
     ratio("payload_cpu_mib_1", "payload_cpu.mib_1_us", "beside.echo_cpu_mib_1_us", None),
     ratio("payload_cpu_mib_16", "payload_cpu.mib_16_us", "beside.echo_cpu_mib_16_us", Some(AtMost(1.0))),
+    ratio("glommio_p50", "glommio.p50_us", "beside.reactor_p50_us", None),
+    ratio("glommio_rps_16", "glommio.rps_16", "beside.reactor_rps_16", None),
+    ratio("glommio_rps_64", "glommio.rps_64", "beside.reactor_rps_64", None),
     ratio("livez_p50", "beside.livez_p50_us", "floor.tcp_echo_p50_us", None),
     ratio("default_python_http_p50", "beside.default_python_http_p50_us", "floor.tcp_echo_p50_us", None),
 ];
