@@ -1,4 +1,4 @@
-//! Figures by name, the ratios between them, and the goals that some are held to.
+//! Figures by name.
 //!
 //! Invariant: a name is `section.figure`, or one word for a figure without a section; a figure that was not measured is
 //! null in the report and never a number.
@@ -11,26 +11,6 @@ use crate::sample::Rounds;
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     rows: Vec<(String, Rounds)>,
-}
-
-/// What a figure should come to.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Goal {
-    /// No more than this.
-    AtMost(f64),
-    /// No less than this.
-    AtLeast(f64),
-}
-
-impl Goal {
-    /// Whether a figure comes to it.
-    #[must_use]
-    pub fn met(self, figure: f64) -> bool {
-        match self {
-            Goal::AtMost(most) => figure <= most,
-            Goal::AtLeast(least) => figure >= least,
-        }
-    }
 }
 
 impl Figures {
@@ -105,11 +85,5 @@ mod tests {
         assert_eq!(report["http"]["p50_us"], json!({ "median": 3.0, "least": 2.0, "most": 4.0 }));
         assert_eq!(report["http"]["p99_us"], Value::Null);
         assert_eq!(report["alone"]["median"], json!(1.0));
-    }
-
-    #[test]
-    fn a_goal_is_a_bound_that_counts_as_met() {
-        assert!(Goal::AtMost(1.0).met(1.0) && !Goal::AtMost(1.0).met(1.1));
-        assert!(Goal::AtLeast(1.0).met(1.0) && !Goal::AtLeast(1.0).met(0.9));
     }
 }

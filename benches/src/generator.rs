@@ -46,10 +46,18 @@ impl Generator {
     /// # Errors
     /// Nobody listens there, or not so often.
     pub fn connect(address: SocketAddr, count: usize) -> io::Result<Generator> {
+        Generator::over((0..count).map(|_| TcpStream::connect(address)).collect::<io::Result<_>>()?)
+    }
+
+    /// Drives connections that are open and have nothing in flight.
+    ///
+    /// # Errors
+    /// The machine has no descriptors left.
+    pub fn over(streams: Vec<TcpStream>) -> io::Result<Generator> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let count = streams.len();
         let mut connections = Vec::with_capacity(count);
-        for index in 0..count {
-            let stream = TcpStream::connect(address)?;
+        for (index, stream) in streams.into_iter().enumerate() {
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
             epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;

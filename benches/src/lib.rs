@@ -19,6 +19,7 @@ pub mod options;
 pub mod park;
 pub mod peer;
 pub mod process;
+pub mod report;
 pub mod role;
 pub mod sample;
 pub mod syscalls;
@@ -26,7 +27,7 @@ pub mod testbed;
 pub mod wire;
 
 /// What ends a measuring program; its text says what could not be done.
-pub type Failure = Box<dyn std::error::Error>;
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where the client runs.
 pub const CLIENT_CORE: usize = 0;

@@ -29,6 +29,8 @@ const PARKED_POLL: Duration = Duration::from_millis(50);
 pub enum Role {
     /// A worker with the settings given as arguments (`key=value`), until its standard input ends.
     Worker,
+    /// The `vilya` command with the arguments given.
+    Command,
     /// A function that answers with its payload.
     Echo,
     /// A function that runs until nobody waits for its answer.
@@ -38,13 +40,14 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Role; 4] = [Role::Worker, Role::Echo, Role::Park, Role::RingEcho];
+    const ALL: [Role; 5] = [Role::Worker, Role::Command, Role::Echo, Role::Park, Role::RingEcho];
 
     /// The word in the variable.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Role::Worker => "worker",
+            Role::Command => "command",
             Role::Echo => "echo",
             Role::Park => "park",
             Role::RingEcho => "ring-echo",
@@ -61,11 +64,17 @@ pub fn play() -> Result<bool, Failure> {
     let role = Role::ALL.into_iter().find(|role| word == role.word());
     match role.ok_or_else(|| format!("{VARIABLE}: {} is no role", word.display()))? {
         Role::Worker => serve()?,
+        Role::Command => std::process::exit(command()),
         Role::Echo => vilya_runtime::run(echo),
         Role::Park => vilya_runtime::run(park),
         Role::RingEcho => ring_echo()?,
     }
     Ok(true)
+}
+
+/// Runs the command; its exit code as a number, which [`std::process::ExitCode`] does not give.
+fn command() -> i32 {
+    i32::from(vilya::main() != std::process::ExitCode::SUCCESS)
 }
 
 fn echo(request: &Request<'_>, response: &mut Response<'_>) -> Result<(), TooLarge> {

@@ -144,10 +144,27 @@ impl Testbed {
     /// # Errors
     /// The connection's.
     pub fn metric(&self, name: &str) -> Result<f64, Failure> {
-        let text = http::ask(self.address, b"GET /metrics HTTP/1.1\r\nhost: bench\r\n\r\n")?;
+        let text = self.metrics()?;
         let of_name =
             text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         Ok(of_name.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// A metric by shard.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn metric_by_shard(&self, name: &str, shards: usize) -> Result<Vec<f64>, Failure> {
+        let text = self.metrics()?;
+        let of_shard = |shard| {
+            let start = format!("{name}{{shard=\"{shard}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&start)?.parse::<f64>().ok()).unwrap_or(0.0)
+        };
+        Ok((0..shards).map(of_shard).collect())
+    }
+
+    fn metrics(&self) -> io::Result<String> {
+        http::ask(self.address, b"GET /metrics HTTP/1.1\r\nhost: bench\r\n\r\n")
     }
 
     /// Waits until a metric is as wanted.

@@ -30,6 +30,8 @@ pub struct Learned {
     pub echo: Exchange,
     /// Requests that a connection may have in flight.
     pub in_flight: usize,
+    /// The port of each shard.
+    pub ports: Vec<u16>,
 }
 
 /// Opens a connection and makes one request, so that a closed loop needs to decode nothing.
@@ -41,10 +43,11 @@ pub fn learn(address: SocketAddr, function: &str, bytes: usize) -> io::Result<Le
     stream.set_nodelay(true)?;
     let mut decoder = ClientDecoder::new();
     stream.write_all(&greeting())?;
-    let (mut in_flight, mut welcomed) = (0, Vec::new());
+    let (mut in_flight, mut shard_ports, mut welcomed) = (0, Vec::new(), Vec::new());
     until(&mut stream, &mut decoder, &mut welcomed, |item| match item {
-        ClientItem::Welcome { welcome, .. } if welcome.request_credit_bytes >= bytes as u64 => {
+        ClientItem::Welcome { welcome, ports } if welcome.request_credit_bytes >= bytes as u64 => {
             in_flight = welcome.in_flight as usize;
+            shard_ports = ports.collect();
             Ok(true)
         }
         other => Err(unexpected(&other)),
@@ -62,6 +65,7 @@ pub fn learn(address: SocketAddr, function: &str, bytes: usize) -> io::Result<Le
         opening: Exchange { request: greeting(), head: welcomed.clone(), tail: welcomed },
         echo: Exchange { request, head, tail: MARK.to_vec() },
         in_flight,
+        ports: shard_ports,
     })
 }
 
@@ -324,7 +328,7 @@ mod tests {
         let mut client = Client::connect(address, 4096).unwrap();
         client.exchange(&learned.opening).unwrap();
         assert!(client.time(&learned.echo, 10).is_ok());
-        assert_eq!(learned.in_flight, 100);
+        assert_eq!((learned.in_flight, learned.ports), (100, vec![7880]));
     }
 
     #[test]

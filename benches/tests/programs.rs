@@ -88,3 +88,43 @@ fn a_section_can_be_measured_alone_and_the_table_has_its_rows() {
     }
     assert!(!table.contains("http.p50_us"), "{table}");
 }
+
+#[test]
+fn contention_reports_each_stage_and_its_goal() {
+    let report: Value = serde_json::from_str(&run(env!("CARGO_BIN_EXE_contention"), &["--json", "--quick"])).unwrap();
+    for stage in ["alone", "slow_reader", "slow_writer", "idle_connections"] {
+        assert!(is_figure(&report[stage]["p99_us"]), "{stage}: {report:#}");
+        if stage != "alone" {
+            assert!(is_figure(&report["ratio"][format!("{stage}_p99_us")]), "{stage}: {report:#}");
+            assert!(report["goal"][format!("ratio.{stage}_p99_us")]["met"].is_boolean(), "{stage}: {report:#}");
+        }
+    }
+}
+
+#[test]
+fn scaling_writes_a_row_a_shard_and_a_round() {
+    let path = std::env::temp_dir().join(format!("vilya-scaling-{}.csv", std::process::id()));
+    let file = path.to_str().expect("a temporary path is text");
+    let said = run(env!("CARGO_BIN_EXE_scaling"), &["--json", "--quick", "--rounds", "2", "--csv", file]);
+    let report: Value = serde_json::from_str(&said).unwrap();
+    let rows = std::fs::read_to_string(&path).expect("the file was written");
+    std::fs::remove_file(&path).expect("it is ours");
+    let shards = report["shards"].as_array().expect("a list").iter().filter_map(Value::as_u64);
+    let wanted = 2 * shards.sum::<u64>() as usize;
+    for protocol in ["http", "binary"] {
+        let found = rows.lines().filter(|row| row.starts_with(&format!("{protocol},"))).count();
+        // A worker without the binary protocol has no rows of it.
+        assert!(found == wanted || protocol == "binary" && found == 0, "{protocol}:\n{rows}");
+    }
+    assert!(is_figure(&report["http_1_shards"]["per_second_a_shard"]), "{report:#}");
+}
+
+#[test]
+fn steady_reports_its_tail_its_failures_and_the_memory() {
+    let report: Value = serde_json::from_str(&run(env!("CARGO_BIN_EXE_steady"), &["--json", "--quick"])).unwrap();
+    for (section, name) in [("ratio", "p999_to_p50"), ("steady", "failed"), ("ratio", "memory_after_to_before")] {
+        assert!(is_figure(&report[section][name]), "{section}.{name}: {report:#}");
+        assert!(report["goal"][format!("{section}.{name}")]["met"].is_boolean(), "{section}.{name}: {report:#}");
+    }
+    assert!(report["generator"]["saturated"].is_boolean(), "{report:#}");
+}

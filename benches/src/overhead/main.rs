@@ -17,6 +17,7 @@ mod warm;
 
 use std::time::Duration;
 
+use serde_json::json;
 use vilya_benches::figures::Figures;
 use vilya_benches::options::Options;
 use vilya_benches::peer::pin;
@@ -76,12 +77,8 @@ fn main() -> Result<(), Failure> {
     if only.contains("idle") {
         idle::measure(quick, &mut figures)?;
     }
-    let report = report::report(figures, machine, rounds, pace.requests);
-    if options.has("--json") {
-        println!("{report:#}");
-    } else {
-        report::print_table(&report);
-    }
+    let facts = json!({ "machine": machine, "rounds": rounds, "requests": pace.requests });
+    vilya_benches::report::print(&report::report(figures, &facts), options.has("--json"));
     Ok(())
 }
 

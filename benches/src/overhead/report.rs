@@ -1,7 +1,8 @@
 //! The report: every figure of the contract, the ratio of each to its floor, and whether a goal is met.
 
-use serde_json::{Value, json};
-use vilya_benches::figures::{Figures, Goal};
+use serde_json::Value;
+use vilya_benches::figures::Figures;
+use vilya_benches::report::{Goal, assemble};
 use vilya_benches::sample::Rounds;
 
 use Goal::{AtLeast, AtMost};
@@ -84,29 +85,19 @@ const ABSOLUTE: &[(&str, Goal)] = &[
 ];
 
 /// The whole report as one object.
-pub(crate) fn report(mut figures: Figures, machine: Value, rounds: usize, requests: usize) -> Value {
+pub(crate) fn report(mut figures: Figures, facts: &Value) -> Value {
     let mut names = CONTRACT.to_vec();
     let ratio_names: Vec<String> = RATIOS.iter().map(|ratio| format!("ratio.{}", ratio.name)).collect();
     names.extend(ratio_names.iter().map(String::as_str));
-    let mut goals = serde_json::Map::new();
+    let mut goals: Vec<(String, Goal)> = ABSOLUTE.iter().map(|&(name, goal)| (name.to_owned(), goal)).collect();
     for (ratio, name) in RATIOS.iter().zip(&ratio_names) {
+        goals.extend(ratio.goal.map(|goal| (name.clone(), goal)));
         let made = figures.get(ratio.of).zip(floor(&figures, ratio.to)).map(|(of, to)| of.over(&to));
-        if let Some(goal) = ratio.goal {
-            goals.insert(name.clone(), judged(goal, made.as_ref()));
-        }
         if let Some(made) = made {
             figures.insert(name, made);
         }
     }
-    for &(name, goal) in ABSOLUTE {
-        goals.insert(name.to_owned(), judged(goal, figures.get(name)));
-    }
-    let mut report = figures.to_json(&names);
-    report.insert("goal".into(), Value::Object(goals));
-    report.insert("machine".into(), machine);
-    report.insert("rounds".into(), json!(rounds));
-    report.insert("requests".into(), json!(requests));
-    Value::Object(report)
+    assemble(&figures, &names, &goals, facts)
 }
 
 fn floor(figures: &Figures, name: &str) -> Option<Rounds> {
@@ -122,46 +113,4 @@ fn floor(figures: &Figures, name: &str) -> Option<Rounds> {
         }
         _ => figures.get(name).cloned(),
     }
-}
-
-fn judged(goal: Goal, rounds: Option<&Rounds>) -> Value {
-    let met = rounds.map(|rounds| goal.met(rounds.median()));
-    match goal {
-        AtMost(most) => json!({ "at_most": most, "met": met }),
-        AtLeast(least) => json!({ "at_least": least, "met": met }),
-    }
-}
-
-/// The report for people: a row a figure, its goal beside it.
-pub(crate) fn print_table(report: &Value) {
-    println!("{}", report["machine"]);
-    println!("{:<40}{:>12}{:>12}{:>12}  goal", "", "median", "least", "most");
-    for (section, figures) in report.as_object().into_iter().flatten() {
-        if figures.get("median").is_some() {
-            print_row(section, figures, &report["goal"][section]);
-            continue;
-        }
-        let rows = figures.as_object().into_iter().flatten().filter(|(_, figure)| figure.get("median").is_some());
-        for (name, figure) in rows {
-            let name = format!("{section}.{name}");
-            print_row(&name, figure, &report["goal"][&name]);
-        }
-    }
-}
-
-fn print_row(name: &str, figure: &Value, goal: &Value) {
-    let column = |of: &str| figure[of].as_f64().unwrap_or_default();
-    let bound = |word: &str, of: &str| goal[of].as_f64().map(|bound| format!("{word} {bound:.3}"));
-    let bound = bound("≤", "at_most").or_else(|| bound("≥", "at_least")).unwrap_or_default();
-    let verdict = match goal["met"].as_bool() {
-        Some(true) => "met",
-        Some(false) => "NOT MET",
-        None => "",
-    };
-    println!(
-        "{name:<40}{:>12.3}{:>12.3}{:>12.3}  {bound} {verdict}",
-        column("median"),
-        column("least"),
-        column("most")
-    );
 }
