@@ -10,6 +10,7 @@ pub mod client;
 pub mod compare;
 pub mod echo;
 pub mod exchange;
+pub mod executable;
 pub mod figures;
 pub mod generator;
 pub mod http;

@@ -5,7 +5,7 @@
 //! is a variable of the environment, since a function has nothing else to be told by.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::prctl::set_pdeathsig;
@@ -19,8 +19,6 @@ use crate::Failure;
 
 /// The variable that names the part.
 pub const VARIABLE: &str = "BENCH_ROLE";
-/// The setting of a worker that speaks the binary protocol.
-const WIRE_SETTING: &str = "server.wire_address";
 /// How often a parked invocation asks whether it may end.
 const PARKED_POLL: Duration = Duration::from_millis(50);
 
@@ -113,30 +111,14 @@ fn serve() -> Result<(), Failure> {
         let (key, value) = argument.split_once('=').ok_or_else(|| format!("{argument}: write key=value"))?;
         sources.flags.push((key.into(), value.into()));
     }
-    let mut config = load(&sources)?;
-    let mut wire_address = None;
-    if config.origin(WIRE_SETTING).is_some() {
-        let address = free_address()?;
-        sources.flags.push((WIRE_SETTING.into(), address.to_string()));
-        config = load(&sources)?;
-        wire_address = Some(address);
-    }
+    let problems = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let config = Config::load(&sources, &Host::read()?).map_err(problems)?;
     let running = Worker::start(&config)?;
-    announce(running.address(), wire_address)?;
+    announce(running.address(), running.wire_address())?;
     // Ends with the program that started this one, however that ends.
     io::stdin().read_to_end(&mut Vec::new())?;
     running.drain();
     Ok(())
-}
-
-fn load(sources: &Sources) -> Result<Config, Failure> {
-    let problems = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    Ok(Config::load(sources, &Host::read()?).map_err(problems)?)
-}
-
-/// An address that nobody listens on at this moment.
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
 fn announce(address: SocketAddr, wire_address: Option<SocketAddr>) -> io::Result<()> {

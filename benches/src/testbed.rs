@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::bundle::{File, archive};
 use crate::role::{self, Role};
-use crate::{Failure, SERVER_CORE, http, process};
+use crate::{Failure, SERVER_CORE, executable, http, process};
 
 /// How long anything may take before the program says that it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ impl Testbed {
     /// The worker refuses it.
     pub fn deploy_rust(&self, function: RustFunction<'_>) -> Result<(), Failure> {
         let RustFunction { name, role, concurrency } = function;
-        let executable = std::fs::read(std::env::current_exe()?)?;
+        let executable = executable::own()?;
         let manifest = format!(
             "name = \"{name}\"\nruntime = \"rust\"\nhandler = \"function\"\nconcurrency = {concurrency}\n\
              timeout = \"10m\"\n[env]\n{} = \"{}\"\n",

@@ -58,14 +58,12 @@ fn is_figure(value: &Value) -> bool {
 #[test]
 fn overhead_reports_every_figure_of_its_contract() {
     let report: Value = serde_json::from_str(&run(env!("CARGO_BIN_EXE_overhead"), &["--json", "--quick"])).unwrap();
-    // A worker without the binary protocol leaves its figures empty.
-    let may_be_null = |section: &str| section == "binary";
     for (section, names) in SECTIONS {
         let figures = report[section].as_object().unwrap_or_else(|| panic!("{section} is missing: {report:#}"));
         assert_eq!(figures.len(), names.len(), "{section}: {figures:?}");
         for name in names {
             let figure = figures.get(*name).unwrap_or_else(|| panic!("{section}.{name} is missing"));
-            assert!(is_figure(figure) || may_be_null(section) && figure.is_null(), "{section}.{name}: {figure}");
+            assert!(is_figure(figure), "{section}.{name}: {figure}");
         }
     }
     for name in ALONE {
@@ -75,8 +73,8 @@ fn overhead_reports_every_figure_of_its_contract() {
         let goal = &report["goal"][format!("ratio.{name}")];
         assert!(goal["at_most"].is_number() || goal["at_least"].is_number(), "{name}: {goal}");
         let ratio = &report["ratio"][name];
-        assert!(is_figure(ratio) || name.starts_with("binary") && ratio.is_null(), "ratio.{name}: {ratio}");
-        assert_eq!(goal["met"].is_boolean(), is_figure(ratio), "{name}");
+        assert!(is_figure(ratio), "ratio.{name}: {ratio}");
+        assert!(goal["met"].is_boolean(), "{name}");
     }
 }
 
@@ -113,8 +111,7 @@ fn scaling_writes_a_row_a_shard_and_a_round() {
     let wanted = 2 * shards.sum::<u64>() as usize;
     for protocol in ["http", "binary"] {
         let found = rows.lines().filter(|row| row.starts_with(&format!("{protocol},"))).count();
-        // A worker without the binary protocol has no rows of it.
-        assert!(found == wanted || protocol == "binary" && found == 0, "{protocol}:\n{rows}");
+        assert_eq!(found, wanted, "{protocol}:\n{rows}");
     }
     assert!(is_figure(&report["http_1_shards"]["per_second_a_shard"]), "{report:#}");
 }
