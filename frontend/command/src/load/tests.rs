@@ -150,7 +150,8 @@ fn a_closed_loop_sends_as_many_as_asked_and_a_row_for_each() {
     let (summary, rows) = run_with_rows(address, "f --clients 3 --threads 2 --count 500 --warm-up 0s");
     let step = &summary.steps[0];
     assert_eq!((step.requests, step.succeeded, rows.len()), (500, 500, 500));
-    assert_eq!(step.connections.opened, 3);
+    // A thread that gets no core in time finds nothing left to send.
+    assert!((1..=3).contains(&step.connections.opened) && step.connections.reopened == 0);
     assert_eq!(summary.rows.unwrap().dropped_rows, 0);
     let request_bytes = plan(address, "f").functions[0].request.len() as u64;
     assert_eq!((step.sent_bytes, step.received_bytes), (500 * request_bytes, 500 * ok().len() as u64));

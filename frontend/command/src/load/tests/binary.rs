@@ -41,7 +41,8 @@ fn every_request_is_counted_whatever_the_depth_of_the_pipeline() {
         let (summary, rows) = run_binary(&peer, &words);
         let step = &summary.steps[0];
         assert_eq!((step.requests, step.succeeded, rows.len(), peer.requests()), (2000, 2000, 2000, 2000));
-        assert_eq!((step.connections.opened, step.connections.reopened), (clients, 0));
+        // A thread that gets no core in time finds nothing left to send.
+        assert!((1..=clients).contains(&step.connections.opened) && step.connections.reopened == 0);
         assert_eq!((summary.protocol, summary.pipeline), ("binary", pipeline));
         // Header, name, type and payload; header, report, type and payload.
         let (sent_bytes, received_bytes) = (32 + 1 + 16 + 2, 32 + 32 + 24 + 2);
