@@ -92,12 +92,12 @@ impl Desk {
     }
 
     /// Whether the process would have to ring for its next answer; if not, there is one.
-    pub(super) fn announce_park(&self) -> bool {
+    pub(super) fn announce_park(&mut self) -> bool {
         self.host.announce_park()
     }
 
     /// Says that answers are looked for.
-    pub(super) fn announce_unpark(&self) {
+    pub(super) fn announce_unpark(&mut self) {
         self.host.announce_unpark();
     }
 
