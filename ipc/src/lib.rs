@@ -7,6 +7,7 @@
 //!
 //! - [`layout`]: where every byte lies, for every runtime. [`metadata`]: what travels beside a payload.
 //! - [`ring`], [`doorbell`]: index arithmetic and the sleep/wake protocol, over atomics alone; modelled in loom.
+//! - [`spin`]: how long either side waits awake before it sleeps. Pure.
 //! - [`claim`]: what the worker believes of what a sandbox wrote. Pure.
 //! - [`host`]: the worker's side. [`guest`]: the sandbox's side.
 
@@ -15,6 +16,7 @@ pub mod doorbell;
 pub mod layout;
 pub mod metadata;
 pub mod ring;
+pub mod spin;
 mod sync;
 
 // The models swap the atomics for loom's, which cannot live in mapped memory.

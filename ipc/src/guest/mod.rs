@@ -4,18 +4,18 @@
 //! relied on for anything but its own good. One [`Receiver`] takes submissions, one [`Sender`] publishes completions,
 //! and an [`Invocation`] owns its lane in between. This module knows no handlers and no threads.
 
+mod clock;
 mod handshake;
 mod invocation;
 mod receiver;
 mod sender;
 mod shared;
-mod spin;
 
+pub use clock::{default_spin_cap, monotonic_ns};
 pub use handshake::HandshakeError;
 pub use invocation::{Invocation, Request, Response, TooLarge};
 pub use receiver::{Next, Receiver};
 pub use sender::Sender;
-pub use spin::{default_spin_cap, monotonic_ns};
 
 use shared::{Lanes, Regions};
 use std::os::fd::OwnedFd;

@@ -3,15 +3,16 @@
 //! Invariant: a slot is given back as soon as it was read; what rode in it lives on in the lane's private memory.
 #![allow(unsafe_code)]
 
+use super::clock::default_spin_cap;
 use super::invocation::{Invocation, Part};
 use super::shared::{Lane, Lanes, Regions};
-use super::spin::{SpinBudget, default_spin_cap};
 use crate::doorbell;
 use crate::layout::{
     DESCRIPTOR_BYTES, SANDBOX_PARKED_OFFSET, SEQUENCE_OFFSET, SLOT_STRIDE_BYTES, SUBMISSION_HEAD_OFFSET,
     SUBMISSION_TAIL_OFFSET, SubmissionDescriptor, inline_lines, submission_kind,
 };
 use crate::ring::Consumer;
+use crate::spin::SpinBudget;
 use nix::errno::Errno;
 use std::ops::Range;
 use std::sync::Arc;
@@ -159,7 +160,7 @@ impl Receiver {
             }
         }
         self.park();
-        self.spin.parked_after(started.elapsed());
+        self.spin.slept_after(started.elapsed());
     }
 
     /// Whether something came within a few looks.

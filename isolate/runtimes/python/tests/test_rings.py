@@ -79,6 +79,22 @@ class Rings(unittest.TestCase):
                     self.assertEqual(json.loads(sandbox.wait().payload), [False, cancelled])
 
 
+class Spinning(unittest.TestCase):
+    def test_the_budget_follows_the_waits_and_needs_a_lane_alone(self):
+        regions = Regions()
+        ring = channel.Channel(regions.down_fd, regions.up_fd, regions.doorbell, spin_limit_ns=200_000)
+        budgets = [ring._spin_ns]
+        for waited_us in (120, 120, 120, 5000, 5000):
+            budgets.append(ring._next_budget(budgets[-1], waited_us * 1000))
+        self.assertEqual(budgets, [50_000, 100_000, 200_000, 200_000, 100_000, 50_000])
+        self.assertEqual(ring._next_budget(1_999, 5_000_000), 0)
+        self.assertEqual(ring._next_budget(0, 120_000), 50_000)
+
+        regions = Regions(lanes=2)
+        ring = channel.Channel(regions.down_fd, regions.up_fd, regions.doorbell, spin_limit_ns=200_000)
+        self.assertEqual(ring._spin_limit_ns, 0)
+
+
 class OtherMachines(unittest.TestCase):
     def test_without_strong_ordering_the_doorbell_is_always_rung(self):
         with mock.patch.object(channel, "_STRONGLY_ORDERED", False):

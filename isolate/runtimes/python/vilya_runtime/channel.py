@@ -117,8 +117,9 @@ class Channel:
         self._stopped = False
         self._cancelled = {}  # lane -> the invocation last advised to give up
         self._futex_wait = kernel.futex_waiter(kernel.address_of(self._down) + layout.SUBMISSION_TAIL_OFFSET)
-        self._spin_limit_ns = spin_limit_ns
-        self._spin_ns = min(_FIRST_SPIN_NS, spin_limit_ns)
+        # Whoever spins holds the interpreter's lock, which the handlers of other lanes need.
+        self._spin_limit_ns = spin_limit_ns if self.lanes == 1 else 0
+        self._spin_ns = min(_FIRST_SPIN_NS, self._spin_limit_ns)
 
     def request_window(self, lane):
         """The lane's part of the request arena, and where it starts in the region."""
