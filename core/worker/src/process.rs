@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -21,6 +22,7 @@ use vilya_engine::policy::concurrency::ConcurrencyPolicy;
 use vilya_engine::policy::keepalive::KeepAlivePolicy;
 use vilya_engine::policy::queue::QueuePolicy;
 use vilya_engine::{Bytes, Engine, Limits, Nanos, SpreadPolicy};
+use vilya_ipc::spin::SPIN_CAP;
 use vilya_isolate::{CgroupPreference, Mechanism, Native, NativeOptions, Protection, Swept};
 use vilya_reactor::{Reactor, Waker};
 
@@ -460,9 +462,20 @@ fn settings(config: &Config, shard: usize, run_id: u64) -> Settings {
         } else {
             Vec::new()
         },
+        spin_cap: spin_cap(config),
         run_id,
         wire_ports: Arc::default(),
         spreads: spread(config) != SpreadPolicy::Off,
+    }
+}
+
+/// A shard with a core of its own may look for work there before it sleeps; on a shared one it would keep from running what
+/// it waits for.
+fn spin_cap(config: &Config) -> Duration {
+    match config.cores.spin {
+        config::Spin::Fixed(ns) => Duration::from_nanos(ns),
+        config::Spin::Auto if config.topology.is_dedicated() => SPIN_CAP,
+        config::Spin::Auto => Duration::ZERO,
     }
 }
 

@@ -97,6 +97,8 @@ pub enum SandboxCores {
     Auto,
     /// As `Auto`, but only the neighbours of the shard.
     Near,
+    /// The core of their shard.
+    Shard,
     /// These cores.
     Cores(Vec<usize>),
 }

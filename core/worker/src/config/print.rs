@@ -127,6 +127,7 @@ impl Config {
         match &self.cores.sandboxes {
             SandboxCores::Auto => quoted("auto"),
             SandboxCores::Near => quoted("near"),
+            SandboxCores::Shard => quoted("shard"),
             SandboxCores::Cores(cores) => format!("{cores:?}"),
         }
     }

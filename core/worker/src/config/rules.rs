@@ -281,8 +281,9 @@ fn sandbox_cores(value: &Value) -> Result<SandboxCores, String> {
     match value {
         Value::Text(text) | Value::Bare(text) if text == "auto" => Ok(SandboxCores::Auto),
         Value::Text(text) | Value::Bare(text) if text == "near" => Ok(SandboxCores::Near),
+        Value::Text(text) | Value::Bare(text) if text == "shard" => Ok(SandboxCores::Shard),
         other => {
-            let example = "\"auto\", \"near\", or a list of cores such as [1, 2] or \"1-7,9\"";
+            let example = "\"auto\", \"near\", \"shard\", or a list of cores such as [1, 2] or \"1-7,9\"";
             core_list(other, example).map(SandboxCores::Cores)
         }
     }

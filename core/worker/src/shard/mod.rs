@@ -19,11 +19,13 @@ mod outbox;
 mod sandbox;
 mod token;
 mod upload;
+mod vigil;
 mod wire;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use vilya_engine::{Effects, Engine, Event, FunctionId, FunctionSpec, Nanos, SandboxId};
@@ -50,6 +52,7 @@ use invoke::Cause;
 use sandbox::Sandbox;
 use token::Owner;
 use upload::Upload;
+use vigil::Vigil;
 use wire::WireConnection;
 
 /// Messages taken from the mesh in one turn: beyond it, connections get their turn first.
@@ -73,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) bodies_bytes: u64,
     pub(crate) timeouts: Timeouts,
     pub(crate) sandbox_cores: Vec<usize>,
+    /// How long it may look for work before it sleeps; zero where it shares its core.
+    pub(crate) spin_cap: Duration,
     /// The random half of this run's request ids.
     pub(crate) run_id: u64,
     /// Where each shard listens for the binary protocol by itself.
@@ -154,6 +159,7 @@ pub(crate) struct Shard {
     stop_by_ns: u64,
     counters: ShardCounters,
     load: LoadMeter,
+    vigil: Vigil,
     now_ns: u64,
 }
 
@@ -168,6 +174,7 @@ impl Shard {
         let invocations = settings.engine.limits.invocations as usize;
         let ids = RequestIds::new(settings.run_id, settings.shard);
         let posted = vec![false; links.shards.len()];
+        let vigil = Vigil::new(settings.spin_cap);
         let load = if settings.spreads { LoadMeter::of_this_thread(settings.shard) } else { LoadMeter::off() };
         // Generations use 24 bits of a token's 56, so that these are free.
         let log_salt = (settings.shard as u64) << 60;
@@ -209,6 +216,7 @@ impl Shard {
             stop_by_ns: u64::MAX,
             counters: ShardCounters::default(),
             load,
+            vigil,
             now_ns: Reactor::now_ns(),
         }
     }
@@ -225,7 +233,7 @@ impl Shard {
     }
 
     fn turn(&mut self) -> std::io::Result<()> {
-        self.take_messages();
+        let told = self.take_messages();
         self.note_claims();
         self.flush_wires();
         self.ring_doorbells();
@@ -234,6 +242,8 @@ impl Shard {
         let mut completions = std::mem::take(&mut self.completions);
         let turned = self.reactor.turn(wait, &mut completions);
         self.now_ns = Reactor::now_ns();
+        let found = told || !completions.is_empty() || !self.claimed.is_empty();
+        self.vigil.turned(wait != Wait::No, found, self.now_ns);
         for completion in completions.drain(..) {
             self.complete(completion);
         }
@@ -262,6 +272,7 @@ impl Shard {
             || !self.closing.is_empty()
             || !self.links.inbox.is_empty()
             || self.finished()
+            || self.vigil.goes_on(self.now_ns)
             || !self.announce_sleep()
         {
             return Wait::No;
@@ -288,11 +299,13 @@ impl Shard {
         self.stopping && (is_late || owes_nothing())
     }
 
-    fn take_messages(&mut self) {
-        for _ in 0..MESSAGES_PER_TURN {
-            let Ok(message) = self.links.inbox.try_recv() else { return };
+    /// Whether there were any.
+    fn take_messages(&mut self) -> bool {
+        for taken in 0..MESSAGES_PER_TURN {
+            let Ok(message) = self.links.inbox.try_recv() else { return taken > 0 };
             self.take_message(message);
         }
+        true
     }
 
     fn take_message(&mut self, message: Message) {
