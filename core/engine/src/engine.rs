@@ -177,15 +177,18 @@ impl Engine {
                 || self.do_one_chore(effects)
                 || self.expire_one(effects)
                 || self.sweep_one(effects)
-                || self.dispatch_one(effects)
-                || self.recall_one(effects)
-                || self.provision_one(effects);
+                || self.stats.queued > 0 && self.serve_one_waiting(effects);
             if !has_worked {
                 self.finish_draining(effects);
                 self.has_backlog = false;
                 return;
             }
         }
+    }
+
+    /// Does one thing for those that wait.
+    fn serve_one_waiting(&mut self, effects: &mut Effects) -> bool {
+        self.dispatch_one(effects) || self.recall_one(effects) || self.provision_one(effects)
     }
 
     pub(crate) fn next_order(&mut self) -> u64 {
@@ -210,13 +213,9 @@ impl Engine {
         let may_run = function.free_lanes > 0;
         let may_start = function.is_short_of_lanes() && function.sandboxes < self.limits.sandboxes_per_function;
         let may_recall = function.wants_lanes_back();
-        let heaps = [(&mut self.runnable, may_run), (&mut self.wanting, may_recall), (&mut self.starved, may_start)];
-        for (heap, is_in) in heaps {
-            match key {
-                Some(key) if is_in => heap.set(slot, key),
-                _ => heap.remove(slot),
-            }
-        }
+        self.runnable.put(slot, key.filter(|_| may_run));
+        self.wanting.put(slot, key.filter(|_| may_recall));
+        self.starved.put(slot, key.filter(|_| may_start));
         self.note_chore(slot);
     }
 }

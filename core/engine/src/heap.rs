@@ -60,6 +60,14 @@ impl Heap {
         }
     }
 
+    /// Has the slot in with this key, or not in.
+    pub(crate) fn put(&mut self, slot: u32, key: Option<Key>) {
+        match key {
+            Some(key) => self.set(slot, key),
+            None => self.remove(slot),
+        }
+    }
+
     /// Takes the slot out, if it is in.
     pub(crate) fn remove(&mut self, slot: u32) {
         // Most heaps are empty most of the time, and `places` is not in the cache.
