@@ -1,4 +1,5 @@
-//! One warm invocation through the engine: arrive, dispatch, complete, answer.
+//! One warm invocation through the engine: arrive, dispatch, complete, answer; and one whose payload is received into
+//! its lane and whose answer is sent from it: reserve, commit, complete, release.
 
 use std::hint::black_box;
 
@@ -74,5 +75,43 @@ fn warm_invocation(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, warm_invocation);
+/// One invocation in a lent lane; the function's sandbox is idle.
+fn invoke_in_place(engine: &mut Engine, now: &mut u64, function: FunctionId, effects: &mut Effects) {
+    let mut next = Some(Event::Reserve { origin: Origin(7), function });
+    while let Some(event) = next.take() {
+        *now += 100;
+        engine.step(Nanos::from_nanos(*now), event, effects);
+        next = match event {
+            Event::Completed { sandbox, lane, invocation, .. } => Some(Event::Release { sandbox, lane, invocation }),
+            _ => None,
+        };
+        for effect in effects.drain() {
+            match effect {
+                Effect::Reserved { invocation, .. } => next = Some(Event::Commit { invocation }),
+                Effect::Dispatch { sandbox, lane, invocation, .. } => {
+                    next =
+                        Some(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned, held: true });
+                }
+                other => {
+                    black_box(other);
+                }
+            }
+        }
+    }
+}
+
+fn invocation_in_place(c: &mut Criterion) {
+    let mut group = c.benchmark_group("engine_invocation_in_place");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("1_functions", |bencher| {
+        let (mut engine, mut effects) = (engine(), Effects::new());
+        let mut now = warm(&mut engine, 1, &mut effects);
+        let function = FunctionId { index: 0, generation: 1 };
+        bencher.iter(|| invoke_in_place(&mut engine, &mut now, function, &mut effects));
+        assert_eq!((engine.stats().reserved, engine.stats().held), (0, 0), "every lane is given back");
+    });
+    group.finish();
+}
+
+criterion_group!(benches, warm_invocation, invocation_in_place);
 criterion_main!(benches);
