@@ -17,7 +17,7 @@ pub(crate) const INTERVAL_NS: u64 = 250_000_000;
 /// silence is never taken for more room than there is.
 const WORTH_TELLING: u32 = 250;
 
-/// Functions told apart. One with more than a ninth of the completions of an interval is always among them.
+/// Functions told apart. One with more than a ninth of the invocations of an interval is always among them.
 const HEAVY: usize = 8;
 
 /// What a shard was busy with in one interval, in thousandths of it.
@@ -25,7 +25,7 @@ const HEAVY: usize = 8;
 pub(crate) struct ShardLoad {
     pub(crate) shard: usize,
     pub(crate) busy: u32,
-    /// The parts of `busy` that fall to functions, by their share of the completions.
+    /// The parts of `busy` that fall to functions, by their share of the invocations.
     pub(crate) work: Vec<(FunctionId, u32)>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct LoadMeter {
     account: Option<File>,
     began_ns: u64,
     awake_ns: u64,
-    completions: Completions,
+    invocations: Invocations,
 }
 
 impl LoadMeter {
@@ -50,29 +50,32 @@ impl LoadMeter {
     }
 
     pub(crate) fn off() -> LoadMeter {
-        LoadMeter { shard: 0, account: None, began_ns: 0, awake_ns: 0, completions: Completions::default() }
+        LoadMeter { shard: 0, account: None, began_ns: 0, awake_ns: 0, invocations: Invocations::default() }
     }
 
-    pub(crate) fn completed(&mut self, function: FunctionId) {
-        self.completions.record(function);
+    /// The shard has run an invocation, or passed one on to an owner.
+    pub(crate) fn worked_on(&mut self, function: FunctionId) {
+        self.invocations.record(function);
     }
 
     /// At the end of an interval that is worth telling of, what it was busy with. One small read of the kernel's
     /// account, once an interval.
-    pub(crate) fn measure(&mut self, now_ns: u64) -> Option<ShardLoad> {
+    ///
+    /// `looked_on_ns` is how long, ever, the thread was awake only to look for work.
+    pub(crate) fn measure(&mut self, now_ns: u64, looked_on_ns: u64) -> Option<ShardLoad> {
         let elapsed_ns = now_ns.saturating_sub(self.began_ns);
         if elapsed_ns < INTERVAL_NS {
             return None;
         }
-        let awake_ns = awake_ns(self.account.as_ref()?)?;
+        let awake_ns = awake_ns(self.account.as_ref()?)?.saturating_sub(looked_on_ns);
         let busy = per_mille(awake_ns.saturating_sub(self.awake_ns), elapsed_ns);
         let is_first = self.began_ns == 0;
         (self.began_ns, self.awake_ns) = (now_ns, awake_ns);
-        let completions = std::mem::take(&mut self.completions);
+        let invocations = std::mem::take(&mut self.invocations);
         (busy >= WORTH_TELLING && !is_first).then(|| ShardLoad {
             shard: self.shard,
             busy,
-            work: completions.shares().map(|(function, share)| (function, busy * share / 1000)).collect(),
+            work: invocations.shares().map(|(function, share)| (function, busy * share / 1000)).collect(),
         })
     }
 }
@@ -92,14 +95,14 @@ fn per_mille(part: u64, whole: u64) -> u32 {
 }
 
 /// Counts the most frequent functions in constant space, after Misra and Gries: what is counted of a function is at
-/// most `1 / (HEAVY + 1)` of all completions too little, and never too much.
+/// most `1 / (HEAVY + 1)` of all too little, and never too much.
 #[derive(Default)]
-struct Completions {
+struct Invocations {
     all: u64,
     counts: [Option<(FunctionId, u64)>; HEAVY],
 }
 
-impl Completions {
+impl Invocations {
     fn record(&mut self, function: FunctionId) {
         self.all += 1;
         let mut free = None;
@@ -121,7 +124,7 @@ impl Completions {
         }
     }
 
-    /// Thousandths of all completions.
+    /// Thousandths of all.
     fn shares(&self) -> impl Iterator<Item = (FunctionId, u32)> + '_ {
         self.counts.iter().flatten().map(|&(function, count)| (function, per_mille(count, self.all)))
     }
@@ -137,24 +140,24 @@ mod tests {
 
     #[test]
     fn a_heavy_function_is_found_among_many_light_ones_and_never_overstated() {
-        let mut completions = Completions::default();
+        let mut invocations = Invocations::default();
         for round in 0..1000 {
-            completions.record(function(7));
-            completions.record(function(100 + round));
-            completions.record(function(5000 + round));
+            invocations.record(function(7));
+            invocations.record(function(100 + round));
+            invocations.record(function(5000 + round));
         }
-        let share = completions.shares().find(|(counted, _)| *counted == function(7)).map(|(_, share)| share);
+        let share = invocations.shares().find(|(counted, _)| *counted == function(7)).map(|(_, share)| share);
         assert!(share.is_some_and(|share| (222..=333).contains(&share)), "{share:?}");
-        assert!(completions.shares().map(|(_, share)| share).sum::<u32>() <= 1000);
+        assert!(invocations.shares().map(|(_, share)| share).sum::<u32>() <= 1000);
     }
 
     #[test]
     fn few_functions_are_counted_exactly() {
-        let mut completions = Completions::default();
+        let mut invocations = Invocations::default();
         for number in 0..100 {
-            completions.record(function(u32::from(number % 4 == 0)));
+            invocations.record(function(u32::from(number % 4 == 0)));
         }
-        let mut shares: Vec<_> = completions.shares().collect();
+        let mut shares: Vec<_> = invocations.shares().collect();
         shares.sort_unstable();
         assert_eq!(shares, [(function(0), 750), (function(1), 250)]);
     }
@@ -163,7 +166,7 @@ mod tests {
     fn a_thread_that_works_tells_and_one_that_sleeps_does_not() {
         let mut meter = LoadMeter::of_this_thread(3);
         assert!(meter.measure(INTERVAL_NS).is_none(), "the first only begins");
-        meter.completed(function(1));
+        meter.worked_on(function(1));
         let before = awake_ns(meter.account.as_ref().expect("Linux has it")).expect("and can be read");
         // The clock is the caller's: however long this takes, it is told that it was one interval.
         while awake_ns(meter.account.as_ref().unwrap()).unwrap() - before < INTERVAL_NS * 3 / 10 {}
@@ -177,7 +180,7 @@ mod tests {
     #[test]
     fn one_that_is_off_says_nothing() {
         let mut meter = LoadMeter::off();
-        meter.completed(function(1));
+        meter.worked_on(function(1));
         assert!(meter.measure(INTERVAL_NS).is_none() && meter.measure(9 * INTERVAL_NS).is_none());
     }
 }

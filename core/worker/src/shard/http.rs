@@ -297,6 +297,7 @@ impl Shard {
                     // The owner may have stopped already.
                     self.respond_http(key, Response::refusal(Refusal::Draining));
                 } else {
+                    self.load.worked_on(request.function);
                     self.post(owner, Message::Invoke(request));
                 }
             }

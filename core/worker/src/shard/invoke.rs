@@ -285,7 +285,7 @@ impl Shard {
     }
 
     fn count(&mut self, request: &Request, outcome: Outcome) {
-        self.load.completed(request.function);
+        self.load.worked_on(request.function);
         let Some(owned) = self.functions.get_mut(request.function) else { return };
         let counters = &mut owned.counters;
         match outcome {

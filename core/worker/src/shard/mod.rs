@@ -254,7 +254,7 @@ impl Shard {
         if self.engine_is_due() {
             self.feed(Event::Tick);
         }
-        if let Some(load) = self.load.measure(self.now_ns) {
+        if let Some(load) = self.load.measure(self.now_ns, self.vigil.looked_on_ns()) {
             // The control thread has ended only if the worker stops.
             let _ = self.links.control.send(ControlMessage::Load(load));
         }

@@ -6,13 +6,15 @@
 
 use std::os::fd::RawFd;
 
-use vilya_engine::{Event, InvocationId, SandboxId};
+use vilya_engine::{Event, InvocationId, Refusal, SandboxId};
 use vilya_reactor::{Op, OpId, Outcome};
 
 use super::Shard;
 use super::token::Owner;
 use crate::arena::Slice;
+use crate::mesh::Message;
 use crate::request::{Client, Request};
+use crate::response::Response;
 use crate::slots::Key;
 
 /// A body of at least as many bytes asks for a lane while it arrives; a smaller one comes in one piece or two, and a copy
@@ -231,9 +233,21 @@ impl Shard {
                     slice.append_to(request.text.buffer());
                 }
                 request.invocation = None;
-                let function = request.function;
-                self.feed(Event::Arrive { origin: vilya_engine::Origin(origin.0), function });
+                self.arrive_again(origin);
             }
+        }
+    }
+
+    /// A whole request whose lane was lost: to whoever owns its function by now.
+    fn arrive_again(&mut self, origin: Key) {
+        let Some(mut request) = self.requests.remove(origin) else { return };
+        let name = self.functions.get(request.function).map(|owned| &owned.record.manifest.name);
+        let route = name.and_then(|name| self.routes.find(name)).and_then(|route| route.get());
+        let Some(route) = route else { return self.reply(&request, Response::refusal(Refusal::NoSuchFunction)) };
+        request.function = route.function;
+        match route.owner(self.settings.shard, 0) {
+            owner if owner == self.settings.shard => self.admit(request),
+            owner => self.post(owner, Message::Invoke(request)),
         }
     }
 }

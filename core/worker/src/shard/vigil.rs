@@ -12,11 +12,18 @@ pub(super) struct Vigil {
     budget: SpinBudget,
     /// Since when there has been nothing to do.
     idle_since_ns: Option<u64>,
+    /// Time spent looking, ever.
+    looked_on_ns: u64,
 }
 
 impl Vigil {
     pub(super) fn new(cap: Duration) -> Vigil {
-        Vigil { budget: SpinBudget::new(cap), idle_since_ns: None }
+        Vigil { budget: SpinBudget::new(cap), idle_since_ns: None, looked_on_ns: 0 }
+    }
+
+    /// How long, ever, the shard was awake only to look for work.
+    pub(super) fn looked_on_ns(&self) -> u64 {
+        self.looked_on_ns
     }
 
     /// There is nothing to do at the moment: whether to look again before sleeping.
@@ -32,10 +39,12 @@ impl Vigil {
     pub(super) fn turned(&mut self, slept: bool, found: bool, now_ns: u64) {
         if slept {
             if let Some(since_ns) = self.idle_since_ns.take() {
+                let looked_on = self.budget.get().as_nanos() as u64;
+                self.looked_on_ns += looked_on.min(now_ns.saturating_sub(since_ns));
                 self.budget.slept_after(Duration::from_nanos(now_ns.saturating_sub(since_ns)));
             }
-        } else if found {
-            self.idle_since_ns = None;
+        } else if found && let Some(since_ns) = self.idle_since_ns.take() {
+            self.looked_on_ns += now_ns.saturating_sub(since_ns);
         }
     }
 }
@@ -50,11 +59,14 @@ mod tests {
         assert!(vigil.goes_on(1_000));
         assert!(vigil.goes_on(50_999));
         assert!(!vigil.goes_on(51_000), "fifty microseconds to start with");
+        assert_eq!(vigil.looked_on_ns(), 0, "it is counted when it is over");
         // It slept, and work came soon after: next time it looks on for longer.
         vigil.turned(true, true, 101_000);
+        assert_eq!(vigil.looked_on_ns(), 50_000);
         assert!(vigil.goes_on(200_000));
         assert!(vigil.goes_on(299_000));
         vigil.turned(false, true, 299_000);
+        assert_eq!(vigil.looked_on_ns(), 149_000);
         assert!(vigil.goes_on(300_000), "work begins the count anew");
         for _ in 0..20 {
             let _ = vigil.goes_on(1_000_000);

@@ -9,7 +9,7 @@ use super::{Demand, Owners, Spreading};
 
 /// Owners as busy as this, on average, are too few.
 const SATURATED: u32 = 800;
-/// A shard busier than this has nothing to spare.
+/// A shard busier than this with other things has nothing to spare.
 const SPARE: u32 = 750;
 /// Work of the function that must be there for each owner beyond the first, to add it.
 const GROW: u32 = 600;
@@ -51,14 +51,14 @@ fn at(of: &[u32], shard: u32) -> u32 {
 fn grown(spreading: &Spreading, demand: &Demand<'_>, more: u32) -> Owners {
     let mut owners = spreading.owners;
     let shards = (demand.busy.len() as u32).min(Owners::MOST);
+    // A shard that only passes the function's invocations on does less of that once it owns it.
+    let others = |shard: u32| at(demand.busy, shard).saturating_sub(at(demand.work, shard));
     for _ in 0..more {
-        let is_free = |shard: &u32| {
-            !owners.contains(*shard) && !demand.barred.contains(*shard) && at(demand.busy, *shard) <= SPARE
-        };
+        let is_free =
+            |shard: &u32| !owners.contains(*shard) && !demand.barred.contains(*shard) && others(*shard) <= SPARE;
         // Of equals the next after home, so that functions with other homes choose others.
         let distance = |shard: u32| (shard + shards - spreading.home % shards) % shards;
-        let Some(best) = (0..shards).filter(is_free).min_by_key(|&shard| (at(demand.busy, shard), distance(shard)))
-        else {
+        let Some(best) = (0..shards).filter(is_free).min_by_key(|&shard| (others(shard), distance(shard))) else {
             break;
         };
         owners.insert(best);
@@ -118,6 +118,12 @@ mod tests {
         assert_eq!(owners(after(2, two, &full, &[700, 700, 0, 0, 0, 0])), [0, 1, 2]);
         assert_eq!(owners(after(2, two, &[1000, 1000, 751, 300, 800, 800], &full)), [0, 1, 3]);
         assert_eq!(owners(after(9, two, &[1000; 6], &full)), [0, 1], "nobody has anything to spare");
+    }
+
+    #[test]
+    fn a_shard_that_is_busy_passing_it_on_is_as_good_as_free() {
+        assert_eq!(owners(after(2, Spreading::at(0), &[1000, 950], &[1000, 900])), [0, 1]);
+        assert_eq!(owners(after(2, Spreading::at(0), &[1000, 950], &[1000, 100])), [0]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Spreading {
 pub struct Demand<'a> {
     /// Thousandths of the interval in which the shard was busy, with whatever it was.
     pub busy: &'a [u32],
-    /// Thousandths of the interval that the shard spent on this function.
+    /// Thousandths of the interval that the shard spent on this function: running it, or passing it on to an owner.
     pub work: &'a [u32],
     /// Shards that cannot become owners: they have not finished what they had as one before.
     pub barred: Owners,

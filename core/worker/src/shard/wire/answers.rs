@@ -200,6 +200,7 @@ impl Shard {
         if owner == self.settings.shard {
             self.admit(request);
         } else {
+            self.load.worked_on(request.function);
             self.post(owner, Message::Invoke(request));
         }
     }
