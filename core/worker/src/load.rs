@@ -165,22 +165,22 @@ mod tests {
     #[test]
     fn a_thread_that_works_tells_and_one_that_sleeps_does_not() {
         let mut meter = LoadMeter::of_this_thread(3);
-        assert!(meter.measure(INTERVAL_NS).is_none(), "the first only begins");
+        assert!(meter.measure(INTERVAL_NS, 0).is_none(), "the first only begins");
         meter.worked_on(function(1));
         let before = awake_ns(meter.account.as_ref().expect("Linux has it")).expect("and can be read");
         // The clock is the caller's: however long this takes, it is told that it was one interval.
         while awake_ns(meter.account.as_ref().unwrap()).unwrap() - before < INTERVAL_NS * 3 / 10 {}
-        assert!(meter.measure(INTERVAL_NS + 1).is_none(), "the interval is not over");
-        let load = meter.measure(2 * INTERVAL_NS).expect("it was busy");
+        assert!(meter.measure(INTERVAL_NS + 1, 0).is_none(), "the interval is not over");
+        let load = meter.measure(2 * INTERVAL_NS, 0).expect("it was busy");
         assert!(load.shard == 3 && load.busy >= 300, "{load:?}");
         assert_eq!(load.work, [(function(1), load.busy)]);
-        assert!(meter.measure(1000 * INTERVAL_NS).is_none(), "it has slept");
+        assert!(meter.measure(1000 * INTERVAL_NS, 0).is_none(), "it has slept");
     }
 
     #[test]
     fn one_that_is_off_says_nothing() {
         let mut meter = LoadMeter::off();
         meter.worked_on(function(1));
-        assert!(meter.measure(INTERVAL_NS).is_none() && meter.measure(9 * INTERVAL_NS).is_none());
+        assert!(meter.measure(INTERVAL_NS, 0).is_none() && meter.measure(9 * INTERVAL_NS, 0).is_none());
     }
 }
