@@ -177,7 +177,7 @@ impl Receiver {
 
     /// Sleeps until there may be something.
     fn park(&mut self) {
-        doorbell::announce(self.regions.up.word(SANDBOX_PARKED_OFFSET));
+        doorbell::announce(self.regions.up.word(SANDBOX_PARKED_OFFSET), 1);
         let empty = self.ring.look(self.regions.down.word(SUBMISSION_TAIL_OFFSET));
         if empty.expect("the worker's tail is one that a worker writes") {
             self.sleep();

@@ -25,6 +25,8 @@ pub struct Sender {
     ring: Producer,
     /// The free-running index of each lane's last completion. The lane's next invocation shows that the worker took it.
     answered: Box<[Option<u32>]>,
+    /// The worker's sleep in which it was last rung.
+    rung: u32,
 }
 
 /// Where an answer's payload is before it is published.
@@ -41,7 +43,7 @@ impl Sender {
         // Relaxed: the worker learns of this sandbox by the completion that says Ready.
         regions.up.word(COMPLETION_TAIL_OFFSET).store(start, Ordering::Relaxed);
         let answered = (0..regions.geometry.lanes()).map(|_| None).collect();
-        Sender { regions, private, doorbell, ring, answered }
+        Sender { regions, private, doorbell, ring, answered, rung: 0 }
     }
 
     /// See [`super::Guest::ready`].
@@ -150,8 +152,12 @@ impl Sender {
     fn commit(&mut self, start: u64) {
         let sequence = self.regions.up.sequence(start + SEQUENCE_OFFSET);
         self.ring.publish(self.regions.up.word(COMPLETION_TAIL_OFFSET), sequence);
-        if doorbell::must_ring(self.regions.down.word(WORKER_PARKED_OFFSET)) {
-            self.ring_doorbell();
+        let sleep = doorbell::sleep_of(self.regions.down.word(WORKER_PARKED_OFFSET));
+        if sleep != self.rung {
+            self.rung = sleep;
+            if sleep != 0 {
+                self.ring_doorbell();
+            }
         }
     }
 

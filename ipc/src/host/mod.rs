@@ -54,8 +54,10 @@ pub struct Host {
     up_memory: Option<OwnedFd>,
     stage: Stage,
     stopping: bool,
-    /// What the word says that the sandbox looks at before it rings.
+    /// Whether the sandbox was told that the worker sleeps.
     parked: bool,
+    /// The number of the worker's last sleep.
+    sleep: u32,
     /// The lines behind the descriptor that the last claim took, up to a few: the next will likely take as many.
     lines: u64,
     poisoned: Option<Poison>,
@@ -80,6 +82,7 @@ impl Host {
             stage: Stage::Starting,
             stopping: false,
             parked: false,
+            sleep: 0,
             lines: 0,
             poisoned: None,
             metadata: PrivateCopy::new(),
@@ -206,20 +209,27 @@ impl Host {
     /// Says that the worker is about to sleep on the doorbell; true when nothing is pending, so that it may. When
     /// false, the worker is awake again.
     pub fn announce_park(&mut self) -> bool {
-        self.parked = true;
-        doorbell::announce(self.down.word(WORKER_PARKED_OFFSET));
-        let empty = match self.poisoned {
-            Some(_) => Ok(true),
-            None => self.completions.look(self.up.word(COMPLETION_TAIL_OFFSET)),
-        };
-        let may_sleep = empty.unwrap_or_else(|error| {
-            self.poisoned = Some(Poison::CompletionTail(error));
+        if self.poisoned.is_some() {
+            return true;
+        }
+        let may_sleep = self.begin_sleep().unwrap_or_else(|poison| {
+            self.poisoned = Some(poison);
             false
         });
         if !may_sleep {
             self.announce_unpark();
         }
         may_sleep
+    }
+
+    /// Tells the sandbox of a sleep that it was not rung in yet; whether the ring is empty afterwards.
+    fn begin_sleep(&mut self) -> Result<bool, Poison> {
+        // Never zero. A number comes again only after four thousand million sleeps, in one of which the sandbox rang or
+        // published nothing.
+        self.sleep = self.sleep.checked_add(1).unwrap_or(1);
+        self.parked = true;
+        doorbell::announce(self.down.word(WORKER_PARKED_OFFSET), self.sleep);
+        self.completions.look(self.up.word(COMPLETION_TAIL_OFFSET)).map_err(Poison::CompletionTail)
     }
 
     /// Says that the worker is awake. Touches nothing when that was said before: the sandbox shares the word's line.
@@ -229,7 +239,8 @@ impl Host {
         }
     }
 
-    /// The next claim. The slot of the one popped before is the sandbox's again: copy a payload that rides in its slot
+    /// The next claim; none means that the doorbell is rung for the next one, if the worker said that it sleeps and not
+    /// that it is awake. The slot of the one popped before is the sandbox's again: copy a payload that rides in its slot
     /// ([`Claim::payload_in_slot`]) before popping the next.
     ///
     /// # Errors
@@ -254,8 +265,11 @@ impl Host {
         let start = self.geometry.completion_slot(self.completions.slot());
         let sequence = self.up.sequence(start + SEQUENCE_OFFSET);
         self.completions.release(self.down.word(COMPLETION_HEAD_OFFSET));
-        let Some(slot) = self.completions.poll(sequence) else {
-            return Ok(None);
+        let slot = match self.completions.poll(sequence) {
+            Some(slot) => slot,
+            // The worker was not said to be awake and will sleep on: it is rung anew for what comes from here on.
+            None if self.parked && !self.begin_sleep()? => self.completions.slot(),
+            None => return Ok(None),
         };
         let words = self.up.read_words(start);
         let checked = claim::check(&CompletionDescriptor::from_words(words), slot, &self.geometry)?;

@@ -349,6 +349,32 @@ fn a_hundred_thousand_messages_with_both_sides_parking_lose_no_wake() {
 }
 
 #[test]
+fn a_sleep_is_rung_once_and_another_begins_when_everything_was_looked_at() {
+    let (mut host, mut guest) = ready_pair(4);
+    let rings = |host: &Host| nix::unistd::read(host.doorbell(), &mut [0; 8]).is_ok();
+    for lane in 0..4 {
+        submit(&mut host, u64::from(lane), lane, Payload::Bytes(b"")).unwrap();
+    }
+    assert!(host.announce_park() && !rings(&host));
+    let mut answer = |rung: bool, host: &Host| {
+        let taken = take(&mut guest);
+        echo(&mut guest, taken);
+        assert_eq!(rings(host), rung);
+    };
+    answer(true, &host);
+    answer(false, &host);
+    // Still asleep by its word, the worker takes both and then everything that comes is rung for again.
+    assert!(host.pop().unwrap().is_some() && host.pop().unwrap().is_some());
+    assert_eq!(host.pop().unwrap(), None);
+    answer(true, &host);
+    host.announce_unpark();
+    answer(false, &host);
+    assert!(host.pop().unwrap().is_some() && host.pop().unwrap().is_some());
+    assert_eq!(host.pop().unwrap(), None);
+    assert!(host.announce_park() && !rings(&host));
+}
+
+#[test]
 fn many_lanes_and_a_spinning_runtime_lose_no_wake() {
     ping_pong(7, 50_000, Duration::from_micros(20));
 }

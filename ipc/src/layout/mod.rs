@@ -12,6 +12,7 @@ pub use geometry::{Geometry, GeometryError, RegionSpec};
 pub use python::python_module;
 
 use std::mem::{align_of, offset_of, size_of};
+#[cfg(not(loom))]
 use std::ops::Range;
 
 #[cfg(not(target_endian = "little"))]
@@ -40,7 +41,7 @@ pub const HEADER_BYTES: u64 = PAGE_BYTES;
 pub const SUBMISSION_TAIL_OFFSET: u64 = 256;
 /// Down: `u32`, the completion ring's head. The worker consumes.
 pub const COMPLETION_HEAD_OFFSET: u64 = 384;
-/// Down: `u32`, 1 while the worker sleeps and wants its doorbell rung.
+/// Down: `u32`, zero while the worker is awake; another number for each sleep, in which it wants its doorbell rung once.
 pub const WORKER_PARKED_OFFSET: u64 = 512;
 /// Up: `u32`, the completion ring's tail. The sandbox produces.
 pub const COMPLETION_TAIL_OFFSET: u64 = 256;
@@ -207,6 +208,7 @@ pub struct CompletionDescriptor {
 
 /// The cache lines behind the descriptor of the slot at `start` that these parts of its message take, if they are so few
 /// that fetching them ahead of the next message pays; else none.
+#[cfg(not(loom))]
 pub(crate) fn inline_lines(start: u64, parts: [&Range<u64>; 2]) -> u64 {
     const LINE_BYTES: u64 = 64;
     const FEW: u64 = 3;

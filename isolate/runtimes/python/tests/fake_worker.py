@@ -127,7 +127,7 @@ class Regions:
         ):
             words[offset // 4] = first_index
         self.fence = threading.Lock()
-        self.wakes = self.rings = 0
+        self.wakes = self.rings = self.sleep = 0
 
     def write_header(self, header):
         values = [header[name] for name in layout.DOWN_HEADER_FIELDS]
@@ -234,7 +234,8 @@ class Regions:
         if pidfd is not None:
             poll.register(pidfd, select.POLLIN)
         while True:
-            self.down_words[layout.WORKER_PARKED_OFFSET // 4] = 1
+            self.sleep += 1
+            self.down_words[layout.WORKER_PARKED_OFFSET // 4] = self.sleep
             with self.fence:  # announce_park's SeqCst fence
                 pass
             claim = self.pop()

@@ -114,6 +114,7 @@ class Channel:
 
         self._publishing = allocate_lock()
         self._fence = allocate_lock()
+        self._rung = 0  # the worker's sleep in which it was last rung; once is enough
         self._stopped = False
         self._cancelled = {}  # lane -> the invocation last advised to give up
         self._futex_wait = kernel.futex_waiter(kernel.address_of(self._down) + layout.SUBMISSION_TAIL_OFFSET)
@@ -259,8 +260,11 @@ class Channel:
 
     def _ring_doorbell(self):
         # Having left the lock was the fence between the index and this flag.
-        if self._down_words[_WORKER_PARKED] or not _STRONGLY_ORDERED:
-            os.write(self._doorbell_fd, _ONE)
+        sleep = self._down_words[_WORKER_PARKED]
+        if sleep != self._rung or not _STRONGLY_ORDERED:
+            self._rung = sleep
+            if sleep or not _STRONGLY_ORDERED:
+                os.write(self._doorbell_fd, _ONE)
 
     def _response_lane(self, lane):
         return self._geometry["response_offset"] + lane * self._geometry["response_lane_bytes"]
