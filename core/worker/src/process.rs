@@ -465,7 +465,7 @@ fn settings(config: &Config, shard: usize, run_id: u64) -> Settings {
         spin_cap: spin_cap(config),
         run_id,
         wire_ports: Arc::default(),
-        spreads: spread(config) != SpreadPolicy::Off,
+        spreads: spread(config) == SpreadPolicy::Auto,
     }
 }
 
@@ -483,6 +483,7 @@ fn spin_cap(config: &Config) -> Duration {
 fn spread(config: &Config) -> SpreadPolicy {
     match config.policies.spread {
         config::SpreadPolicy::Auto if config.topology.shards.len() > 1 => SpreadPolicy::Auto,
+        config::SpreadPolicy::Everywhere => SpreadPolicy::Everywhere,
         _ => SpreadPolicy::Off,
     }
 }

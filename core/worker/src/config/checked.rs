@@ -228,6 +228,8 @@ pub enum SpreadPolicy {
     Auto,
     /// One, always.
     Off,
+    /// Every shard owns every function.
+    Everywhere,
 }
 
 /// `policies.concurrency`.

@@ -85,6 +85,7 @@ impl Config {
         let spread = match policies.spread {
             SpreadPolicy::Auto => "auto",
             SpreadPolicy::Off => "off",
+            SpreadPolicy::Everywhere => "everywhere",
         };
         let concurrency = match policies.concurrency {
             ConcurrencyPolicy::Unlimited => quoted("unlimited"),

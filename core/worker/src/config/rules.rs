@@ -137,7 +137,11 @@ fn policies(reader: &mut Reader) -> Policies {
             SECOND_NS..=24 * 60 * MINUTE_NS,
         ),
         concurrency: reader.read("policies.concurrency", concurrency).unwrap_or(ConcurrencyPolicy::Unlimited),
-        spread: reader.choice("policies.spread", Spread::Auto, &[("auto", Spread::Auto), ("off", Spread::Off)]),
+        spread: reader.choice(
+            "policies.spread",
+            Spread::Auto,
+            &[("auto", Spread::Auto), ("off", Spread::Off), ("everywhere", Spread::Everywhere)],
+        ),
     }
 }
 

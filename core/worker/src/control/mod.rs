@@ -152,9 +152,11 @@ impl Control {
     /// Gives a version to its owner shard, its route to all, and retires the version it replaces.
     fn install(&mut self, record: Arc<FunctionRecord>) {
         let name: Box<str> = record.manifest.name.as_str().into();
-        let home = BalancePolicy::Home.shard(name.as_bytes(), self.shards.len() as u32);
+        let shards = self.shards.len() as u32;
+        let home = BalancePolicy::Home.shard(name.as_bytes(), shards);
         // A version that replaces a hot one is as hot.
-        let spreading = self.functions.get(&name).map_or_else(|| Spreading::at(home), |live| live.spreading);
+        let first = || self.loads.policy().first(home, shards);
+        let spreading = self.functions.get(&name).map_or_else(first, |live| live.spreading);
         let route = Route { function: self.allot(), owners: spreading.owners };
         self.give(route.owners, route.function, &record);
         let live =

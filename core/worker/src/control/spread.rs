@@ -40,6 +40,10 @@ impl Loads {
         Loads { policy, told: vec![None; shards], next_look: None }
     }
 
+    pub(super) fn policy(&self) -> SpreadPolicy {
+        self.policy
+    }
+
     pub(super) fn next_look(&self) -> Option<Instant> {
         self.next_look
     }

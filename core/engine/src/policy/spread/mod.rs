@@ -17,6 +17,8 @@ pub enum SpreadPolicy {
     /// More while the owners are saturated and others are not, fewer again when fewer would do.
     #[default]
     Auto,
+    /// Every shard, always: whoever accepts a connection runs what it asks for, in sandboxes of its own.
+    Everywhere,
 }
 
 /// What is decided about one function, and what the next decision must know of it.
@@ -55,12 +57,47 @@ pub struct Demand<'a> {
 }
 
 impl SpreadPolicy {
+    /// Who owns a function from its deployment on, among `shards` shards.
+    ///
+    /// # Panics
+    /// If `home` is [`Owners::MOST`] or above.
+    #[must_use]
+    pub fn first(self, home: u32, shards: u32) -> Spreading {
+        let mut spreading = Spreading::at(home);
+        if self == SpreadPolicy::Everywhere {
+            (0..shards.min(Owners::MOST)).for_each(|shard| spreading.owners.insert(shard));
+        }
+        spreading
+    }
+
     /// The decision for the next interval.
     #[must_use]
     pub fn next(self, spreading: &Spreading, demand: &Demand<'_>) -> Spreading {
         match self {
             SpreadPolicy::Off => Spreading::at(spreading.home),
             SpreadPolicy::Auto => auto::next(spreading, demand),
+            SpreadPolicy::Everywhere => *spreading,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_differ_in_who_owns_a_function_at_first_and_in_what_moves() {
+        let demand = Demand { busy: &[1000, 0, 0], work: &[1000, 0, 0], barred: Owners::NONE };
+        for (policy, first, moves) in
+            [(SpreadPolicy::Off, 1, false), (SpreadPolicy::Auto, 1, true), (SpreadPolicy::Everywhere, 3, false)]
+        {
+            let mut spreading = policy.first(0, 3);
+            assert_eq!(spreading.owners.len(), first, "{policy:?}");
+            assert!(spreading.owners.contains(0));
+            for _ in 0..10 {
+                spreading = policy.next(&spreading, &demand);
+            }
+            assert_eq!(spreading.owners.len() != first, moves, "{policy:?}");
         }
     }
 }
