@@ -64,6 +64,12 @@ impl Sandbox {
     }
 
     fn submit(&mut self, invocation: u64, lane: u16, payload: &[u8]) {
+        self.place(invocation, lane, payload);
+        self.host.wake_if_parked();
+    }
+
+    /// Submits without waking.
+    fn place(&mut self, invocation: u64, lane: u16, payload: &[u8]) {
         let mut metadata = Default::default();
         RequestMetadata {
             request_id: [0xAB; 16],
@@ -76,7 +82,6 @@ impl Sandbox {
         let payload = Payload::Bytes(payload);
         let submission = Submission { invocation, lane, deadline_ns: u64::MAX, metadata: &metadata, payload };
         self.host.submit(&submission).unwrap();
-        self.host.wake_if_parked();
     }
 
     /// The next claim and its payload, waiting on the doorbell as a shard does.
@@ -215,6 +220,34 @@ fn lanes_answer_in_any_order_and_advice_reaches_a_busy_handler() {
         assert_eq!(sandbox.call(200, b"fresh").1, b"fresh");
         sandbox.stop();
     }
+}
+
+#[test]
+fn a_burst_is_answered_whichever_of_its_handlers_block() {
+    let lanes = 4;
+    let mut sandbox = Sandbox::start(lanes, "0");
+    for round in 0..200u64 {
+        let blocked = (round % 4) as u16;
+        let also_blocked = (round / 4 % 4) as u16;
+        let blocks = |lane: u16| lane == blocked || lane == also_blocked;
+        for lane in 0..lanes {
+            let payload: &[u8] = if blocks(lane) { b"wait-for-cancel" } else { b"quick" };
+            sandbox.place(round * 4 + u64::from(lane), lane, payload);
+        }
+        sandbox.host.wake_if_parked();
+        for _ in (0..lanes).filter(|lane| !blocks(*lane)) {
+            let (claim, answer) = sandbox.wait();
+            assert!(!blocks(claim.lane) && answer == b"quick");
+        }
+        for lane in (0..lanes).filter(|lane| blocks(*lane)) {
+            sandbox.host.cancel(round * 4 + u64::from(lane), lane).unwrap();
+        }
+        sandbox.host.wake_if_parked();
+        for _ in (0..lanes).filter(|lane| blocks(*lane)) {
+            assert_eq!(sandbox.wait().1, b"cancelled");
+        }
+    }
+    sandbox.stop();
 }
 
 #[test]
