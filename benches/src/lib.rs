@@ -19,6 +19,7 @@ pub mod mesh;
 pub mod options;
 pub mod park;
 pub mod peer;
+pub mod pipeline;
 pub mod process;
 pub mod report;
 pub mod role;

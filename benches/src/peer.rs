@@ -11,7 +11,7 @@ use nix::libc;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use vilya_ipc::guest::{Guest, Next};
-use vilya_ipc::host::{Host, Payload, ReadOnlyBy, Submission};
+use vilya_ipc::host::{GuestFds, Host, Payload, ReadOnlyBy, Submission};
 use vilya_ipc::layout::RegionSpec;
 use vilya_ipc::metadata::{AlignedVec, RequestMetadata};
 
@@ -35,32 +35,16 @@ impl RingPeer {
         let (mut host, fds) = Host::create(&spec, ReadOnlyBy::Seal).expect("regions can be made");
         let guest = std::thread::spawn(move || {
             pin(core);
-            // SAFETY: the descriptors come from `Host::create`, its host is the one of this struct, and no other guest
-            // has them.
-            let mut guest = unsafe { Guest::from_fds(fds.down, fds.up, fds.doorbell) }.expect("of one ABI");
+            let mut guest = join(fds);
             guest.set_spin_cap(spin);
             guest.ready();
-            loop {
-                match guest.next() {
-                    Next::Invoke(mut invocation) => {
-                        let (request, mut response) = invocation.parts();
-                        response.write(request.payload()).expect("it fits");
-                        guest.returned(invocation);
-                    }
-                    Next::Cancel { .. } => {}
-                    Next::Stop => return,
-                }
-            }
+            while echo_next(&mut guest) {}
         });
         while host.pop().expect("a true claim").is_none() {
             std::hint::spin_loop();
         }
-        let mut metadata = AlignedVec::new();
-        RequestMetadata::default().encode(&mut metadata).expect("it fits");
-        let sleeper = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("a descriptor is left");
-        let each_ring = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
-        sleeper.add(host.doorbell(), each_ring).expect("the doorbell can be polled");
-        RingPeer { host, sleeper, metadata, guest: Some(guest), next: 1 }
+        let sleeper = sleeper(&host);
+        RingPeer { host, sleeper, metadata: plain_metadata(), guest: Some(guest), next: 1 }
     }
 
     /// One echo, the host spinning for the answer.
@@ -115,6 +99,41 @@ impl Drop for RingPeer {
             let _ = guest.join();
         }
     }
+}
+
+/// Joins the host that made these descriptors.
+pub(crate) fn join(fds: GuestFds) -> Guest {
+    // SAFETY: the descriptors come from `Host::create` of a host of this package, and no other guest has them.
+    unsafe { Guest::from_fds(fds.down, fds.up, fds.doorbell) }.expect("of one ABI")
+}
+
+/// Waits for the next submission and answers it; false when it is the last.
+pub(crate) fn echo_next(guest: &mut Guest) -> bool {
+    match guest.next() {
+        Next::Invoke(mut invocation) => {
+            let (request, mut response) = invocation.parts();
+            response.write(request.payload()).expect("it fits");
+            guest.returned(invocation);
+        }
+        Next::Cancel { .. } => {}
+        Next::Stop => return false,
+    }
+    true
+}
+
+/// Wakes for each ring of the host's doorbell.
+pub(crate) fn sleeper(host: &Host) -> Epoll {
+    let sleeper = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("a descriptor is left");
+    let each_ring = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+    sleeper.add(host.doorbell(), each_ring).expect("the doorbell can be polled");
+    sleeper
+}
+
+/// The metadata of a request that names nothing.
+pub(crate) fn plain_metadata() -> AlignedVec {
+    let mut metadata = AlignedVec::new();
+    RequestMetadata::default().encode(&mut metadata).expect("it fits");
+    metadata
 }
 
 /// Two threads that pass a word to and fro on one cache line: the floor of any shared-memory round trip.
