@@ -1,11 +1,32 @@
 //! The machine that figures are from, and the share of it that a program may use.
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Cores this process may use. Ask before binding a thread: a bound one sees its own core alone.
 #[must_use]
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Cores that this thread may use, ascending.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn available_cores() -> nix::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
+}
+
+/// Binds the calling thread, and what it starts from then on, to these cores.
+///
+/// # Errors
+/// None of them is this process's to use.
+pub fn confine(cores: &[usize]) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    cores.iter().try_for_each(|&core| set.set(core))?;
+    sched_setaffinity(Pid::from_raw(0), &set)
 }
 
 /// Processor, cores and kernel.

@@ -16,6 +16,7 @@ use super::{Pace, SMALL_BYTES, Section};
 
 pub(crate) struct Floors {
     one: Client,
+    alone: Generator,
     sixteen: Generator,
     message: Exchange,
 }
@@ -24,7 +25,8 @@ impl Floors {
     pub(crate) fn start() -> Result<Floors, Failure> {
         let server = EchoServer::start()?;
         let one = server.client(SMALL_BYTES)?;
-        Ok(Floors { one, sixteen: server.generator(SMALL_BYTES, 16)?, message: Exchange::echo(SMALL_BYTES) })
+        let [alone, sixteen] = [1, 16].map(|connections| server.generator(SMALL_BYTES, connections));
+        Ok(Floors { one, alone: alone?, sixteen: sixteen?, message: Exchange::echo(SMALL_BYTES) })
     }
 }
 
@@ -34,6 +36,7 @@ impl Section for Floors {
         figures.push("floor.tcp_echo_p50_us", echoed.percentile_us(0.5));
         figures.push("floor.tcp_echo_p99_us", echoed.percentile_us(0.99));
         figures.push("floor.tcp_echo_rps_16", self.sixteen.run(&self.message, pace.window)?.per_second);
+        figures.push("beside.tcp_echo_rps_1", self.alone.run(&self.message, pace.window)?.per_second);
         let mut line = CacheLine::start(Some(SERVER_CORE));
         figures.push("floor.cacheline_rtt_us", trip_us(pace, 50, || line.round_trip()));
         // Before the next: its peer spins.

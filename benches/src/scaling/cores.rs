@@ -1,7 +1,5 @@
 //! Which cores serve and which ask.
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use vilya_benches::Failure;
 
 /// What there is to choose from; an empty list is no wish.
@@ -42,19 +40,6 @@ impl Places {
         let repeated = self.clients.iter().enumerate().any(|(at, core)| self.clients[..at].contains(core));
         repeated || self.clients.iter().any(|core| self.servers.contains(core))
     }
-}
-
-/// Cores that this process may use, ascending.
-pub(crate) fn available() -> nix::Result<Vec<usize>> {
-    let set = sched_getaffinity(Pid::from_raw(0))?;
-    Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
-}
-
-/// Binds the calling thread, and what it starts, to these cores.
-pub(crate) fn confine(cores: &[usize]) -> nix::Result<()> {
-    let mut set = CpuSet::new();
-    cores.iter().try_for_each(|&core| set.set(core))?;
-    sched_setaffinity(Pid::from_raw(0), &set)
 }
 
 /// A list as it is typed: `1,2,4`.

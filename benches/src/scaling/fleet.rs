@@ -15,10 +15,10 @@ use vilya_benches::peer::pin;
 use vilya_benches::role::Role;
 use vilya_benches::testbed::{RustFunction, Testbed};
 use vilya_benches::wire::learn;
-use vilya_benches::{Failure, http};
+use vilya_benches::{Failure, http, machine};
 use vilya_engine::policy::balance::BalancePolicy;
 
-use super::cores::{Places, confine};
+use super::cores::Places;
 
 const SMALL_BYTES: usize = 64;
 /// More than the requests for figures that may fall on the same shard meanwhile.
@@ -121,7 +121,7 @@ impl Fleet {
 fn start_worker(places: &Places) -> Result<Testbed, Failure> {
     let cores = places.servers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let start = || {
-        confine(&places.servers)?;
+        machine::confine(&places.servers)?;
         Testbed::start(&[("cores.shards", &format!("[{cores}]")), ("cores.sandboxes", "near")])
     };
     std::thread::scope(|scope| scope.spawn(start).join().expect("it does not panic"))

@@ -44,7 +44,7 @@ fn main() -> Result<(), Failure> {
     let layout = Layout {
         servers,
         clients: numbers(&options.value("--client-cores", String::new())?)?,
-        available: cores::available()?,
+        available: machine::available_cores()?,
     };
     let asked = numbers(&options.value("--shards", "1,2,4,8".to_owned())?)?;
     let counts: Vec<usize> = asked.into_iter().filter(|&shards| shards <= layout.most()).collect();
