@@ -136,11 +136,9 @@ impl Receiver {
 
     fn is_filled(&self) -> bool {
         let start = self.regions.geometry.submission_slot(self.ring.slot());
-        let filled = self.ring.is_filled(self.regions.down.sequence(start + SEQUENCE_OFFSET));
-        if !filled {
-            self.regions.down.prefetch(start + DESCRIPTOR_BYTES, self.lines);
-        }
-        filled
+        // Before the look, so that the message's lines are fetched together.
+        self.regions.down.prefetch(start + DESCRIPTOR_BYTES, self.lines);
+        self.ring.is_filled(self.regions.down.sequence(start + SEQUENCE_OFFSET))
     }
 
     /// Returns when there may be something: spins for the budget, then parks.

@@ -199,11 +199,9 @@ impl Host {
     #[must_use]
     pub fn pending(&self) -> bool {
         let start = self.geometry.completion_slot(self.completions.slot());
-        let filled = self.completions.is_filled(self.up.sequence(start + SEQUENCE_OFFSET));
-        if !filled {
-            self.up.prefetch(start + DESCRIPTOR_BYTES, self.lines);
-        }
-        filled && self.poisoned.is_none()
+        // Before the look, so that the message's lines are fetched together.
+        self.up.prefetch(start + DESCRIPTOR_BYTES, self.lines);
+        self.poisoned.is_none() && self.completions.is_filled(self.up.sequence(start + SEQUENCE_OFFSET))
     }
 
     /// Says that the worker is about to sleep on the doorbell; true when nothing is pending, so that it may. When
