@@ -56,7 +56,8 @@ pub(crate) const SMALL_BYTES: usize = 64;
 const ROUNDS_LEAST: usize = 5;
 const ENOUGH: Duration = Duration::from_secs(90);
 
-const SECTIONS: [&str; 7] = ["floor", "ring", "warm", "binary", "payload", "glommio", "idle"];
+/// In the order of a round: what is compared is close together.
+const SECTIONS: [&str; 7] = ["ring", "floor", "warm", "binary", "payload", "glommio", "idle"];
 
 fn main() -> Result<(), Failure> {
     if role::play()? {
