@@ -12,6 +12,7 @@ mod payloads;
 mod readme;
 mod shards;
 mod survival;
+mod system_calls;
 mod wire;
 mod wire_client;
 mod worker;
