@@ -125,3 +125,21 @@ fn steady_reports_its_tail_its_failures_and_the_memory() {
     }
     assert!(report["generator"]["saturated"].is_boolean(), "{report:#}");
 }
+
+#[test]
+fn send_writes_a_row_a_round_a_size_and_a_kind() {
+    let path = std::env::temp_dir().join(format!("vilya-send-{}.csv", std::process::id()));
+    let file = path.to_str().expect("a temporary path is text");
+    let said = run(env!("CARGO_BIN_EXE_send"), &["--json", "--quick", "--rounds", "2", "--csv", file]);
+    let report: Value = serde_json::from_str(&said).unwrap();
+    let rows = std::fs::read_to_string(&path).expect("the file was written");
+    std::fs::remove_file(&path).expect("it is ours");
+    for kind in ["send", "send_zc", "send_zc_registered"] {
+        let of_kind = rows.lines().filter(|row| row.split(',').nth(2) == Some(kind)).count();
+        assert_eq!(of_kind, 2 * 4, "{kind}:\n{rows}");
+        for size in ["kib_16", "kib_64", "kib_256", "mib_1"] {
+            assert!(is_figure(&report[kind][format!("{size}_cpu_us")]), "{kind} {size}: {report:#}");
+        }
+    }
+    assert!(is_figure(&report["ratio"]["send_zc_registered_mib_1_cpu_us"]), "{report:#}");
+}
