@@ -24,7 +24,8 @@ What is counted: requests due after the warm-up and before the end of the durati
 
 What is reported: p50, p90, p99, p99.9, max and mean to three significant digits, up to ten minutes; the same for cold and
   warm starts apart, for the worker's own queue, start and run times (its server-timing header), and for overhead, which is
-  latency less run. Bytes are of whole messages, heads included.
+  latency less run; and a row a function and a size of payload, where there are several. Bytes are of whole messages,
+  heads included.
 
 Protocols: over HTTP a connection has one request at a time. With --protocol binary it has up to --pipeline of them, and each
   client has a connection to every shard that owns a function under load, so that no request is passed on; functions that
@@ -38,13 +39,15 @@ Whether to believe it: the generator measures itself. Lateness is how long after
 
 --csv writes one row a counted request, with times in microseconds since the first step began to count:
   due_us,sent_us,done_us,function,status,start,queue_us,run_us,bytes_in,bytes_out,shard
-  bytes_in are received, bytes_out sent; status is a word where there was no answer; what is not known is empty. A thread
-  of its own writes them. If the disk cannot keep up, rows are dropped and the report says how many.
+  bytes_in are received, bytes_out sent, and tell sizes of payloads apart; status is a word where there was no answer; what
+  is not known is empty. A thread of its own writes them. If the disk cannot keep up, rows are dropped and the report says
+  how many.
 
 Examples:
   vilya load hello -d '{\"name\": \"you\"}' --clients 16
   vilya load hello=9 thumbnail=1 --rate 500 --duration 30s
   vilya load upper --payload 64KiB --rate-steps 1000,2000,5000 --json
+  vilya load upper --payload 1KiB=9,64KiB=1 --csv rows.csv
   vilya load hello --protocol binary --clients 2 --pipeline 64
   vilya load hello --clients 4 --count 10000 --warm-up 0s --csv rows.csv
 
@@ -99,16 +102,18 @@ pub(crate) struct Load {
     /// The payload: text, or @FILE for a file; nothing when absent
     #[arg(short, long, value_name = "DATA|@FILE", allow_hyphen_values = true, conflicts_with = "payload")]
     pub(crate) data: Option<String>,
-    /// A payload of this size, as 64KiB: letters that repeat
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) payload: Option<String>,
+    /// Payloads of these sizes, as 1KiB=9,64KiB: letters that repeat; WEIGHT (a whole number, 1 unless given) is each
+    /// one's share of the requests to every function
+    #[arg(long, value_name = "SIZE[=WEIGHT],...", value_delimiter = ',')]
+    pub(crate) payload: Vec<String>,
     /// What the payload is; unless given, application/json when it is JSON, else text or bytes
     #[arg(long, value_name = "TYPE")]
     pub(crate) content_type: Option<String>,
     /// Threads that send [default: half of the cores, and no more than clients]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Where the schedule and the choice of functions start; the same seed gives the same ones [default: by the clock]
+    /// Where the schedule and the choice of functions and payloads start; the same seed gives the same ones [default: by
+    /// the clock]
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
     /// Print one JSON object, in seconds and bytes, instead of tables

@@ -64,7 +64,7 @@ impl Connection {
     }
 
     pub(super) fn begin(&mut self, place: usize, job: Job, around: &mut Surroundings<'_>) -> io::Result<()> {
-        let number = around.routes.lane(job.function);
+        let number = around.routes.lane(job.choice.function);
         if self.lanes.len() <= number {
             self.lanes.resize_with(number + 1, Lane::default);
         }
@@ -157,10 +157,10 @@ impl Lane {
         let Some(open) = self.open.as_mut() else { return };
         while open.session.is_ready() {
             let Some(mut exchange) = self.waiting.pop_front() else { return };
-            let function = &around.functions[exchange.job.function];
-            let payload = function.payload();
+            let choice = exchange.job.choice;
+            let (name, payload) = (around.functions[choice.function].name.as_str(), around.request(choice).payload());
             let content_type = if payload.is_empty() { "" } else { around.content_type };
-            let request = Request { content_type: content_type.as_bytes(), ..Request::new(&function.name, payload) };
+            let request = Request { content_type: content_type.as_bytes(), ..Request::new(name, payload) };
             let before_bytes = open.session.output().len();
             match open.session.start(&request) {
                 Ok(started) => {
@@ -189,7 +189,7 @@ impl Lane {
         let Some(Open { session, parts, .. }) = self.open.as_mut() else { return };
         parts.retain_mut(|(id, taken)| {
             let Some(exchange) = exchange(&mut self.exchanges, *id) else { return false };
-            let payload = around.functions[exchange.job.function].payload();
+            let payload = around.request(exchange.job.choice).payload();
             let before_bytes = session.output().len();
             *taken += session.push(*id, &payload[*taken..]);
             exchange.written += session.output().len() - before_bytes;

@@ -13,8 +13,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, conne
 use serde::Deserialize;
 
 use super::clock::Clock;
-use super::plan::{Function, Protocol};
+use super::plan::Protocol;
 use super::reach::Routes;
+use super::request::{Function, Rendered};
+use super::schedule::Choice;
 use super::tally::{Broke, Ending, Phases};
 use super::{binary, http};
 
@@ -28,7 +30,7 @@ pub(super) const INTEREST: EpollFlags =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) due_ns: u64,
-    pub(super) function: usize,
+    pub(super) choice: Choice,
     /// False in the warm-up.
     pub(super) counted: bool,
 }
@@ -131,6 +133,13 @@ pub(super) struct Surroundings<'a> {
     pub(super) pipeline: usize,
     pub(super) routes: &'a mut Routes,
     pub(super) news: &'a mut News,
+}
+
+impl<'a> Surroundings<'a> {
+    /// The bytes of a request.
+    pub(super) fn request(&self, choice: Choice) -> &'a Rendered {
+        &self.functions[choice.function].requests[choice.payload]
+    }
 }
 
 /// What connections have to tell their thread.

@@ -133,7 +133,7 @@ impl<'a> Driver<'a> {
             free: (0..places).rev().collect(),
             free_since_ns: 0,
             source,
-            tally: Tally::new(plan.functions.len()),
+            tally: Tally::new(plan.functions.len(), plan.payloads.len()),
             buffer: vec![0; RECEIVE_BYTES],
             news: News::default(),
             looked_ns: 0,
@@ -230,7 +230,7 @@ impl<'a> Driver<'a> {
             let now_ns = self.task.clock.now_ns();
             let Some(counted) = self.may_begin(now_ns) else { continue };
             let Source::Closed(clients) = &mut self.source else { return Ok(false) };
-            let job = Job { due_ns: now_ns, function: clients.choose(client), counted };
+            let job = Job { due_ns: now_ns, choice: clients.choose(client), counted };
             self.begin(client, job)?;
         }
         let Source::Closed(clients) = &mut self.source else { return Ok(false) };
@@ -338,7 +338,7 @@ impl<'a> Driver<'a> {
             return;
         }
         let sample = Sample {
-            function: finished.job.function,
+            choice: finished.job.choice,
             due_ns: finished.job.due_ns,
             sent_ns: finished.sent_ns,
             done_ns: finished.done_ns,

@@ -111,7 +111,7 @@ impl Connection {
     /// Writes what is left of the request, as far as the socket takes it.
     fn write(&mut self, around: &Surroundings<'_>) -> io::Result<()> {
         let (Some(open), Some(exchange)) = (self.open.as_mut(), self.exchange.as_mut()) else { return Ok(()) };
-        let request = around.functions[exchange.job.function].request.as_slice();
+        let request = around.request(exchange.job.choice).bytes.as_slice();
         if exchange.sent_ns.is_none() {
             exchange.sent_ns = Some(around.clock.now_ns());
         }
@@ -160,7 +160,7 @@ impl Connection {
     /// Ends the job; the connection stays if both sides can go on with it.
     fn end_keeping(&mut self, ending: Ending, gone: bool, around: &mut Surroundings<'_>) {
         let Some(exchange) = self.exchange.take() else { return };
-        let whole = exchange.written == around.functions[exchange.job.function].request.len();
+        let whole = exchange.written == around.request(exchange.job.choice).bytes.len();
         let keep_alive = self.open.as_ref().is_some_and(|open| open.keep_alive);
         if gone || !whole || !keep_alive || matches!(ending, Ending::Broke(_)) {
             self.open = None;

@@ -3,8 +3,8 @@
 //!
 //! | file | is |
 //! |---|---|
-//! | `arguments`, `plan` | what was typed; what it comes to |
-//! | `schedule`, `source` | when requests are due, and for which function |
+//! | `arguments`, `plan`, `request` | what was typed; what it comes to; the requests, rendered |
+//! | `schedule`, `source` | when requests are due, for which function, with which payload |
 //! | `driver`, `connection`, `http`, `binary` | a sending thread; one of its connections, over either protocol |
 //! | `reach` | where the worker is, and which shard owns which function |
 //! | `tally`, `summary`, `report` | counts; numbers; text |
@@ -22,6 +22,7 @@ mod plan;
 mod progress;
 mod reach;
 mod report;
+mod request;
 mod rows;
 mod schedule;
 mod source;
@@ -169,7 +170,7 @@ impl Run<'_> {
     }
 
     fn together(&self, found: &[Found]) -> (Measured, u64) {
-        let mut tally = Tally::new(self.plan.functions.len());
+        let mut tally = Tally::new(self.plan.functions.len(), self.plan.payloads.len());
         found.iter().for_each(|found| tally.merge(&found.tally));
         let loads = found.iter().filter_map(|found| found.load).collect();
         let dropped_rows = found.iter().map(|found| found.dropped_rows).sum();
@@ -187,8 +188,8 @@ fn say(summary: &Summary, json: bool, screen: &mut Screen) -> Result<(), Failure
     for step in &summary.steps {
         screen.line(step.rate_per_s.map_or(String::new(), |rate_per_s| format!("\nat {rate_per_s}/s")))?;
         screen.table(&report::parts(step))?;
-        if let Some(functions) = report::functions(step) {
-            screen.table(&functions)?;
+        for table in [report::functions(step), report::payloads(step)].into_iter().flatten() {
+            screen.table(&table)?;
         }
         report::remarks(step).iter().try_for_each(|line| screen.line(line))?;
     }

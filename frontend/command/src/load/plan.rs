@@ -5,15 +5,14 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use vilya_worker::config::units::{parse_bytes, parse_duration};
+use vilya_worker::config::units::parse_duration;
 
 use super::arguments::{Arrivals, Load};
+use super::request::{Function, PayloadSize, Payloads, Shape, functions};
 use super::schedule::Mix;
 pub(super) use crate::arguments::Protocol;
 use crate::failure::Failure;
-use crate::invoke::Payload;
 
-const FUNCTIONS_MAX: usize = 64;
 const CLIENTS_MAX: usize = 16_384;
 const PIPELINE_MAX: usize = 65_536;
 /// Clients, by the requests that each may have in flight.
@@ -21,28 +20,9 @@ const PLACES_MAX: usize = 1 << 20;
 const THREADS_MAX: usize = 64;
 const STEPS_MAX: usize = 100;
 const RATE_MAX_PER_S: f64 = 10_000_000.0;
-/// Of all functions together: each has its own rendered request.
-const REQUESTS_MAX_BYTES: u64 = 1 << 30;
 const OPEN_LOOP_CONNECTIONS: usize = 256;
 /// Descriptors that are not connections: standard ones, epoll and timers, the rows.
 const OTHER_DESCRIPTORS: u64 = 32 + 2 * THREADS_MAX as u64;
-
-/// A function under load.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Function {
-    pub(super) name: String,
-    pub(super) weight: u32,
-    /// The bytes of one request over HTTP, head and body.
-    pub(super) request: Vec<u8>,
-    /// Where in it the body is.
-    pub(super) payload_at: usize,
-}
-
-impl Function {
-    pub(super) fn payload(&self) -> &[u8] {
-        &self.request[self.payload_at..]
-    }
-}
 
 /// What makes clients send.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +49,7 @@ pub(super) struct Plan {
     /// Most requests in flight on one connection.
     pub(super) pipeline: usize,
     pub(super) functions: Vec<Function>,
-    pub(super) payload_bytes: u64,
+    pub(super) payloads: Vec<PayloadSize>,
     pub(super) pace: Pace,
     /// Clients of a closed loop, the most connections of an open one.
     pub(super) clients: usize,
@@ -90,15 +70,15 @@ impl Plan {
                 (address.clone(), found(address)?)
             }
         };
-        let payload = payload(asked)?;
-        let content_type = asked.content_type.as_deref().unwrap_or_else(|| payload.content_type());
+        let Payloads { bytes, sizes: payloads } = Payloads::new(asked)?;
+        let content_type = asked.content_type.as_deref().unwrap_or_else(|| bytes.content_type());
         if content_type.is_empty() || !content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Err(Failure::usage("--content-type: write a media type, such as application/json"));
         }
         if asked.wire.protocol == Protocol::Binary && content_type.len() > usize::from(u8::MAX) {
             return Err(Failure::usage("--content-type: over the binary protocol at most 255 characters"));
         }
-        let shape = Shape { host: &host, content_type, body: &payload.bytes };
+        let shape = Shape { host: &host, content_type, bytes: &bytes.bytes, sizes: &payloads };
         let functions = functions(&asked.functions, &shape)?;
         let pace = pace(asked)?;
         let usual = if pace == Pace::Closed { 1 } else { OPEN_LOOP_CONNECTIONS };
@@ -129,7 +109,7 @@ impl Plan {
             content_type: content_type.to_owned(),
             pipeline,
             functions,
-            payload_bytes: payload.bytes.len() as u64,
+            payloads,
             pace,
             clients,
             threads: threads.min(clients),
@@ -141,7 +121,8 @@ impl Plan {
     }
 
     pub(super) fn mix(&self) -> Mix {
-        Mix::new(self.functions.iter().map(|function| function.weight))
+        let functions = self.functions.iter().map(|function| function.weight);
+        Mix::new(functions, self.payloads.iter().map(|payload| payload.weight))
     }
 
     /// The rate of each step; a closed loop is one step without.
@@ -197,61 +178,6 @@ fn found(target: &str) -> Result<SocketAddr, Failure> {
     found.ok_or_else(|| Failure::usage(format_args!("{target:?} is no host and port that can be found")))
 }
 
-fn payload(asked: &Load) -> Result<Payload, Failure> {
-    let Some(size) = &asked.payload else {
-        if asked.data.as_deref() == Some("-") {
-            return Err(Failure::usage("-d -: a load reads no standard input; write @FILE"));
-        }
-        return Payload::read(asked.data.as_deref(), &mut std::io::empty());
-    };
-    let bytes = parse_bytes(size).map_err(|error| Failure::usage(format_args!("--payload: {error}")))?;
-    if bytes > REQUESTS_MAX_BYTES {
-        return Err(Failure::usage(format_args!("--payload {size}: at most 1GiB")));
-    }
-    Ok(Payload { bytes: (b'a'..=b'z').cycle().take(bytes as usize).collect() })
-}
-
-/// What the requests to all functions have in common.
-struct Shape<'a> {
-    host: &'a str,
-    content_type: &'a str,
-    body: &'a [u8],
-}
-
-impl Shape<'_> {
-    /// The bytes of a request, and where its body begins.
-    fn render(&self, name: &str) -> (Vec<u8>, usize) {
-        let Shape { host, content_type, body } = self;
-        let length = body.len();
-        let head = format!(
-            "POST /fn/{name} HTTP/1.1\r\nhost: {host}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
-        );
-        ([head.as_bytes(), body].concat(), head.len())
-    }
-}
-
-fn functions(typed: &[String], shape: &Shape<'_>) -> Result<Vec<Function>, Failure> {
-    if typed.len() > FUNCTIONS_MAX || typed.len() as u64 * shape.body.len() as u64 > REQUESTS_MAX_BYTES {
-        return Err(Failure::usage(format_args!(
-            "at most {FUNCTIONS_MAX} functions, and 1GiB of payload for all of them together"
-        )));
-    }
-    let mut functions: Vec<Function> = Vec::with_capacity(typed.len());
-    for word in typed {
-        let (name, weight) = word.split_once('=').unwrap_or((word, "1"));
-        vilya_protocol::name::check(name).map_err(|error| Failure::usage(format_args!("{name:?}: {error}")))?;
-        let weight = weight.parse().ok().filter(|weight| *weight > 0).ok_or_else(|| {
-            Failure::usage(format_args!("{word}: a weight is a whole number of at least 1, as in {name}=3"))
-        })?;
-        if functions.iter().any(|function| function.name == name) {
-            return Err(Failure::usage(format_args!("{name} is named twice: give it one weight")));
-        }
-        let (request, payload_at) = shape.render(name);
-        functions.push(Function { name: name.to_owned(), weight, request, payload_at });
-    }
-    Ok(functions)
-}
-
 fn pace(asked: &Load) -> Result<Pace, Failure> {
     let rates_per_s: Vec<f64> = asked.rate.iter().chain(&asked.rate_steps).copied().collect();
     if rates_per_s.len() > STEPS_MAX {
@@ -287,7 +213,7 @@ fn positive(flag: &str, text: &str) -> Result<u64, Failure> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -298,7 +224,7 @@ mod tests {
         load: Load,
     }
 
-    fn plan(words: &str) -> Result<Plan, Failure> {
+    pub(in crate::load) fn plan(words: &str) -> Result<Plan, Failure> {
         let line = Line::try_parse_from(["load"].into_iter().chain(words.split_whitespace())).unwrap();
         Plan::new("http://127.0.0.1:7878", &line.load, 8, 5)
     }
@@ -315,25 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_rendered_once_and_whole() {
-        let plan = plan("a=2 b -d {} --seed 9").unwrap();
-        assert_eq!(plan.seed, 9);
-        assert_eq!(plan.functions[0].weight, 2);
-        assert_eq!(
-            String::from_utf8_lossy(&plan.functions[1].request),
-            "POST /fn/b HTTP/1.1\r\nhost: 127.0.0.1:7878\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
-        );
-        let sized = self::plan("a --payload 1KiB").unwrap();
-        assert_eq!(sized.payload_bytes, 1024);
-        assert!(sized.functions[0].request.ends_with(b"wxyzabcdefghij"));
-    }
-
-    #[test]
     fn the_binary_protocol_has_an_address_and_places_of_its_own() {
         let plan = plan("a -d {} --protocol binary --clients 5 --threads 2 --pipeline 3").unwrap();
         assert_eq!((plan.address, plan.server.as_str()), (([127, 0, 0, 1], 7879).into(), "127.0.0.1:7879"));
         assert_eq!([plan.places_of(0), plan.places_of(1)], [9, 6]);
-        assert_eq!((plan.functions[0].payload(), plan.content_type.as_str()), (&b"{}"[..], "application/json"));
+        assert_eq!(
+            (plan.functions[0].requests[0].payload(), plan.content_type.as_str()),
+            (&b"{}"[..], "application/json")
+        );
         let elsewhere = self::plan("a --protocol binary --wire-address 127.0.0.1:99").unwrap();
         assert_eq!((elsewhere.address.port(), elsewhere.pipeline), (99, 1));
     }
@@ -356,6 +271,12 @@ mod tests {
             "a --duration 10",
             "a --warm-up 99h",
             "a --payload lots",
+            "a --payload 1KiB,",
+            "a --payload 1KiB=0",
+            "a --payload 1KiB=1.5",
+            "a --payload 1KiB,1024=2",
+            "a --payload 1GiB,1",
+            "a b --payload 600MiB",
             "a -d -",
             "a --pipeline 2",
             "a --protocol binary --pipeline 0",

@@ -2,7 +2,8 @@
 //!
 //! Invariant: pure text of a [`Summary`]; whatever limits the meaning of a number is said beside it.
 
-use super::summary::{ErrorSummary, Spread, StepSummary, Summary};
+use super::request::PayloadSize;
+use super::summary::{ErrorSummary, PartSummary, Spread, StepSummary, Summary};
 use crate::output::{Align, Table, size};
 
 /// Fewer values than this have no such quantile worth a number.
@@ -30,7 +31,16 @@ pub(super) fn opening(summary: &Summary) -> String {
         pipeline => format!("{}, {pipeline} in flight on each connection", summary.protocol),
     };
     let threads = counted(*threads as u64, "thread", "threads");
-    format!("{manner}, {protocol}, {threads}, {} payload, seed {seed}, {server}", size(summary.payload_bytes))
+    format!("{manner}, {protocol}, {threads}, {}, seed {seed}, {server}", payload_words(&summary.payloads))
+}
+
+/// One size, or all of them with their weights.
+fn payload_words(payloads: &[PayloadSize]) -> String {
+    if let [only] = payloads {
+        return format!("{} payload", size(only.payload_bytes));
+    }
+    let weighted = |of: &PayloadSize| format!("{}={}", size(of.payload_bytes), of.weight);
+    format!("payloads {}", payloads.iter().map(weighted).collect::<Vec<_>>().join(" "))
 }
 
 /// A row a step.
@@ -77,28 +87,26 @@ pub(super) fn parts(step: &StepSummary) -> Table {
 
 /// A row a function, where there are several.
 pub(super) fn functions(step: &StepSummary) -> Option<Table> {
-    if step.functions.len() < 2 {
+    by_weight("function", step.functions.iter().map(|function| (function.name.clone(), function.part)))
+}
+
+/// A row a size of payload, where there are several.
+pub(super) fn payloads(step: &StepSummary) -> Option<Table> {
+    by_weight("payload", step.payloads.iter().map(|payload| (size(payload.payload_bytes), payload.part)))
+}
+
+fn by_weight(what: &'static str, parts: impl ExactSizeIterator<Item = (String, PartSummary)>) -> Option<Table> {
+    if parts.len() < 2 {
         return None;
     }
     let mut columns =
-        vec![("function", Align::Left), ("weight", Align::Right), ("requests", Align::Right), ("failed", Align::Right)];
+        vec![(what, Align::Left), ("weight", Align::Right), ("requests", Align::Right), ("failed", Align::Right)];
     columns.extend(SPREAD);
     let mut table = Table::new(&columns);
-    for function in &step.functions {
-        let [p50, p90, p99, p999, max, mean] = spread(function.latency.as_ref());
-        let (requests, failed) = (function.requests.to_string(), function.failed.to_string());
-        table.row([
-            function.name.clone(),
-            function.weight.to_string(),
-            requests,
-            failed,
-            p50,
-            p90,
-            p99,
-            p999,
-            max,
-            mean,
-        ]);
+    for (name, PartSummary { weight, requests, failed, latency }) in parts {
+        let [p50, p90, p99, p999, max, mean] = spread(latency.as_ref());
+        let [weight, requests, failed] = [u64::from(weight), requests, failed].map(|number| number.to_string());
+        table.row([name, weight, requests, failed, p50, p90, p99, p999, max, mean]);
     }
     Some(table)
 }
@@ -206,7 +214,9 @@ fn counted(count: u64, one: &str, many: &str) -> String {
 mod tests {
     use super::super::clock::ThreadLoad;
     use super::super::driver::Window;
-    use super::super::plan::{Extent, Function, Pace, Plan, Protocol};
+    use super::super::plan::{Extent, Pace, Plan, Protocol};
+    use super::super::request::Function;
+    use super::super::schedule::Choice;
     use super::super::summary::Measured;
     use super::super::tally::tests::GOOD;
     use super::super::tally::{Broke, Ending, Sample, Tally};
@@ -216,8 +226,7 @@ mod tests {
     const WINDOW: Window = Window { start_ns: 0, counted_from_ns: 1_000_000, end_ns: 1_001_000_000 };
 
     fn plan(pace: Pace) -> Plan {
-        let function =
-            |name: &str, weight| Function { name: name.to_owned(), weight, request: Vec::new(), payload_at: 0 };
+        let function = |name: &str, weight| Function { name: name.to_owned(), weight, requests: Vec::new() };
         Plan {
             server: "http://127.0.0.1:7878".to_owned(),
             protocol: Protocol::Http,
@@ -225,7 +234,10 @@ mod tests {
             content_type: String::new(),
             address: ([127, 0, 0, 1], 7878).into(),
             functions: vec![function("hello", 3), function("nap", 1)],
-            payload_bytes: 0,
+            payloads: vec![
+                PayloadSize { payload_bytes: 1 << 10, weight: 9 },
+                PayloadSize { payload_bytes: 64 << 10, weight: 1 },
+            ],
             pace,
             clients: 2,
             threads: 1,
@@ -241,9 +253,12 @@ mod tests {
     }
 
     fn tally() -> Tally {
-        let mut tally = Tally::new(2);
+        let mut tally = Tally::new(2, 2);
         (0..1_000).for_each(|_| tally.record(&GOOD, ""));
-        tally.record(&Sample { function: 1, ending: Ending::Answered(500), ..GOOD }, "ValueError");
+        tally.record(
+            &Sample { choice: Choice { function: 1, payload: 1 }, ending: Ending::Answered(500), ..GOOD },
+            "ValueError",
+        );
         tally.record(&Sample { ending: Ending::Broke(Broke::Timeout), done_ns: 2_001_000_000, ..GOOD }, "");
         tally
     }
@@ -272,6 +287,12 @@ mod tests {
         assert!(opening(&piped).contains("binary, 8 in flight on each connection, 1 thread"));
         let by_function = functions(&summary.steps[0]).unwrap().render();
         assert!(by_function.lines().nth(2).unwrap().starts_with("nap"), "{by_function}");
+        assert!(opening(&summary).contains("payloads 1 KiB=9 64 KiB=1, seed"), "{}", opening(&summary));
+        let by_payload = payloads(&summary.steps[0]).unwrap().render();
+        let large: Vec<&str> = by_payload.lines().nth(2).unwrap().split_whitespace().collect();
+        assert_eq!(large[..5], ["64", "KiB", "1", "1", "1"], "{by_payload}");
+        let one = Summary { payloads: vec![PayloadSize { payload_bytes: 512, weight: 1 }], ..summary };
+        assert!(opening(&one).contains("512 B payload, seed"));
     }
 
     #[test]
@@ -317,6 +338,9 @@ mod tests {
         assert_eq!(step["errors"][0]["error_type"], "ValueError");
         assert_eq!(step["errors"][1]["broke"], "timeout");
         assert_eq!(step["functions"][1]["failed"], 1);
+        assert_eq!(json["payloads"][0], serde_json::json!({"payload_bytes": 1024, "weight": 9}));
+        assert_eq!(step["payloads"][1]["payload_bytes"], 65536);
+        assert_eq!((&step["payloads"][1]["failed"], &step["payloads"][0]["requests"]), (&1.into(), &1_001.into()));
         for field in ["rate_per_s", "elapsed_s", "throughput_per_s", "received_bytes", "sent_bytes"] {
             assert!(step[field].is_number(), "{field}");
         }
@@ -337,7 +361,7 @@ mod tests {
     #[test]
     fn few_values_have_no_high_quantile() {
         let plan = plan(Pace::Closed);
-        let mut few = Tally::new(2);
+        let mut few = Tally::new(2, 2);
         (0..10).for_each(|_| few.record(&GOOD, ""));
         let step = step(&plan, few, EASY);
         let [p50, _, p99, p999, ..] = spread(step.latency.as_ref());

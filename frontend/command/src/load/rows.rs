@@ -90,7 +90,7 @@ fn write_all(batches: &Receiver<Vec<Sample>>, mut out: impl Write, names: &[Stri
     out.write_all(HEADER.as_bytes())?;
     let mut rows = 0;
     for sample in batches.iter().flatten() {
-        write_row(&mut out, &sample, &names[sample.function])?;
+        write_row(&mut out, &sample, &names[sample.choice.function])?;
         rows += 1;
     }
     out.flush()?;

@@ -1,6 +1,7 @@
-//! When requests are due and which function each is for: pure functions of a seed, whatever the number of threads.
+//! When requests are due, which function each is for and how large it is: pure functions of a seed, whatever the number of
+//! threads.
 //!
-//! Invariant: the sequence of `(due, function)` depends on seed, rate, kind of arrivals and weights alone. Threads share it
+//! Invariant: the sequence of `(due, choice)` depends on seed, rate, kind of arrivals and weights alone. Threads share it
 //! by each taking every n-th.
 
 use super::arguments::Arrivals;
@@ -35,27 +36,54 @@ impl Random {
     }
 }
 
-/// Functions by number, each as often as its weight says.
+/// Things by number, each as often as its weight says.
 #[derive(Clone, Debug)]
-pub(super) struct Mix {
-    /// The sums of the weights up to and with each function.
+struct Weights {
+    /// The sums of the weights up to and with each thing.
     sums: Vec<u64>,
 }
 
-impl Mix {
-    /// `weights` are not empty and at least one each.
-    pub(super) fn new(weights: impl IntoIterator<Item = u32>) -> Mix {
+impl Weights {
+    fn new(weights: impl IntoIterator<Item = u32>) -> Weights {
         let sums = weights.into_iter().scan(0, |sum, weight| {
             *sum += u64::from(weight);
             Some(*sum)
         });
-        Mix { sums: sums.collect() }
+        Weights { sums: sums.collect() }
     }
 
-    pub(super) fn choose(&self, random: &mut Random) -> usize {
+    fn choose(&self, random: &mut Random) -> usize {
         let total = self.sums.last().copied().unwrap_or(0);
         let drawn = random.below(total);
         self.sums.partition_point(|sum| *sum <= drawn)
+    }
+}
+
+/// What a request asks: the function and the payload, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) function: usize,
+    pub(super) payload: usize,
+}
+
+/// Functions and payloads, each chosen as often as its weight says, whatever the other is.
+#[derive(Clone, Debug)]
+pub(super) struct Mix {
+    functions: Weights,
+    payloads: Weights,
+}
+
+impl Mix {
+    /// Both are weights: not empty, and at least one each.
+    pub(super) fn new(functions: impl IntoIterator<Item = u32>, payloads: impl IntoIterator<Item = u32>) -> Mix {
+        Mix { functions: Weights::new(functions), payloads: Weights::new(payloads) }
+    }
+
+    pub(super) fn choose(&self, random: &mut Random) -> Choice {
+        let function = self.functions.choose(random);
+        // One payload draws nothing: how large it is changes neither times nor functions.
+        let payload = if self.payloads.sums.len() > 1 { self.payloads.choose(random) } else { 0 };
+        Choice { function, payload }
     }
 }
 
@@ -66,7 +94,7 @@ pub(super) struct Due {
     pub(super) index: u64,
     /// Since the schedule began.
     pub(super) at_ns: u64,
-    pub(super) function: usize,
+    pub(super) choice: Choice,
 }
 
 /// The requests of an open loop that fall to one of `threads` threads, in the order in which they are due; without end.
@@ -105,8 +133,8 @@ impl Schedule {
             // From the index, so that no error adds up.
             Arrivals::Constant => self.at_ns = index as f64 * 1e9 / self.rate_per_s,
         }
-        let function = self.mix.choose(&mut self.random);
-        Due { index, at_ns: self.at_ns as u64, function }
+        let choice = self.mix.choose(&mut self.random);
+        Due { index, at_ns: self.at_ns as u64, choice }
     }
 }
 
@@ -130,7 +158,7 @@ mod tests {
     const WHOLE: Part = Part { thread: 0, threads: 1 };
 
     fn schedule(arrivals: Arrivals, rate_per_s: f64, part: Part) -> Schedule {
-        Schedule::new(arrivals, rate_per_s, Mix::new([3, 1]), Random::new(7, 0), part)
+        Schedule::new(arrivals, rate_per_s, Mix::new([3, 1], [1]), Random::new(7, 0), part)
     }
 
     #[test]
@@ -177,23 +205,36 @@ mod tests {
     #[test]
     fn the_sequence_of_a_seed_is_this_one() {
         let drawn: Vec<(u64, usize)> =
-            schedule(Arrivals::Poisson, 1_000.0, WHOLE).take(6).map(|due| (due.at_ns, due.function)).collect();
+            schedule(Arrivals::Poisson, 1_000.0, WHOLE).take(6).map(|due| (due.at_ns, due.choice.function)).collect();
         // Worked out apart from this code, from the definition of the generator and of the exponential distribution.
         let expected = [(1_156_653, 0), (1_240_680, 1), (1_791_174, 0), (3_854_515, 1), (5_435_281, 0), (5_800_788, 0)];
         assert_eq!(drawn, expected);
     }
 
     #[test]
-    fn functions_come_as_often_as_their_weights_say() {
-        let mix = Mix::new([1, 5, 2]);
+    fn functions_and_payloads_come_as_often_as_their_weights_say() {
+        let mix = Mix::new([1, 5, 2], [3, 1]);
         let mut random = Random::new(11, 3);
-        let mut counts = [0_u32; 3];
+        let mut counts = [[0_u32; 2]; 3];
         for _ in 0..80_000 {
-            counts[mix.choose(&mut random)] += 1;
+            let Choice { function, payload } = mix.choose(&mut random);
+            counts[function][payload] += 1;
         }
-        for (count, expected) in counts.iter().zip([10_000_u32, 50_000, 20_000]) {
-            assert!(count.abs_diff(expected) < 500, "{counts:?}");
+        let expected = [[7_500_u32, 2_500], [37_500, 12_500], [15_000, 5_000]];
+        for (count, expected) in counts.iter().flatten().zip(expected.iter().flatten()) {
+            assert!(count.abs_diff(*expected) < 500, "{counts:?}");
         }
+    }
+
+    #[test]
+    fn a_mix_of_payloads_is_one_sequence_however_many_threads_share_it() {
+        let mixed =
+            |part| Schedule::new(Arrivals::Poisson, 5_000.0, Mix::new([3, 1], [2, 1, 1]), Random::new(7, 0), part);
+        let whole: Vec<Due> = mixed(WHOLE).take(30).collect();
+        let mut shared: Vec<Due> = (0..3).flat_map(|thread| mixed(Part { thread, threads: 3 }).take(10)).collect();
+        shared.sort_by_key(|due| due.at_ns);
+        assert_eq!(shared, whole);
+        assert!((0..3).all(|payload| whole.iter().any(|due| due.choice.payload == payload)), "{whole:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::iter::Peekable;
 use super::connection::Job;
 use super::driver::Task;
 use super::plan::{Extent, Pace};
-use super::schedule::{Mix, Random, Schedule};
+use super::schedule::{Choice, Mix, Random, Schedule};
 
 /// Streams of the seed: each step has two, closed-loop clients have the ones after.
 const FIRST_CLIENT_STREAM: u64 = 1 << 32;
@@ -39,7 +39,7 @@ impl Clients {
         }
     }
 
-    pub(super) fn choose(&mut self, client: usize) -> usize {
+    pub(super) fn choose(&mut self, client: usize) -> Choice {
         self.mix.choose(&mut self.randoms[client])
     }
 
@@ -63,7 +63,7 @@ pub(super) fn open_loop<'a>(task: &Task<'a>, rate_per_s: f64) -> Box<dyn Iterato
     let schedule = |stream| Schedule::new(arrivals, rate_per_s, plan.mix(), Random::new(plan.seed, stream), part);
     let warm_up = schedule(stream + 1).take_while(move |due| due.at_ns < plan.warm_up_ns).map(move |due| Job {
         due_ns: window.start_ns + due.at_ns,
-        function: due.function,
+        choice: due.choice,
         counted: false,
     });
     let counted = schedule(stream)
@@ -71,6 +71,6 @@ pub(super) fn open_loop<'a>(task: &Task<'a>, rate_per_s: f64) -> Box<dyn Iterato
             Extent::Duration { ns } => due.at_ns < ns,
             Extent::Count(count) => due.index < count,
         })
-        .map(move |due| Job { due_ns: window.counted_from_ns + due.at_ns, function: due.function, counted: true });
+        .map(move |due| Job { due_ns: window.counted_from_ns + due.at_ns, choice: due.choice, counted: true });
     Box::new(warm_up.chain(counted))
 }

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::clock::ThreadLoad;
 use super::driver::Window;
 use super::plan::{Extent, Pace, Plan};
-use super::tally::{ErrorKind, Tally};
+use super::request::PayloadSize;
+use super::tally::{ErrorKind, PartTally, Tally};
 
 /// Lateness over this part of latency, at the same quantile, makes the latency doubtful.
 const LATE_SHARE: f64 = 0.1;
@@ -45,13 +46,27 @@ impl Spread {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct FunctionSummary {
-    pub(super) name: String,
+/// The part of the requests that a weight gave.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct PartSummary {
     pub(super) weight: u32,
     pub(super) requests: u64,
     pub(super) failed: u64,
     pub(super) latency: Option<Spread>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct FunctionSummary {
+    pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) part: PartSummary,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct PayloadSummary {
+    pub(super) payload_bytes: u64,
+    #[serde(flatten)]
+    pub(super) part: PartSummary,
 }
 
 /// One kind of error: an answer's status and type, or what broke.
@@ -116,6 +131,7 @@ pub(super) struct StepSummary {
     pub(super) run: Option<Spread>,
     pub(super) overhead: Option<Spread>,
     pub(super) functions: Vec<FunctionSummary>,
+    pub(super) payloads: Vec<PayloadSummary>,
     pub(super) errors: Vec<ErrorSummary>,
     pub(super) connections: ConnectionSummary,
     pub(super) warm_up: WarmUpSummary,
@@ -145,7 +161,7 @@ pub(super) struct Summary {
     pub(super) arrivals: Option<String>,
     pub(super) clients: usize,
     pub(super) threads: usize,
-    pub(super) payload_bytes: u64,
+    pub(super) payloads: Vec<PayloadSize>,
     pub(super) warm_up_s: f64,
     pub(super) duration_s: Option<f64>,
     pub(super) count: Option<u64>,
@@ -182,6 +198,7 @@ impl StepSummary {
             run: Spread::of(&tally.run),
             overhead: Spread::of(&tally.overhead),
             functions: functions(plan, tally),
+            payloads: payloads(plan, tally),
             errors: tally.errors.iter().map(|(kind, requests)| error(kind, *requests)).collect(),
             connections: ConnectionSummary {
                 bound: plan.clients,
@@ -223,14 +240,18 @@ fn elapsed_s(window: Window, measured: &Measured) -> f64 {
 
 fn functions(plan: &Plan, tally: &Tally) -> Vec<FunctionSummary> {
     let both = plan.functions.iter().zip(&tally.functions);
-    both.map(|(function, tally)| FunctionSummary {
-        name: function.name.clone(),
-        weight: function.weight,
-        requests: tally.requests,
-        failed: tally.failed,
-        latency: Spread::of(&tally.latency),
-    })
-    .collect()
+    both.map(|(function, tally)| FunctionSummary { name: function.name.clone(), part: part(function.weight, tally) })
+        .collect()
+}
+
+fn payloads(plan: &Plan, tally: &Tally) -> Vec<PayloadSummary> {
+    let both = plan.payloads.iter().zip(&tally.payloads);
+    both.map(|(size, tally)| PayloadSummary { payload_bytes: size.payload_bytes, part: part(size.weight, tally) })
+        .collect()
+}
+
+fn part(weight: u32, tally: &PartTally) -> PartSummary {
+    PartSummary { weight, requests: tally.requests, failed: tally.failed, latency: Spread::of(&tally.latency) }
 }
 
 fn error(kind: &ErrorKind, requests: u64) -> ErrorSummary {
@@ -280,7 +301,7 @@ impl Summary {
             arrivals,
             clients: plan.clients,
             threads: plan.threads,
-            payload_bytes: plan.payload_bytes,
+            payloads: plan.payloads.clone(),
             warm_up_s: plan.warm_up_ns as f64 / 1e9,
             duration_s,
             count,

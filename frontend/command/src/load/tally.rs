@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use super::schedule::Choice;
+
 /// The longest time that a histogram tells apart, in nanoseconds: ten minutes. Longer ones count as this.
 const LONGEST_NS: u64 = 600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
@@ -66,7 +68,7 @@ pub(super) struct Phases {
 /// One request that is over. Times are since the run's clock began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
-    pub(super) function: usize,
+    pub(super) choice: Choice,
     pub(super) due_ns: u64,
     /// Absent if it never went out.
     pub(super) sent_ns: Option<u64>,
@@ -93,8 +95,9 @@ pub(super) enum ErrorKind {
     Other,
 }
 
+/// The requests to one function, or those with one payload.
 #[derive(Clone, Debug)]
-pub(super) struct FunctionTally {
+pub(super) struct PartTally {
     pub(super) latency: Histogram<u64>,
     pub(super) requests: u64,
     pub(super) failed: u64,
@@ -135,7 +138,8 @@ pub(super) struct Tally {
     pub(super) overhead: Histogram<u64>,
     /// How long after it was due, and a connection to be had, a request was acted on.
     pub(super) lateness: Histogram<u64>,
-    pub(super) functions: Vec<FunctionTally>,
+    pub(super) functions: Vec<PartTally>,
+    pub(super) payloads: Vec<PartTally>,
     pub(super) errors: BTreeMap<ErrorKind, u64>,
     pub(super) requests: u64,
     pub(super) bytes_in: u64,
@@ -147,9 +151,26 @@ pub(super) struct Tally {
     pub(super) left_out: u64,
 }
 
+impl PartTally {
+    fn record(&mut self, latency_ns: u64, succeeded: bool) {
+        self.requests += 1;
+        if succeeded {
+            self.latency.saturating_record(latency_ns);
+        } else {
+            self.failed += 1;
+        }
+    }
+
+    fn merge(&mut self, other: &PartTally) {
+        add(&mut self.latency, &other.latency);
+        self.requests += other.requests;
+        self.failed += other.failed;
+    }
+}
+
 impl Tally {
-    pub(super) fn new(functions: usize) -> Tally {
-        let function = FunctionTally { latency: histogram(), requests: 0, failed: 0 };
+    pub(super) fn new(functions: usize, payloads: usize) -> Tally {
+        let part = PartTally { latency: histogram(), requests: 0, failed: 0 };
         Tally {
             latency: histogram(),
             service: histogram(),
@@ -161,7 +182,8 @@ impl Tally {
             run: histogram(),
             overhead: histogram(),
             lateness: histogram(),
-            functions: vec![function; functions],
+            functions: vec![part.clone(); functions],
+            payloads: vec![part; payloads],
             errors: BTreeMap::new(),
             requests: 0,
             bytes_in: 0,
@@ -180,18 +202,17 @@ impl Tally {
     /// Counts one request; `error_type` is what an answer that is not 2xx said it is.
     pub(super) fn record(&mut self, sample: &Sample, error_type: &str) {
         let latency_ns = sample.done_ns.saturating_sub(sample.due_ns);
-        let function = &mut self.functions[sample.function];
+        let Choice { function, payload } = sample.choice;
+        let parts = [&mut self.functions[function], &mut self.payloads[payload]];
         self.requests += 1;
-        function.requests += 1;
         self.bytes_in += sample.bytes_in;
         self.bytes_out += sample.bytes_out;
         self.last_done_ns = self.last_done_ns.max(sample.done_ns);
+        parts.into_iter().for_each(|part| part.record(latency_ns, sample.ending.succeeded()));
         if !sample.ending.succeeded() {
-            function.failed += 1;
             self.failed.saturating_record(latency_ns);
             return self.error(kind(sample.ending, error_type), 1);
         }
-        function.latency.saturating_record(latency_ns);
         self.latency.saturating_record(latency_ns);
         if let Some(sent_ns) = sample.sent_ns {
             self.service.saturating_record(sample.done_ns.saturating_sub(sent_ns));
@@ -233,9 +254,10 @@ impl Tally {
             add(mine, others);
         }
         for (mine, others) in self.functions.iter_mut().zip(&other.functions) {
-            add(&mut mine.latency, &others.latency);
-            mine.requests += others.requests;
-            mine.failed += others.failed;
+            mine.merge(others);
+        }
+        for (mine, others) in self.payloads.iter_mut().zip(&other.payloads) {
+            mine.merge(others);
         }
         other.errors.iter().for_each(|(kind, count)| self.error(kind.clone(), *count));
         self.requests += other.requests;
@@ -277,7 +299,7 @@ pub(super) mod tests {
 
     /// A warm request that took a millisecond, from being due at once.
     pub(in crate::load) const GOOD: Sample = Sample {
-        function: 0,
+        choice: Choice { function: 0, payload: 0 },
         due_ns: 1_000_000,
         sent_ns: Some(1_200_000),
         done_ns: 2_000_000,
@@ -291,20 +313,22 @@ pub(super) mod tests {
 
     #[test]
     fn a_success_is_in_every_histogram_it_belongs_to() {
-        let mut tally = Tally::new(2);
+        let mut tally = Tally::new(2, 2);
         tally.record(&GOOD, "");
-        tally.record(&Sample { function: 1, cold: Some(true), done_ns: 9_000_000, ..GOOD }, "");
+        let other = Choice { function: 1, payload: 1 };
+        tally.record(&Sample { choice: other, cold: Some(true), done_ns: 9_000_000, ..GOOD }, "");
         assert_eq!((tally.latency.len(), tally.cold.len(), tally.warm.len(), tally.failed.len()), (2, 1, 1, 0));
         assert!(tally.latency.equivalent(tally.warm.max(), 1_000_000));
         assert!(tally.service.equivalent(tally.service.min(), 800_000));
         assert!(tally.overhead.equivalent(tally.overhead.min(), 400_000));
-        assert_eq!(tally.functions[1].requests, 1);
+        assert_eq!((tally.functions[1].requests, tally.payloads[1].requests), (1, 1));
+        assert!(tally.payloads[1].latency.equivalent(tally.payloads[1].latency.max(), 8_000_000));
         assert_eq!((tally.bytes_in, tally.bytes_out, tally.last_done_ns), (240, 160, 9_000_000));
     }
 
     #[test]
     fn errors_are_counted_by_kind_and_kept_out_of_the_latency() {
-        let mut tally = Tally::new(1);
+        let mut tally = Tally::new(1, 1);
         let ended = |ending| Sample { ending, ..GOOD };
         tally.record(&ended(Ending::Answered(500)), "ValueError");
         tally.record(&ended(Ending::Answered(500)), "ValueError");
@@ -324,7 +348,7 @@ pub(super) mod tests {
 
     #[test]
     fn error_kinds_without_end_do_not_take_memory_without_end() {
-        let mut tally = Tally::new(1);
+        let mut tally = Tally::new(1, 1);
         for number in 0..1_000 {
             tally.record(&Sample { ending: Ending::Answered(500), ..GOOD }, &format!("E{number}"));
         }
@@ -336,22 +360,24 @@ pub(super) mod tests {
     #[test]
     fn merging_is_counting_together() {
         let samples = [GOOD, Sample { done_ns: 5_000_000, ..GOOD }, Sample { ending: Ending::Answered(404), ..GOOD }];
-        let mut together = Tally::new(1);
+        let mut together = Tally::new(1, 1);
         samples.iter().for_each(|sample| together.record(sample, ""));
-        let mut merged = Tally::new(1);
+        let mut merged = Tally::new(1, 1);
         for sample in &samples {
-            let mut alone = Tally::new(1);
+            let mut alone = Tally::new(1, 1);
             alone.record(sample, "");
             merged.merge(&alone);
         }
         assert_eq!(merged.latency, together.latency);
         assert_eq!(merged.errors, together.errors);
         assert_eq!((merged.requests, merged.last_done_ns), (together.requests, together.last_done_ns));
+        let part = |tally: &Tally| (tally.payloads[0].requests, tally.payloads[0].failed);
+        assert_eq!((part(&merged), part(&together)), ((3, 1), (3, 1)));
     }
 
     #[test]
     fn what_is_longer_than_the_longest_counts_as_the_longest() {
-        let mut tally = Tally::new(1);
+        let mut tally = Tally::new(1, 1);
         tally.record(&Sample { done_ns: u64::MAX, ..GOOD }, "");
         assert_eq!(tally.latency.len(), 1);
         assert!(tally.latency.max() >= LONGEST_NS);

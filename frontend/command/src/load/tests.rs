@@ -55,7 +55,14 @@ fn serve(react: impl FnMut(usize, &str) -> Reaction + Send + 'static) -> SocketA
     address
 }
 
-/// One connection; requests without bodies.
+/// Whether a request is whole.
+fn whole(asked: &str) -> bool {
+    let Some((head, body)) = asked.split_once("\r\n\r\n") else { return false };
+    let length = head.split("\r\n").find_map(|line| line.strip_prefix("content-length: "));
+    body.len() == length.map_or(0, |length| length.parse().unwrap())
+}
+
+/// One connection.
 fn converse(mut stream: TcpStream, mut react: impl FnMut(&str) -> Reaction) {
     let (mut asked, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -63,10 +70,11 @@ fn converse(mut stream: TcpStream, mut react: impl FnMut(&str) -> Reaction) {
             Ok(bytes) if bytes > 0 => asked.extend_from_slice(&buffer[..bytes]),
             _ => return,
         }
-        if !asked.ends_with(b"\r\n\r\n") {
+        let text = String::from_utf8_lossy(&asked);
+        if !whole(&text) {
             continue;
         }
-        let reaction = react(&String::from_utf8_lossy(&asked));
+        let reaction = react(&text);
         asked.clear();
         let written = match reaction {
             Reaction::Answer(text) => stream.write_all(text.as_bytes()),
@@ -153,7 +161,7 @@ fn a_closed_loop_sends_as_many_as_asked_and_a_row_for_each() {
     // A thread that gets no core in time finds nothing left to send.
     assert!((1..=3).contains(&step.connections.opened) && step.connections.reopened == 0);
     assert_eq!(summary.rows.unwrap().dropped_rows, 0);
-    let request_bytes = plan(address, "f").functions[0].request.len() as u64;
+    let request_bytes = plan(address, "f").functions[0].requests[0].bytes.len() as u64;
     assert_eq!((step.sent_bytes, step.received_bytes), (500 * request_bytes, 500 * ok().len() as u64));
     assert_eq!(step.warm.unwrap().count, 500);
     assert_eq!(step.run.unwrap().count, 500);
@@ -246,13 +254,32 @@ fn functions_are_asked_for_by_weight_and_an_answer_may_end_the_connection() {
     });
     let summary = run(address, "common=9 rare --count 1000 --warm-up 0s --seed 2");
     let step = &summary.steps[0];
-    let [common, rare] = [step.functions[0].requests, step.functions[1].requests];
+    let [common, rare] = [0, 1].map(|function| step.functions[function].part.requests);
     assert_eq!((step.failed, common + rare), (0, 1_000));
     assert!((60..140).contains(&rare), "{rare}");
     // One at the start, one after each answer that ended it, unless that was the last.
     assert!([rare, rare - 1].contains(&step.connections.reopened));
     let again = run(address, "common=9 rare --count 1000 --warm-up 0s --seed 2");
-    assert_eq!(again.steps[0].functions[1].requests, rare);
+    assert_eq!(again.steps[0].functions[1].part.requests, rare);
+}
+
+#[test]
+fn sizes_of_payloads_come_by_weight_and_rows_tell_them_apart() {
+    let address = serve(|_, _| Reaction::Answer(ok()));
+    let words = "f g --payload 1KiB=9,20KiB --count 1000 --warm-up 0s --seed 2";
+    let plan = plan(address, words);
+    let (summary, rows) = run_with_rows(address, words);
+    let step = &summary.steps[0];
+    let [small, large] = [0, 1].map(|payload| step.payloads[payload].part.requests);
+    assert_eq!((step.failed, small + large), (0, 1_000));
+    assert!((60..140).contains(&large), "{large}");
+    for (payload, requests) in [small, large].into_iter().enumerate() {
+        let of = |function: usize| plan.functions[function].requests[payload].bytes.len().to_string();
+        let rows = rows.iter().filter(|row| row[9] == of(usize::from(row[3] == "g")));
+        assert_eq!(rows.count() as u64, requests);
+    }
+    let again = run(address, words);
+    assert_eq!(again.steps[0].payloads[1].part.requests, large);
 }
 
 #[test]

@@ -98,6 +98,24 @@ fn large_payloads_go_and_come_in_parts() {
 }
 
 #[test]
+fn sizes_of_payloads_come_by_weight_and_rows_tell_them_apart() {
+    let peer = start(1, &[], warm);
+    let words = "f --payload 100,3KiB=3 --rate 4000 --clients 3 --pipeline 4 --count 400 --warm-up 0s --seed 6";
+    let (summary, rows) = run_binary(&peer, words);
+    let step = &summary.steps[0];
+    assert_eq!((step.requests, step.succeeded), (400, 400));
+    let [small, large] = [0, 1].map(|payload| step.payloads[payload].part.requests);
+    // Header, name and type; header, report and type.
+    let cells =
+        |payload_bytes: usize| [32 + 32 + 24 + payload_bytes, 32 + 1 + 25 + payload_bytes].map(|n| n.to_string());
+    let of = |payload_bytes| rows.iter().filter(|row| row[8..10] == cells(payload_bytes)).count() as u64;
+    assert_eq!((of(100), of(3 << 10)), (small, large));
+    assert!((250..350).contains(&large), "{large}");
+    let (again, _) = run_binary(&peer, &format!("{words} --threads 2"));
+    assert_eq!(again.steps[0].payloads[1].part.requests, large);
+}
+
+#[test]
 fn errors_are_counted_by_status_and_type_and_by_what_broke() {
     let peer = start(1, &[], |asked| {
         let raised = br#"{"errorType":"ValueError","errorMessage":"no"}"#;
