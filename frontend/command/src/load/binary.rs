@@ -12,6 +12,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use vilya_client::{Error, Event, Options, Request, Session, Start};
 
 use super::connection::{Exchange, GONE, INTEREST, Job, Surroundings, broke, connecting};
+use super::heads::Heads;
 use super::tally::{Broke, Ending};
 
 #[derive(Debug)]
@@ -47,6 +48,7 @@ struct Open {
     leaving: bool,
     /// Requests in flight whose payload waits for credit: id and how much was taken.
     parts: Vec<(u64, usize)>,
+    heads: Heads,
 }
 
 impl Connection {
@@ -145,7 +147,14 @@ impl Lane {
                     ..Options::DEFAULT
                 };
                 let session = Session::new(&options);
-                self.open = Some(Open { stream, session, connected: false, leaving: false, parts: Vec::new() });
+                self.open = Some(Open {
+                    stream,
+                    session,
+                    connected: false,
+                    leaving: false,
+                    parts: Vec::new(),
+                    heads: Heads::default(),
+                });
             }
             Err(_) => self.end(Broke::Connect, around),
         }
@@ -233,12 +242,12 @@ impl Lane {
     /// Takes in the first `bytes` of the buffer.
     fn take_in(&mut self, bytes: usize, around: &mut Surroundings<'_>) -> Result<(), Broke> {
         let Some(open) = self.open.as_mut() else { return Ok(()) };
-        let (mut at, mut head_bytes) = (0, 0);
+        let mut at = 0;
         loop {
             let read = open.session.read(&around.buffer[at..bytes]);
             let (consumed, event) = read.map_err(|_| Broke::Malformed)?;
             at += consumed;
-            let bytes_in = (consumed + std::mem::take(&mut head_bytes)) as u64;
+            let bytes_in = open.heads.answer_bytes(consumed, &event);
             let (id, end) = match event {
                 Event::NeedMore => return Ok(()),
                 Event::Answer { head, end } => {
@@ -273,12 +282,7 @@ impl Lane {
                     continue;
                 }
                 Event::Goaway { .. } => return Err(Broke::Closed),
-                // The head of a DATA: its payload says whose it is.
-                Event::Handled => {
-                    head_bytes = consumed;
-                    continue;
-                }
-                Event::Welcome | Event::Credit { .. } | Event::Pong { .. } => continue,
+                Event::Handled | Event::Welcome | Event::Credit { .. } | Event::Pong { .. } => continue,
             };
             if end
                 && let Some(InFlight { exchange, .. }) =

@@ -6,6 +6,7 @@
 //! | `arguments`, `plan`, `request` | what was typed; what it comes to; the requests, rendered |
 //! | `schedule`, `source` | when requests are due, for which function, with which payload |
 //! | `driver`, `connection`, `http`, `binary` | a sending thread; one of its connections, over either protocol |
+//! | `heads` | bytes of the binary protocol, and whose they are |
 //! | `reach` | where the worker is, and which shard owns which function |
 //! | `tally`, `summary`, `report` | counts; numbers; text |
 //! | `rows`, `progress` | the CSV file; the line on a terminal |
@@ -17,6 +18,7 @@ mod binary;
 mod clock;
 mod connection;
 mod driver;
+mod heads;
 mod http;
 mod plan;
 mod progress;

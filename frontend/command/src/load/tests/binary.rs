@@ -91,10 +91,16 @@ fn an_open_loop_sends_its_schedule() {
 #[test]
 fn large_payloads_go_and_come_in_parts() {
     let peer = start(1, &[], warm);
-    let (summary, _) = run_binary(&peer, "f --payload 3MiB --clients 2 --pipeline 3 --count 20 --warm-up 0s");
+    let (summary, rows) = run_binary(&peer, "f --payload 3MiB --clients 2 --pipeline 3 --count 20 --warm-up 0s");
     let step = &summary.steps[0];
     assert_eq!((step.requests, step.succeeded), (20, 20));
-    assert!(step.sent_bytes > 20 * (3 << 20) && step.received_bytes > 20 * (3 << 20));
+    // The peer sends 512 bytes less than a window of 1 MiB with the head, then what credit there is: the rest of the window,
+    // each of the two grants that bring it back, the end. It takes the request in grants of 64 KiB.
+    let received_bytes = 32 + 32 + 24 + (3 << 20) + 4 * 32;
+    let sent_bytes = 32 + 1 + 25 + (3 << 20) + 47 * 32;
+    assert_eq!((step.received_bytes, step.sent_bytes), (20 * received_bytes, 20 * sent_bytes));
+    let cells = [received_bytes, sent_bytes].map(|bytes| bytes.to_string());
+    assert!(rows.iter().all(|row| row[8..10] == cells), "{:?}", rows[0]);
 }
 
 #[test]
