@@ -128,3 +128,22 @@ fn memory_of_large_payloads_is_given_back() {
     }
     assert!(client.request_typed("POST", "/fn/echo", "a/b", &body).expect(200).body == body);
 }
+
+/// Memory is given back a second after a large payload: not that of a lane into which the next is arriving by then.
+#[test]
+fn memory_is_not_taken_from_under_a_body_that_is_arriving() {
+    let worker = Worker::start_with(&["cores.shards=1", "limits.sandboxes_per_function=1"]);
+    worker.deploy_echo("echo", "memory = \"256MiB\"");
+    let mut client = worker.client();
+    let body = pattern(4 << 20);
+    assert!(client.request_typed("POST", "/fn/echo", "a/b", &body).expect(200).body == body);
+    client
+        .send(format!("POST /fn/echo HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes())
+        .expect("sent");
+    let (first, rest) = body.split_at(3 << 20);
+    client.send(first).expect("sent");
+    // Longer than it takes, so that a fault shows; there is nothing to wait for.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    client.send(rest).expect("sent");
+    assert!(client.read_answer().expect("an answer").expect(200).body == body, "what had arrived was lost");
+}

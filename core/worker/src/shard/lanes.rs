@@ -92,8 +92,9 @@ impl Shard {
     pub(super) fn trim(&mut self) {
         let mut later = Vec::new();
         for sandbox in std::mem::take(&mut self.swollen) {
+            let receiving: Vec<u16> = self.uploads.iter().filter_map(|(_, upload)| upload.lane_in(sandbox)).collect();
             let Some(entry) = self.sandbox_at(sandbox) else { continue };
-            if !entry.trim() {
+            if !entry.trim(|lane| receiving.contains(&lane)) {
                 later.push(sandbox);
                 continue;
             }

@@ -118,12 +118,13 @@ impl Sandbox {
         }
     }
 
-    /// Gives back what large payloads left in idle lanes. Whether nothing is left to do: no lane is in use.
-    pub(super) fn trim(&mut self) -> bool {
+    /// Gives back what large payloads left in idle lanes; `receives` says of a lane that a body is on its way into it.
+    /// Whether nothing is left to do: no lane is in use.
+    pub(super) fn trim(&mut self, receives: impl Fn(u16) -> bool) -> bool {
         let Some(process) = &mut self.process else { return true };
         let mut is_idle = true;
         for (lane, (running, taker)) in (0..).zip(self.lanes.iter().zip(&self.takers)) {
-            if running.is_some() || taker.is_some() {
+            if running.is_some() || taker.is_some() || receives(lane) {
                 is_idle = false;
             } else {
                 process.host.trim(lane);

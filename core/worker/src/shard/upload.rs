@@ -62,6 +62,11 @@ impl Upload {
         self.leaving.is_none()
     }
 
+    /// The lane it is on its way into, if that is the sandbox's.
+    pub(super) fn lane_in(&self, sandbox: SandboxId) -> Option<u16> {
+        (self.sandbox == sandbox).then_some(self.lane)
+    }
+
     /// Takes in bytes that were received elsewhere.
     ///
     /// # Panics
