@@ -26,6 +26,19 @@ use crate::slots::Key;
 /// that the refusal is not lost to a reset.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
+/// What bytes need of a shard, beside the connection that they came on.
+macro_rules! intake {
+    ($shard:expr) => {
+        &mut Intake {
+            routes: &$shard.routes,
+            bodies: &mut $shard.bodies,
+            pool: &mut $shard.pool,
+            uploads: &mut $shard.uploads,
+            shard: $shard.settings.shard,
+        }
+    };
+}
+
 impl Shard {
     /// Takes a connection in, if there is room.
     pub(super) fn welcome_http(&mut self, socket: OwnedFd) -> bool {
@@ -105,16 +118,7 @@ impl Shard {
                 self.close(key);
             }
         } else if connection.takes_requests() && connection.backlog.is_empty() {
-            let (used, step) = connection.absorb(
-                bytes,
-                &mut Intake {
-                    routes: &self.routes,
-                    bodies: &mut self.bodies,
-                    pool: &mut self.pool,
-                    uploads: &mut self.uploads,
-                    shard: self.settings.shard,
-                },
-            );
+            let (used, step) = connection.absorb(bytes, intake!(self));
             // What follows a whole request waits its turn.
             if let Some(rest) = bytes.get(used..)
                 && !rest.is_empty()
@@ -170,16 +174,7 @@ impl Shard {
             return None;
         }
         let mut backlog = std::mem::take(&mut connection.backlog);
-        let (used, step) = connection.absorb(
-            backlog.waiting(),
-            &mut Intake {
-                routes: &self.routes,
-                bodies: &mut self.bodies,
-                pool: &mut self.pool,
-                uploads: &mut self.uploads,
-                shard: self.settings.shard,
-            },
-        );
+        let (used, step) = connection.absorb(backlog.waiting(), intake!(self));
         backlog.take(used);
         connection.backlog = backlog;
         Some(step)
@@ -257,16 +252,7 @@ impl Shard {
             _ => return self.close(key),
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let (_, step) = connection.absorb(
-            &[],
-            &mut Intake {
-                routes: &self.routes,
-                bodies: &mut self.bodies,
-                pool: &mut self.pool,
-                uploads: &mut self.uploads,
-                shard: self.settings.shard,
-            },
-        );
+        let (_, step) = connection.absorb(&[], intake!(self));
         self.act(key, step);
         self.resume(key);
     }
