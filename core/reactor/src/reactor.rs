@@ -61,6 +61,8 @@ pub struct Reactor {
     pub(crate) harvest_rounds: u32,
     timers: Timers,
     waker: Waker,
+    /// Quiet sends that were armed and not told of yet.
+    pub(crate) quiet: Vec<Token>,
     /// At most one arming and one cancel for each slot, and the waker's.
     unarmed: VecDeque<Unarmed>,
     thread_bound: PhantomData<*const ()>,
@@ -91,6 +93,7 @@ impl Reactor {
             harvest_rounds: config.completion_entries.div_ceil(HARVEST_BATCH as u32),
             timers: Timers::default(),
             waker,
+            quiet: Vec::new(),
             unarmed: VecDeque::new(),
             thread_bound: PhantomData,
         };
@@ -207,10 +210,17 @@ impl Reactor {
     /// kernel memory. What was harvested is in `out` nevertheless.
     pub fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
         self.arm_unarmed();
+        // A full queue may have been submitted since the last turn: what succeeded then is told before any sleep.
+        let told = out.len();
+        if self.ring.unsubmitted() == 0 {
+            self.settle_quiet(out);
+        }
+        let wait = if out.len() > told { Wait::No } else { wait };
         let entered = self.enter_if_needed(wait);
         self.harvest(out);
         if self.ring.unsubmitted() == 0 {
             self.postbox.settle();
+            self.settle_quiet(out);
         }
         if self.waker.gate().take() {
             self.counters.woken += 1;
@@ -266,7 +276,11 @@ impl Reactor {
             return;
         };
         let entry = slot.held.entry(token, &self.buffers);
+        let is_quiet = slot.held.is_quiet();
         let armed = self.push(&entry);
+        if armed && is_quiet {
+            self.quiet.push(token);
+        }
         if let Some(slot) = self.slots.get_mut(token) {
             slot.armed = armed;
         }

@@ -27,6 +27,31 @@ impl Reactor {
         }
     }
 
+    /// Everything armed has been submitted, and what the kernel told of it harvested: the quiet sends of which it told
+    /// nothing are done.
+    pub(crate) fn settle_quiet(&mut self, out: &mut Vec<Completion>) {
+        if self.quiet.is_empty() || self.ring.overflowed() || self.ring.has_completions() {
+            return;
+        }
+        let mut quiet = std::mem::take(&mut self.quiet);
+        for token in quiet.drain(..) {
+            // Gone, or no longer quiet: the kernel told.
+            if self.slots.get_mut(token).is_none_or(|slot| !slot.held.is_quiet()) {
+                continue;
+            }
+            let Some(slot) = self.slots.remove(token) else { continue };
+            if slot.abandoned {
+                self.counters.swallowed += 1;
+                continue;
+            }
+            self.counters.delivered += 1;
+            let outcome = slot.held.succeeded();
+            out.push(Completion { owner: slot.owner, op: OpId(token), more: false, outcome });
+        }
+        // The larger buffer is kept.
+        self.quiet = quiet;
+    }
+
     fn settle(&mut self, token: Token, reply: Reply, out: &mut Vec<Completion>) {
         self.counters.completed += 1;
         match token.kind() {

@@ -52,6 +52,9 @@ impl Reactor {
         let entered = self.enter(sleep);
         // Abandoned operations deliver nothing; what other threads still sent (messages) has no receiver any more.
         self.harvest(&mut Vec::new());
+        if self.ring.unsubmitted() == 0 {
+            self.settle_quiet(&mut Vec::new());
+        }
         entered
     }
 }

@@ -64,6 +64,15 @@ pub enum Op {
         /// What to send; may be empty.
         data: SendData,
     },
+    /// As [`Op::Send`], of little that the socket has room for: [`Outcome::Sent`] comes at the end of a turn in which it was
+    /// submitted, which may have slept meanwhile, for a completion of the kernel's own would have ended its sleep. So it is
+    /// for an answer after which the caller waits for something else. What does not fit at once goes on as `Send` does.
+    SendQuietly {
+        /// A connected socket.
+        socket: RawFd,
+        /// What to send.
+        data: SendData,
+    },
     /// One read into a provided buffer: [`Outcome::Read`] or [`Outcome::Ended`].
     Read {
         /// A pipe or file (read at its current position).
@@ -259,7 +268,8 @@ impl Held {
             Op::Receive { socket } => Held::Receive { socket, once: false },
             Op::ReceiveOnce { socket } => Held::Receive { socket, once: true },
             Op::ReceiveInto { socket, window } => Held::Fill { socket, window },
-            Op::Send { socket, data } => Held::Send(Sending::new(socket, data)),
+            Op::Send { socket, data } => Held::Send(Sending::new(socket, data, false)),
+            Op::SendQuietly { socket, data } => Held::Send(Sending::new(socket, data, true)),
             Op::Read { fd } => Held::Read { fd },
             Op::Poll { fd } => Held::Poll { fd },
             Op::PollOnce { fd } => Held::PollOnce { fd },
@@ -332,6 +342,19 @@ impl Held {
             (Kind::Accept, _) => accept::reclaim(reply),
             (Kind::Close, Some(Held::Close { fd })) => drop(close::complete(*fd, reply)),
             _ => {}
+        }
+    }
+
+    /// Whether it succeeds without a completion.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self, Held::Send(sending) if sending.is_quiet())
+    }
+
+    /// What an operation that succeeded without a completion comes to.
+    pub(crate) fn succeeded(self) -> Outcome {
+        match self {
+            Held::Send(sending) => Outcome::Sent(sending.into_data()),
+            _ => unreachable!("only sends are quiet"),
         }
     }
 

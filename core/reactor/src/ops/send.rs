@@ -1,5 +1,9 @@
 //! Sending all of some bytes. The kernel continues short sends itself (`MSG_WAITALL`); one that it cuts short anyway is
 //! continued here.
+//!
+//! A quiet send is one that must not wait and whose success is not told (`MSG_DONTWAIT`, `CQE_SKIP_SUCCESS`): the kernel
+//! carries it out while it takes the submission, and has told of anything but success by the time that the call returns.
+//! One that did not fit goes on as any other.
 
 use std::os::fd::RawFd;
 
@@ -14,24 +18,40 @@ pub(crate) struct Sending {
     socket: RawFd,
     data: SendData,
     sent: usize,
+    quiet: bool,
 }
 
 impl Sending {
-    pub(super) fn new(socket: RawFd, data: SendData) -> Sending {
-        Sending { socket, data, sent: 0 }
+    pub(super) fn new(socket: RawFd, data: SendData, quiet: bool) -> Sending {
+        Sending { socket, data, sent: 0, quiet }
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    pub(super) fn into_data(self) -> SendData {
+        self.data
     }
 
     pub(super) fn entry(&self) -> squeue::Entry {
         let bytes = (self.data.len() - self.sent).min(SEND_BYTES_MAX) as u32;
-        opcode::Send::new(Fd(self.socket), self.data.address(self.sent), bytes)
-            // A peer that is gone is an error here, not a signal for the process.
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-            .build()
+        // A peer that is gone is an error here, not a signal for the process.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = opcode::Send::new(Fd(self.socket), self.data.address(self.sent), bytes);
+        if self.quiet {
+            entry.flags(flags | libc::MSG_DONTWAIT).build().flags(squeue::Flags::SKIP_SUCCESS)
+        } else {
+            entry.flags(flags).build()
+        }
     }
 
     pub(super) fn complete(&mut self, reply: Reply) -> Verdict {
         let bytes = self.data.len();
+        // Whatever is told of it: what is left is told of in the end.
+        let was_quiet = std::mem::take(&mut self.quiet);
         match reply.errno() {
+            Some(libc::EAGAIN) if was_quiet => return Verdict::Again(None),
             Some(libc::EINTR) => return Verdict::Again(None),
             Some(errno) => return Verdict::Over(self.failed(errno)),
             None => {}
@@ -68,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_short_send_is_continued_and_the_buffer_comes_back() {
-        let mut sending = Sending::new(3, SendData::Owned(vec![7; 10]));
+        let mut sending = Sending::new(3, SendData::Owned(vec![7; 10]), false);
         assert!(matches!(sending.complete(Reply::plain(4)), Verdict::Again(None)));
         assert_eq!(sending.sent, 4);
         assert!(matches!(sending.complete(Reply::plain(-libc::EINTR)), Verdict::Again(None)));
@@ -80,7 +100,7 @@ mod tests {
 
     #[test]
     fn an_error_after_a_part_gives_the_whole_buffer_back() {
-        let mut sending = Sending::new(3, SendData::Owned(vec![7; 10]));
+        let mut sending = Sending::new(3, SendData::Owned(vec![7; 10]), false);
         assert!(matches!(sending.complete(Reply::plain(4)), Verdict::Again(None)));
         match sending.complete(Reply::plain(-libc::EPIPE)) {
             Verdict::Over(Outcome::Failed { errno: libc::EPIPE, data: Some(data), sent_bytes: 4 }) => {
@@ -92,9 +112,9 @@ mod tests {
 
     #[test]
     fn no_progress_is_an_error_and_not_a_loop() {
-        let mut sending = Sending::new(3, SendData::Static(b"x"));
+        let mut sending = Sending::new(3, SendData::Static(b"x"), false);
         assert!(matches!(sending.complete(Reply::plain(0)), Verdict::Over(Outcome::Failed { errno: libc::EIO, .. })));
-        let mut empty = Sending::new(3, SendData::Static(b""));
+        let mut empty = Sending::new(3, SendData::Static(b""), false);
         assert!(matches!(empty.complete(Reply::plain(0)), Verdict::Over(Outcome::Sent(_))));
     }
 }

@@ -8,6 +8,7 @@ mod echo;
 mod limits;
 mod messages;
 mod polls;
+mod quiet;
 mod shutdown;
 mod support;
 mod timers;

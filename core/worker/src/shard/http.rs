@@ -344,9 +344,11 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let socket = connection.socket.as_raw_fd();
         let by_ns = self.now_ns.saturating_add(self.settings.timeouts.idle_ns);
-        match connection.outbox.start(&mut self.reactor, socket, Owner::Send(key).token(), by_ns) {
+        let may_be_quiet = connection.phase == Phase::Between && self.draining.is_none();
+        match connection.outbox.start(&mut self.reactor, socket, Owner::Send(key).token(), by_ns, may_be_quiet) {
             Ok(bytes) => {
                 self.counters.bytes_out += bytes as u64;
+                self.restless |= connection.outbox.waits_behind_quiet();
                 if connection.outbox.is_empty() {
                     self.all_sent(key);
                 }
@@ -388,6 +390,8 @@ impl Shard {
             Phase::Between | Phase::Head | Phase::Body if connection.outbox.is_sending() => {
                 connection.refuse();
                 connection.phase = Phase::Closing;
+                // The end of what is being sent is waited for, though it may wake nobody.
+                self.restless = true;
             }
             _ => self.close(key),
         }

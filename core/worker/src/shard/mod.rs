@@ -153,6 +153,8 @@ pub(crate) struct Shard {
     metadata: AlignedVec,
     /// Keeps this shard's log streams apart from the others'.
     log_salt: u64,
+    /// Something waits behind a send whose end wakes nobody: the next turn does not sleep.
+    restless: bool,
     /// Told once nothing is left to run; set by the order to drain.
     draining: Option<Sender<()>>,
     stopping: bool,
@@ -211,6 +213,7 @@ impl Shard {
             cause: None,
             metadata: AlignedVec::new(),
             log_salt,
+            restless: false,
             draining: None,
             stopping: false,
             stop_by_ns: u64::MAX,
@@ -268,7 +271,8 @@ impl Shard {
 
     /// How long the ring may sleep: not at all while a claim, a message or a due deadline waits.
     fn wait(&mut self) -> Wait {
-        if !self.claimed.is_empty()
+        if std::mem::take(&mut self.restless)
+            || !self.claimed.is_empty()
             || !self.closing.is_empty()
             || !self.links.inbox.is_empty()
             || self.finished()
@@ -341,6 +345,7 @@ impl Shard {
             Message::Drain(drained) => self.drain(drained),
             Message::Stop => {
                 self.stopping = true;
+                self.restless = true;
                 self.stop_by_ns = self.now_ns.saturating_add(STOP_GRACE_NS);
             }
         }

@@ -51,6 +51,7 @@ struct Flight {
     charged_bytes: u64,
     lane: Option<LaneBytes>,
     by_ns: u64,
+    is_quiet: bool,
 }
 
 /// The ring takes no send.
@@ -109,7 +110,13 @@ impl Outbox {
         self.flight.as_ref().map_or(u64::MAX, |flight| flight.by_ns)
     }
 
-    /// Begins to send the next piece if none is under way. The bytes that were begun.
+    /// Whether something waits behind a send whose end wakes nobody: the shard must not sleep.
+    pub(super) fn waits_behind_quiet(&self) -> bool {
+        !self.queue.is_empty() && self.flight.as_ref().is_some_and(|flight| flight.is_quiet)
+    }
+
+    /// Begins to send the next piece if none is under way. The bytes that were begun. With `may_be_quiet` nothing hangs on
+    /// when the send is over; then the last small piece is sent so that its end wakes nobody.
     ///
     /// # Errors
     /// The ring takes no send; the connection is to be closed.
@@ -119,6 +126,7 @@ impl Outbox {
         socket: RawFd,
         token: u64,
         by_ns: u64,
+        may_be_quiet: bool,
     ) -> Result<usize, RingFull> {
         if self.flight.is_some() {
             return Ok(0);
@@ -138,8 +146,11 @@ impl Outbox {
             Piece::Bytes { bytes, charged_bytes } => (SendData::Owned(bytes), charged_bytes, None),
             Piece::Lane(lane) => (SendData::Window(lane.slice.window()), 0, Some(lane)),
         };
-        match reactor.submit(token, Op::Send { socket, data }) {
-            Ok(op) => self.flight = Some(Flight { op, bytes, charged_bytes, lane, by_ns }),
+        // A small answer is nearly always taken at once, and then the client is whom the shard waits for.
+        let is_quiet = may_be_quiet && bytes <= JOINED_BYTES && lane.is_none() && self.queue.is_empty();
+        let op = if is_quiet { Op::SendQuietly { socket, data } } else { Op::Send { socket, data } };
+        match reactor.submit(token, op) {
+            Ok(op) => self.flight = Some(Flight { op, bytes, charged_bytes, lane, by_ns, is_quiet }),
             Err(_) => {
                 self.queue.push_front(Piece::Bytes { bytes: Vec::new(), charged_bytes });
                 return Err(RingFull);

@@ -212,9 +212,12 @@ impl Shard {
         let Some(wire) = self.wires.get_mut(key) else { return };
         wire.frame_answers(&mut self.pool, &mut self.bodies);
         let by_ns = self.now_ns.saturating_add(self.settings.timeouts.idle_ns);
-        match wire.outbox.start(&mut self.reactor, wire.socket.as_raw_fd(), Owner::WireSend(key).token(), by_ns) {
+        let may_be_quiet = wire.stage == Stage::Open && wire.answering.is_empty() && self.draining.is_none();
+        let (socket, token) = (wire.socket.as_raw_fd(), Owner::WireSend(key).token());
+        match wire.outbox.start(&mut self.reactor, socket, token, by_ns, may_be_quiet) {
             Ok(bytes) => {
                 self.counters.bytes_out += bytes as u64;
+                self.restless |= wire.outbox.waits_behind_quiet();
                 if wire.outbox.is_empty() && wire.stage == Stage::Closing {
                     self.wire_linger(key);
                 }
