@@ -147,3 +147,37 @@ fn memory_is_not_taken_from_under_a_body_that_is_arriving() {
     client.send(rest).expect("sent");
     assert!(client.read_answer().expect("an answer").expect(200).body == body, "what had arrived was lost");
 }
+
+/// A body that came whole into a lane which is no longer to be had queues like any other, and is refused like any other.
+#[test]
+fn a_body_whose_lane_is_lost_is_answered_also_when_there_is_no_room_for_it() {
+    let worker =
+        Worker::start_with(&["cores.shards=1", "limits.sandboxes_per_function=1", "limits.queue_per_function=1"]);
+    let nap = "import time\ndef handler(event, context):\n    time.sleep(event)\n    return event\n";
+    worker.deploy_python("nap", nap, "concurrency = 3\ntimeout = \"3s\"");
+    let mut upload = worker.client();
+    assert_eq!(upload.invoke("nap", b"0").expect(200).text(), "0");
+    let invoke = |seconds: &'static str| {
+        let mut client = worker.client();
+        std::thread::spawn(move || client.invoke("nap", seconds.as_bytes()).status)
+    };
+    let overdue = invoke("30");
+    let mut body = b"0".to_vec();
+    body.resize(100_000, b' ');
+    let head = format!("POST /fn/nap HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", body.len());
+    upload.send(&[head.as_bytes(), &body[..50_000]].concat()).expect("sent");
+    worker.await_metric("vilya_lanes_reserved", "", |lanes| lanes == 1.0);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    // Still in time when the first is not any more: the sandbox lives on for it, and takes nothing else.
+    let in_time = invoke("2.7");
+    assert_eq!(overdue.join().expect("an answer"), 504);
+    let queued = invoke("0");
+    worker.await_metric("vilya_invocations_queued", "", |queued| queued >= 1.0);
+    upload.send(&body[50_000..]).expect("sent");
+    let status = upload.read_answer().expect("an answer").status;
+    // 200 if all of that took so long that another sandbox was there.
+    assert!(matches!(status, 429 | 200), "{status}");
+    for other in [in_time, queued] {
+        other.join().expect("an answer");
+    }
+}

@@ -213,6 +213,7 @@ impl Shard {
         if let Some(request) = self.requests.get_mut(upload.origin) {
             request.in_lane = Some(upload.slice);
             request.upload = None;
+            request.awaits_bytes = None;
         }
         self.swell(upload.sandbox, bytes);
         self.feed(Event::Commit { invocation: upload.invocation });
