@@ -15,4 +15,5 @@ mod survival;
 mod system_calls;
 mod wire;
 mod wire_client;
+mod wire_limits;
 mod worker;

@@ -2,7 +2,7 @@
 //! send what no client should.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use vilya_protocol::wire::{self, ClientDecoder, ClientItem, Hello, RequestHead};
@@ -213,6 +213,17 @@ impl WireClient {
         }
     }
 
+    /// The next frame, if it is there already.
+    pub(super) fn poll(&mut self) -> Option<Frame> {
+        self.stream.set_nonblocking(true).expect("a TCP socket");
+        let is_there = !matches!(self.stream.peek(&mut [0; 1]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).expect("a TCP socket");
+        if self.frames.is_empty() && is_there {
+            self.read();
+        }
+        self.frames.pop_front()
+    }
+
     /// Whether the worker has closed the connection, whatever it said before.
     pub(super) fn is_closed(&mut self) -> bool {
         let mut rest = [0; 4096];
@@ -220,7 +231,7 @@ impl WireClient {
             match self.stream.read(&mut rest) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
             }
         }
     }

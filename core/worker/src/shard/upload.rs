@@ -159,17 +159,10 @@ impl Shard {
         upload.filled_bytes += bytes;
         self.counters.bytes_in += bytes as u64;
         let (client, leaving) = (upload.client, upload.leaving);
+        // First the bytes are counted, then moved; those that nobody wants any more are a part of the stream as well.
+        self.took_body(client, bytes);
         if let Some(leaving) = leaving {
-            // First the bytes are counted, then moved.
-            if leaving != Leaving::Abandoned {
-                self.took_body(client, bytes);
-            }
             self.leave(key, leaving);
-            if leaving == Leaving::Abandoned {
-                return;
-            }
-        } else {
-            self.took_body(client, bytes);
         }
         self.body_moved(client, outcome);
     }

@@ -159,6 +159,7 @@ impl Shard {
             _ => return self.close_wire(key),
         }
         let Some(wire) = self.wires.get_mut(key) else { return };
+        wire.is_filling = false;
         if let Some(id) = wire.current
             && wire.decoder.payload_due() == 0
             && wire.streams.get(&id).is_some_and(|stream| stream.is_sent && matches!(stream.phase, Phase::Receiving(_)))

@@ -70,6 +70,9 @@ pub(in crate::shard) struct WireConnection {
     pub(super) paused: bool,
     /// Some payload went straight into a lane: the next piece is received once, to see where it belongs.
     pub(super) is_bulk: bool,
+    /// The kernel receives into a lane, also for a stream that has ended meanwhile: nothing else is received until it is
+    /// done, and what it got is counted.
+    pub(super) is_filling: bool,
     pub(super) timer: Option<TimerId>,
     pub(super) timer_at_ns: u64,
     /// The last time that anything came or went.
@@ -101,6 +104,7 @@ impl WireConnection {
             receive: None,
             paused: false,
             is_bulk: false,
+            is_filling: false,
             timer: None,
             timer_at_ns: u64::MAX,
             active_ns: now_ns,

@@ -22,7 +22,7 @@ use stream::Phase;
 use super::Shard;
 use super::connection::BACKLOG_BYTES;
 use super::token::Owner;
-use super::upload::Leaving;
+use super::upload::{Leaving, Upload};
 use crate::mesh::Message;
 use crate::request::{Client, Source};
 use crate::slots::Key;
@@ -60,7 +60,7 @@ impl Shard {
 
     /// Receives if the kernel has stopped and there is room for more: into the lane of a payload that has one.
     fn wire_resume(&mut self, key: Key) {
-        let Some(wire) = self.wires.get_mut(key) else { return };
+        let Some(wire) = self.wires.get_mut(key).filter(|wire| !wire.is_filling) else { return };
         let socket = wire.socket.as_raw_fd();
         let due_bytes = wire.decoder.payload_due() as usize;
         let into_lane = if due_bytes > 0 && wire.backlog.is_empty() {
@@ -78,14 +78,17 @@ impl Shard {
                 }
                 None => {
                     if self.fill(upload, socket, due_bytes).is_err() {
-                        self.close_wire(key);
+                        return self.close_wire(key);
+                    }
+                    let is_filling = self.uploads.get(upload).is_some_and(Upload::is_filling);
+                    if let Some(wire) = self.wires.get_mut(key) {
+                        wire.is_filling = is_filling;
                     }
                 }
             }
             return;
         }
-        let fills = into_lane.is_some_and(|upload| self.uploads.get(upload).is_some_and(|upload| upload.is_filling()));
-        if fills || wire.receive.is_some() || wire.backlog.waiting().len() >= BACKLOG_BYTES {
+        if wire.receive.is_some() || wire.backlog.waiting().len() >= BACKLOG_BYTES {
             return;
         }
         wire.paused = false;

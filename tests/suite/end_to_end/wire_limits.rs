@@ -1,0 +1,52 @@
+//! Time, room and patience of the binary protocol: deadlines, clients that stall, and what they may cost others.
+
+use vilya_protocol::wire;
+
+use super::wire_client::{Frame, WireClient};
+use super::worker::Worker;
+
+const WINDOW: u64 = 256 * 1024;
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
+}
+
+fn connect(worker: &Worker) -> WireClient {
+    WireClient::connect(worker.wire_address, false, WINDOW)
+}
+
+/// The deadline comes while the payload streams into a lane: what arrives in that moment is the rest of a frame still.
+#[test]
+fn a_deadline_in_the_middle_of_a_payload_leaves_the_connection_in_step() {
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    worker.deploy_echo("echo", "memory = \"64MiB\"");
+    let mut client = connect(&worker);
+    assert_eq!(client.invoke(1, "echo", b"warm").body, b"warm");
+    let piece = pattern(16 * 1024);
+    const FRAME: usize = 1 << 20;
+    for round in 0..20 {
+        let id = 2 + round;
+        client.send(&WireClient::head(id, "echo", 64 << 20, 0, 5));
+        assert!(matches!(client.next(), Frame::Credit { .. } | Frame::Response { .. }));
+        let status = 'sending: loop {
+            let mut out = Vec::new();
+            wire::data_head(&mut out, id, FRAME as u32, false);
+            client.send(&out);
+            let mut answered = None;
+            for _ in 0..FRAME / piece.len() {
+                client.send(&piece);
+                if let Some(Frame::Response { status, .. }) = client.poll() {
+                    answered = Some(status);
+                }
+            }
+            if let Some(status) = answered {
+                break 'sending status;
+            }
+        };
+        assert_eq!(status, 504);
+        client.cancel(id);
+        let text = format!("round {round}");
+        assert_eq!(client.invoke(1, "echo", text.as_bytes()).body, text.as_bytes());
+    }
+    worker.await_metric("vilya_lanes_reserved", "", |lanes| lanes == 0.0);
+}
