@@ -1,5 +1,7 @@
 //! Time, room and patience of the binary protocol: deadlines, clients that stall, and what they may cost others.
 
+use std::time::Duration;
+
 use vilya_protocol::wire;
 
 use super::wire_client::{Frame, WireClient};
@@ -13,6 +15,25 @@ fn pattern(length: usize) -> Vec<u8> {
 
 fn connect(worker: &Worker) -> WireClient {
     WireClient::connect(worker.wire_address, false, WINDOW)
+}
+
+/// A deadline is for the answer to begin. How long its client takes to read it is another matter.
+#[test]
+fn an_answer_under_way_is_not_cut_by_its_deadline() {
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    worker.deploy_echo("echo", "memory = \"64MiB\"");
+    let mut client = WireClient::connect(worker.wire_address, false, 0);
+    assert_eq!(client.invoke(1, "echo", b"warm").body, b"warm");
+    let body = pattern(60_000);
+    client.send(&[WireClient::head(2, "echo", 60_000, 60_000, 1500), body.clone()].concat());
+    assert!(matches!(client.next(), Frame::Response { id: 2, status: 200, end: false, .. }));
+    // Past the deadline, so that a fault shows.
+    std::thread::sleep(Duration::from_millis(2000));
+    let mut credit = Vec::new();
+    wire::credit(&mut credit, 2, 60_000);
+    client.send(&credit);
+    assert_eq!(client.next(), Frame::Data { id: 2, payload: body, end: true });
+    assert_eq!(client.invoke(3, "echo", b"on").body, b"on");
 }
 
 /// The deadline comes while the payload streams into a lane: what arrives in that moment is the rest of a frame still.

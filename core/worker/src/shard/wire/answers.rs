@@ -229,8 +229,6 @@ impl Shard {
     fn end_stream(&mut self, key: Key, id: u64, is_sent: bool, response: Response) {
         let Some(stream) = self.wires.get_mut(key).and_then(|wire| wire.streams.get_mut(&id)) else { return };
         stream.is_sent |= is_sent;
-        // The deadline is kept no longer than it matters.
-        stream.deadline_ns = u64::MAX;
         let serial = stream.serial;
         match std::mem::replace(&mut stream.phase, Phase::Answered) {
             // The answer is under way already: what is left of it is left out.
@@ -280,6 +278,8 @@ impl Shard {
             self.pool.give(incoming.text.into_buffer());
         }
         self.bodies.give_back(std::mem::take(&mut stream.charged_bytes));
+        // It is for the answer, not for the reading of it.
+        stream.deadline_ns = u64::MAX;
         if let Body::Bytes(bytes) = &response.body
             && bytes.len() > JOINED_BYTES
         {
