@@ -71,3 +71,37 @@ fn a_deadline_in_the_middle_of_a_payload_leaves_the_connection_in_step() {
     }
     worker.await_metric("vilya_lanes_reserved", "", |lanes| lanes == 0.0);
 }
+
+/// Whoever takes no answer holds memory, or a lane; not for ever, whatever else it sends.
+#[test]
+fn a_client_that_gives_no_credit_is_given_up() {
+    let worker = Worker::start_with(&["cores.shards=1", "server.idle_timeout=1s"]);
+    worker.deploy_echo("echo", "memory = \"64MiB\"");
+    let mut client = WireClient::connect(worker.wire_address, false, 0);
+    client.request(1, "echo", &pattern(60_000));
+    let status = loop {
+        let mut ping = Vec::new();
+        wire::ping(&mut ping, 1, b"still here");
+        client.try_send(&ping);
+        match client.next() {
+            Frame::Goaway { status, .. } => break status,
+            Frame::Response { .. } | Frame::Pong { .. } => {}
+            other => panic!("{other:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(status, 408);
+    assert!(client.is_closed());
+    worker.await_metric("vilya_lanes_held", "", |lanes| lanes == 0.0);
+}
+
+/// A request answered early and neither sent to its end nor cancelled does not keep a silent connection open.
+#[test]
+fn a_silent_connection_with_half_a_request_ends() {
+    let worker = Worker::start_with(&["cores.shards=1", "server.idle_timeout=1s"]);
+    let mut client = connect(&worker);
+    client.send(&WireClient::head(1, "nobody", 1000, 0, 0));
+    assert_eq!(client.answer(1, WINDOW).status, 404);
+    assert!(matches!(client.next(), Frame::Goaway { status: 408, .. }));
+    assert!(client.is_closed());
+}

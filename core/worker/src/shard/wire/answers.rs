@@ -72,6 +72,7 @@ impl Shard {
             self.routes.write_map(out);
         }
         self.wire_dirty(key);
+        self.wire_rearm(key);
     }
 
     /// Tells the clients that want to know that a function's owners changed.

@@ -136,6 +136,16 @@ impl WireConnection {
             || self.streams.values().any(|stream| matches!(stream.phase, Phase::Receiving(_)))
     }
 
+    /// Whether functions run for it.
+    pub(super) fn is_served(&self) -> bool {
+        self.streams.values().any(|stream| matches!(stream.phase, Phase::Serving { .. }))
+    }
+
+    /// Whether an answer has waited too long for credit.
+    pub(super) fn is_stalled(&self, now_ns: u64) -> bool {
+        self.streams.values().any(|stream| matches!(stream.phase, Phase::Answered) && stream.deadline_ns <= now_ns)
+    }
+
     /// Whether frames may be taken in now.
     pub(super) fn takes_frames(&self) -> bool {
         matches!(self.stage, Stage::Fresh | Stage::Open) && self.outbox.unsent_bytes() < UNSENT_BYTES && !self.asks()
@@ -152,12 +162,13 @@ impl WireConnection {
         self.streams.get_mut(&id).filter(|stream| stream.serial == serial)
     }
 
-    /// Puts as much of the answers into frames as may wait to be sent, stream by stream.
-    pub(super) fn frame_answers(&mut self, pool: &mut Pool, budget: &mut BodyBudget) {
+    /// Puts as much of the answers into frames as may wait to be sent, stream by stream. One that has no credit gets it by
+    /// `by_ns`, or its client is too slow.
+    pub(super) fn frame_answers(&mut self, pool: &mut Pool, budget: &mut BodyBudget, by_ns: u64) {
         while self.outbox.unsent_bytes() < UNSENT_BYTES
             && let Some(id) = self.answering.pop_front()
         {
-            if self.frame_data(id, pool) {
+            if self.frame_data(id, pool, by_ns) {
                 self.answering.push_back(id);
             } else {
                 self.end_if_over(id, budget);
@@ -175,17 +186,20 @@ impl WireConnection {
     }
 
     /// Puts the next part of an answer into a frame. Whether another may follow.
-    fn frame_data(&mut self, id: u64, pool: &mut Pool) -> bool {
+    fn frame_data(&mut self, id: u64, pool: &mut Pool, by_ns: u64) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         let Some(rest) = stream.rest.take() else { return false };
         let credit = usize::try_from(stream.credit_bytes).unwrap_or(usize::MAX);
         let bytes = rest.len().min(credit).min(DATA_BYTES);
         if bytes == 0 {
             stream.rest = Some(rest);
+            // From when it ran out of credit, however often it is looked at.
+            stream.deadline_ns = stream.deadline_ns.min(by_ns);
             return false;
         }
         stream.credit_bytes -= bytes as u64;
         let is_end = bytes == rest.len();
+        stream.deadline_ns = if is_end || stream.credit_bytes > 0 { u64::MAX } else { by_ns };
         let out = self.outbox.text(pool);
         wire::data_head(out, id, bytes as u32, is_end);
         match rest {

@@ -100,7 +100,9 @@ pub(super) fn take(wire: &mut WireConnection, input: &[u8], intake: &mut FrameIn
             }
             Item::Credit { id, bytes } => wire.streams.get_mut(&id).and_then(|stream| {
                 stream.credit_bytes = stream.credit_bytes.saturating_add(bytes);
-                stream.rest.is_some().then_some(Wanted::Credited { id })
+                stream.rest.as_ref()?;
+                stream.deadline_ns = u64::MAX;
+                Some(Wanted::Credited { id })
             }),
             // An id that is not in flight: the cancel crossed the answer.
             Item::Cancel { id } => wire.streams.contains_key(&id).then_some(Wanted::Cancel { id }),

@@ -213,8 +213,8 @@ impl Shard {
 
     fn wire_send(&mut self, key: Key) {
         let Some(wire) = self.wires.get_mut(key) else { return };
-        wire.frame_answers(&mut self.pool, &mut self.bodies);
         let by_ns = self.now_ns.saturating_add(self.settings.timeouts.idle_ns);
+        wire.frame_answers(&mut self.pool, &mut self.bodies, by_ns);
         let may_be_quiet = wire.stage == Stage::Open && wire.answering.is_empty() && self.draining.is_none();
         let (socket, token) = (wire.socket.as_raw_fd(), Owner::WireSend(key).token());
         match wire.outbox.start(&mut self.reactor, socket, token, by_ns, may_be_quiet) {
@@ -337,6 +337,10 @@ impl Shard {
         wire.timer = None;
         self.expire_streams(key);
         let Some(wire) = self.wires.get_mut(key) else { return };
+        if wire.is_stalled(self.now_ns) {
+            self.wire_goaway(key, 408, "an answer was given no credit for too long; read it or cancel it");
+            return self.wire_rearm(key);
+        }
         if self.settings.timeouts.of_wire(wire).is_none_or(|at_ns| at_ns > self.now_ns) {
             return self.wire_rearm(key);
         }
@@ -351,8 +355,8 @@ impl Shard {
 }
 
 impl super::Timeouts {
-    /// When a connection will have waited too long, if nothing comes or goes until then; none while only functions run for
-    /// it, which have deadlines of their own.
+    /// When a connection will have waited too long, if nothing comes or goes until then; none while functions run for it,
+    /// which have deadlines of their own.
     fn of_wire(&self, wire: &WireConnection) -> Option<u64> {
         let deadline_ns = wire.streams.values().map(|stream| stream.deadline_ns).min().unwrap_or(u64::MAX);
         let allowed_ns = match wire.stage {
@@ -360,7 +364,7 @@ impl super::Timeouts {
             Stage::Fresh => self.header_ns,
             _ if wire.outbox.is_sending() => return Some(wire.outbox.by_ns().min(deadline_ns)),
             _ if wire.is_receiving() => self.body_ns,
-            _ if !wire.streams.is_empty() => return (deadline_ns != u64::MAX).then_some(deadline_ns),
+            _ if wire.is_served() => return (deadline_ns != u64::MAX).then_some(deadline_ns),
             _ => self.idle_ns,
         };
         Some(wire.active_ns.saturating_add(allowed_ns).min(deadline_ns))

@@ -61,7 +61,8 @@ pub(in crate::shard) struct Stream {
     pub(super) charged_bytes: u64,
     /// The client has sent END or CANCEL.
     pub(super) is_sent: bool,
-    /// When the client stops waiting; `u64::MAX`: never.
+    /// When the client stops waiting for an answer; of one that it gives no credit for, when it must have. `u64::MAX`:
+    /// never.
     pub(super) deadline_ns: u64,
     /// Bytes of the answer that the client takes.
     pub(super) credit_bytes: u64,
