@@ -105,3 +105,25 @@ fn a_silent_connection_with_half_a_request_ends() {
     assert!(matches!(client.next(), Frame::Goaway { status: 408, .. }));
     assert!(client.is_closed());
 }
+
+#[test]
+fn who_says_no_hello_is_told_that_it_took_too_long() {
+    let worker = Worker::start_with(&["server.header_timeout=300ms"]);
+    let mut silent = WireClient::silent(worker.wire_address);
+    assert!(matches!(silent.next(), Frame::Goaway { status: 408, .. }));
+    assert!(silent.is_closed());
+}
+
+#[test]
+fn one_connection_too_many_is_told_to_go_elsewhere() {
+    let worker = Worker::start_with(&["cores.shards=1", "server.connections=2"]);
+    let mut first = connect(&worker);
+    let _second = connect(&worker);
+    let mut third = WireClient::silent(worker.wire_address);
+    assert!(matches!(third.next(), Frame::Goaway { status: 503, .. }));
+    assert!(third.is_closed());
+    let mut ping = Vec::new();
+    wire::ping(&mut ping, 1, b"");
+    first.send(&ping);
+    assert!(matches!(first.next(), Frame::Pong { .. }));
+}

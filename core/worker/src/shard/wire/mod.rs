@@ -11,7 +11,7 @@ mod stream;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use vilya_protocol::wire;
 use vilya_reactor::{Chunk, Op, OpId, Outcome};
 
@@ -52,10 +52,17 @@ macro_rules! intake {
 impl Shard {
     /// Takes a connection in, if there is room.
     pub(super) fn welcome_wire(&mut self, socket: OwnedFd) -> bool {
-        let Ok(key) = self.wires.insert(WireConnection::new(socket, self.now_ns)) else { return false };
-        self.wire_resume(key);
-        self.wire_rearm(key);
-        true
+        match self.wires.insert(WireConnection::new(socket, self.now_ns)) {
+            Ok(key) => {
+                self.wire_resume(key);
+                self.wire_rearm(key);
+                true
+            }
+            Err(wire) => {
+                turn_away(&wire.socket);
+                false
+            }
+        }
     }
 
     /// Receives if the kernel has stopped and there is room for more: into the lane of a payload that has one.
@@ -344,14 +351,25 @@ impl Shard {
         if self.settings.timeouts.of_wire(wire).is_none_or(|at_ns| at_ns > self.now_ns) {
             return self.wire_rearm(key);
         }
-        let is_owed = wire.stage == Stage::Open && !wire.outbox.is_sending();
-        if is_owed && (!wire.streams.is_empty() || !wire.decoder.at_frame_start()) {
-            self.wire_goaway(key, 408, "a frame or a payload took too long to arrive; send it faster");
+        let waits_for_it = match wire.stage {
+            Stage::Fresh => true,
+            Stage::Open => !wire.streams.is_empty() || !wire.decoder.at_frame_start(),
+            Stage::Closing | Stage::Lingering => false,
+        };
+        if waits_for_it && !wire.outbox.is_sending() {
+            self.wire_goaway(key, 408, "HELLO, a frame or a payload took too long to arrive; send it faster");
             self.wire_rearm(key);
         } else {
             self.close_wire(key);
         }
     }
+}
+
+/// Says that there is no room: what has not been used has room for a frame, and if not, the end of it says enough.
+fn turn_away(socket: &OwnedFd) {
+    let mut frame = Vec::new();
+    wire::goaway(&mut frame, 503, "the worker has as many connections as server.connections allows; use another one");
+    let _ = send(socket.as_raw_fd(), &frame, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
 }
 
 impl super::Timeouts {
