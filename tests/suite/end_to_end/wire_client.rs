@@ -111,6 +111,11 @@ impl WireClient {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// Whether the worker's system still takes bytes for this connection.
+    pub(super) fn takes(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     /// The head of a request of which `now` of `total` bytes follow at once.
     pub(super) fn head(id: u64, name: &str, total: u64, now: u32, deadline_ms: u32) -> Vec<u8> {
         let mut out = Vec::new();

@@ -1,11 +1,11 @@
 //! Time, room and patience of the binary protocol: deadlines, clients that stall, and what they may cost others.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vilya_protocol::wire;
 
 use super::wire_client::{Frame, WireClient};
-use super::worker::Worker;
+use super::worker::{PATIENCE, Worker};
 
 const WINDOW: u64 = 256 * 1024;
 
@@ -126,4 +126,18 @@ fn one_connection_too_many_is_told_to_go_elsewhere() {
     wire::ping(&mut ping, 1, b"");
     first.send(&ping);
     assert!(matches!(first.next(), Frame::Pong { .. }));
+}
+
+/// What a client still sends after a GOAWAY is thrown away for two seconds, and no longer, however slowly it comes.
+#[test]
+fn a_client_that_goes_on_after_goaway_is_cut_off() {
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    let mut client = connect(&worker);
+    client.send(&[0xFF; 32]);
+    assert!(matches!(client.next(), Frame::Goaway { status: 400, .. }));
+    let since = Instant::now();
+    while client.takes(b"x") {
+        assert!(since.elapsed() < PATIENCE, "it is listened to for ever");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

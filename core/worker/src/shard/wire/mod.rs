@@ -111,7 +111,10 @@ impl Shard {
         if !more {
             wire.receive = None;
         }
-        wire.active_ns = self.now_ns;
+        // What comes after the end buys no time.
+        if wire.stage != Stage::Lingering {
+            wire.active_ns = self.now_ns;
+        }
         match outcome {
             Outcome::Received(chunk) => {
                 self.counters.bytes_in += chunk.len() as u64;
