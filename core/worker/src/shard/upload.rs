@@ -171,10 +171,17 @@ impl Shard {
     pub(super) fn begin_leaving(&mut self, key: Key, leaving: Leaving) {
         let Some(upload) = self.uploads.get_mut(key) else { return };
         // Who is gone stays gone; a lane that was wanted and is lost is lost.
-        if upload.leaving != Some(Leaving::Abandoned) {
-            upload.leaving = Some(leaving);
+        let leaving = if upload.leaving == Some(Leaving::Abandoned) { Leaving::Abandoned } else { leaving };
+        upload.leaving = Some(leaving);
+        let fill = upload.fill;
+        if leaving == Leaving::Abandoned {
+            // Now, since the engine says nothing of an invocation whose lane was lost before.
+            let origin = upload.origin;
+            if let Some(request) = self.requests.remove(origin) {
+                self.pool.give(request.text.into_buffer());
+            }
         }
-        match upload.fill {
+        match fill {
             Some(fill) => self.reactor.interrupt(fill),
             None => self.leave(key, leaving),
         }
