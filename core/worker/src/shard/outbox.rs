@@ -62,6 +62,9 @@ pub(super) struct RingFull;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     queue: VecDeque<Piece>,
+    /// Bytes of the pieces before the last, which is the one that may grow: a client that makes many small ones is not to
+    /// have them counted again for each of its frames.
+    settled_bytes: usize,
     flight: Option<Flight>,
 }
 
@@ -73,7 +76,7 @@ impl Outbox {
             _ => false,
         };
         if !joins {
-            self.queue.push_back(Piece::Bytes { bytes: pool.take(), charged_bytes: 0 });
+            self.append(Piece::Bytes { bytes: pool.take(), charged_bytes: 0 });
         }
         match self.queue.back_mut() {
             Some(Piece::Bytes { bytes, .. }) => bytes,
@@ -83,18 +86,40 @@ impl Outbox {
 
     /// A large body, and what it holds of the budget.
     pub(super) fn push(&mut self, bytes: Vec<u8>, charged_bytes: u64) {
-        self.queue.push_back(Piece::Bytes { bytes, charged_bytes });
+        self.append(Piece::Bytes { bytes, charged_bytes });
     }
 
     /// An answer that is sent from its lane, or a part of one.
     pub(super) fn push_lane(&mut self, bytes: LaneBytes) {
-        self.queue.push_back(Piece::Lane(bytes));
+        self.append(Piece::Lane(bytes));
     }
 
     /// Bytes that the client has not taken yet.
     pub(super) fn unsent_bytes(&self) -> usize {
-        let queued: usize = self.queue.iter().map(Piece::len).sum();
+        let queued = self.settled_bytes + self.queue.back().map_or(0, Piece::len);
         queued + self.flight.as_ref().map_or(0, |flight| flight.bytes)
+    }
+
+    fn append(&mut self, piece: Piece) {
+        self.settled_bytes += self.queue.back().map_or(0, Piece::len);
+        self.queue.push_back(piece);
+    }
+
+    fn take_first(&mut self) -> Option<Piece> {
+        let piece = self.queue.pop_front()?;
+        // The last of all was not counted.
+        if !self.queue.is_empty() {
+            self.settled_bytes -= piece.len();
+        }
+        Some(piece)
+    }
+
+    /// Puts a piece before all others.
+    fn put_first(&mut self, piece: Piece) {
+        if !self.queue.is_empty() {
+            self.settled_bytes += piece.len();
+        }
+        self.queue.push_front(piece);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -131,14 +156,14 @@ impl Outbox {
         if self.flight.is_some() {
             return Ok(0);
         }
-        let Some(mut piece) = self.queue.pop_front() else { return Ok(0) };
+        let Some(mut piece) = self.take_first() else { return Ok(0) };
         if let Piece::Lane(lane) = &piece
             && lane.slice.len() > LANE_SEND_BYTES
         {
             // Each part has a deadline of its own.
             let rest = lane.part(LANE_SEND_BYTES, lane.slice.len());
             let first = lane.part(0, LANE_SEND_BYTES);
-            self.queue.push_front(Piece::Lane(rest));
+            self.put_first(Piece::Lane(rest));
             piece = Piece::Lane(first);
         }
         let bytes = piece.len();
@@ -152,7 +177,7 @@ impl Outbox {
         match reactor.submit(token, op) {
             Ok(op) => self.flight = Some(Flight { op, bytes, charged_bytes, lane, by_ns, is_quiet }),
             Err(_) => {
-                self.queue.push_front(Piece::Bytes { bytes: Vec::new(), charged_bytes });
+                self.put_first(Piece::Bytes { bytes: Vec::new(), charged_bytes });
                 return Err(RingFull);
             }
         }
@@ -174,7 +199,7 @@ impl Outbox {
                 let piece = copied(&lane.part(sent_bytes, lane.slice.len()), budget);
                 let has_room = piece.is_some();
                 if let Some(piece) = piece {
-                    self.queue.push_front(piece);
+                    self.put_first(piece);
                 }
                 has_room
             }
@@ -206,6 +231,7 @@ impl Outbox {
     /// Forgets everything, for a connection that is closed. A send that reads a lane is interrupted and returned: the
     /// lane must stay taken until that has ended.
     pub(super) fn close(&mut self, reactor: &mut Reactor, budget: &mut BodyBudget) -> Option<(OpId, Arc<Lent>)> {
+        self.settled_bytes = 0;
         for piece in self.queue.drain(..) {
             if let Piece::Bytes { charged_bytes, .. } = piece {
                 budget.give_back(charged_bytes);
@@ -219,5 +245,32 @@ impl Outbox {
         };
         reactor.interrupt(op);
         Some((op, lane.lent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unsent_is_known_without_counting() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::new());
+        let counted = |outbox: &Outbox| outbox.queue.iter().map(Piece::len).sum::<usize>();
+        let mut seed = 7_u32;
+        for _ in 0..10_000 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let bytes = seed as usize % 20_000;
+            match seed >> 29 {
+                0 | 1 => outbox.push(vec![0; bytes], bytes as u64),
+                2..=4 => outbox.text(&mut pool).extend_from_slice(&vec![0; bytes]),
+                5 => outbox.put_first(Piece::Bytes { bytes: vec![0; bytes], charged_bytes: 0 }),
+                _ => drop(outbox.take_first()),
+            }
+            assert_eq!(outbox.unsent_bytes(), counted(&outbox));
+        }
+        while outbox.take_first().is_some() {
+            assert_eq!(outbox.unsent_bytes(), counted(&outbox));
+        }
+        assert!(outbox.is_empty());
     }
 }
