@@ -58,6 +58,8 @@ impl Window {
 pub(super) struct Meter {
     pub(super) done: AtomicU64,
     pub(super) failed: AtomicU64,
+    /// Of those that are done, and count nowhere else.
+    pub(super) warm_up: AtomicU64,
 }
 
 /// What one thread is to do.
@@ -335,6 +337,7 @@ impl<'a> Driver<'a> {
             warm_up.requests += 1;
             warm_up.cold += u64::from(finished.cold == Some(true));
             warm_up.failed += u64::from(!succeeded);
+            self.task.meter.warm_up.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let sample = Sample {

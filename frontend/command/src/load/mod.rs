@@ -9,7 +9,7 @@
 //! | `heads` | bytes of the binary protocol, and whose they are |
 //! | `reach` | where the worker is, and which shard owns which function |
 //! | `tally`, `summary`, `report` | counts; numbers; text |
-//! | `rows`, `progress` | the CSV file; the line on a terminal |
+//! | `rows`, `progress` | the CSV file; the bar on a terminal |
 //!
 //! It does not know: how a worker runs functions, or what an answer means beyond its status, headers and `errorType`.
 
@@ -87,7 +87,7 @@ fn measure(plan: &Plan, routes: &Routes, csv: Option<&Path>, interrupted: &Atomi
     let rows = csv.map(|path| Rows::create(path, names)).transpose()?;
     let run = Run { plan, routes, clock, interrupted, rows: rows.as_ref() };
     let mut summary = Summary::new(plan);
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(summary.count);
     let (mut origin_ns, mut dropped_rows) = (None, 0);
     let steps = plan.steps();
     for (step, rate_per_s) in steps.iter().copied().enumerate() {
@@ -155,7 +155,10 @@ impl Run<'_> {
             };
             let handles: Vec<_> = meters.iter().enumerate().map(start).collect();
             if progress.wanted() {
-                let which = format!("step {} of {}, ", step.step + 1, self.plan.steps().len());
+                let which = match self.plan.steps().len() {
+                    1 => String::new(),
+                    steps => format!("step {} of {steps}, ", step.step + 1),
+                };
                 while handles.iter().any(|handle| !handle.is_finished()) {
                     progress.show(&which, step.window, self.clock.now_ns(), &meters);
                     thread::sleep(progress::EVERY);
