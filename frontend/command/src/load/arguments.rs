@@ -33,9 +33,9 @@ Protocols: over HTTP a connection has one request at a time. With --protocol bin
 
 Whether to believe it: the generator measures itself. Lateness is how long after a request was due, with a connection to
   spare, it was written; a thread's load is the time it ran and the time it waited for a core, as the kernel counts them.
-  Where lateness is over a tenth of latency at the median or the 99th percentile, or a thread's load is over nine tenths,
-  the report says so: the figures then are an upper bound of latency, a lower one of throughput. On the machine of the
-  worker, the generator takes processor time from what it measures.
+  Where lateness is over a tenth of latency at p50, p99 or p99.9, or a thread's load is over nine tenths, the report says
+  so: the figures then are an upper bound of latency, a lower one of throughput. On the machine of the worker, the generator
+  takes processor time from what it measures.
 
 --csv writes one row a counted request, with times in microseconds since the first step began to count:
   due_us,sent_us,done_us,function,status,start,queue_us,run_us,bytes_in,bytes_out,shard

@@ -3,12 +3,8 @@
 //! Invariant: pure text of a [`Summary`]; whatever limits the meaning of a number is said beside it.
 
 use super::request::PayloadSize;
-use super::summary::{ErrorSummary, PartSummary, Spread, StepSummary, Summary};
+use super::summary::{ErrorSummary, P99_VALUES, P999_VALUES, PartSummary, Spread, StepSummary, Summary};
 use crate::output::{Align, Table, size};
-
-/// Fewer values than this have no such quantile worth a number.
-const P99_VALUES: u64 = 100;
-const P999_VALUES: u64 = 1_000;
 
 const SPREAD: [(&str, Align); 6] = [
     ("p50", Align::Right),
@@ -151,9 +147,10 @@ pub(super) fn doubts(step: &StepSummary) -> Vec<String> {
         lines.push(format!("interrupted: {left_out} without an answer are left out"));
     }
     if generator.late {
-        lines.push(
-            "the generator was late: latency is an upper bound; give it cores of its own, or lower the rate".to_owned(),
-        );
+        let at = generator.late_at.join(", ");
+        lines.push(format!(
+            "the generator was late at {at}: latency there is an upper bound; give it cores of its own, or lower the rate"
+        ));
     }
     if generator.saturated {
         lines.push(
@@ -308,10 +305,30 @@ mod tests {
         late.left_out = 3;
         let hard = ThreadLoad { running_share: 0.5, waiting_share: 0.45 };
         let said = doubts(&step(&plan, late, hard)).join("\n");
-        for word in ["7 requests found all 2 connections busy", "3 requests without an answer", "was late", "saturated"]
-        {
+        for word in [
+            "7 requests found all 2 connections busy",
+            "3 requests without an answer",
+            "was late at p50, p99:",
+            "saturated",
+        ] {
             assert!(said.contains(word), "{said}");
         }
+    }
+
+    #[test]
+    fn lateness_in_the_tail_is_said_of_the_tail() {
+        let plan = open();
+        let late = |at_ns: &[u64]| {
+            let mut tally = tally();
+            (0..1_000 - at_ns.len()).for_each(|_| tally.lateness.saturating_record(1_000));
+            at_ns.iter().for_each(|ns| tally.lateness.saturating_record(*ns));
+            step(&plan, tally, EASY)
+        };
+        let tail = late(&[500_000; 2]);
+        assert_eq!((tail.generator.late, tail.generator.late_at.as_slice()), (true, &["p99.9"][..]));
+        assert!(doubts(&tail).join("\n").contains("the generator was late at p99.9: latency there is an upper bound"));
+        assert_eq!(late(&[500_000; 20]).generator.late_at, ["p99", "p99.9"]);
+        assert!(!late(&[90_000; 20]).generator.late);
     }
 
     #[test]

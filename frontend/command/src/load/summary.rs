@@ -17,6 +17,10 @@ const LATE_SHARE: f64 = 0.1;
 /// A thread that ran, or waited for a core, over this share of the time may have been what limited throughput.
 const SATURATED_SHARE: f64 = 0.9;
 
+/// Fewer values than this have no such quantile worth a number.
+pub(super) const P99_VALUES: u64 = 100;
+pub(super) const P999_VALUES: u64 = 1_000;
+
 /// How values are spread. Times in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Spread {
@@ -95,13 +99,16 @@ pub(super) struct ConnectionSummary {
 }
 
 /// What the generator says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct GeneratorSummary {
     /// Absent in a closed loop, where nothing is due.
     pub(super) lateness: Option<Spread>,
     pub(super) busiest_thread_running_share: f64,
     pub(super) busiest_thread_waiting_share: f64,
+    /// At any quantile.
     pub(super) late: bool,
+    /// The quantiles of latency that lateness makes doubtful, of `p50`, `p99` and `p99.9`.
+    pub(super) late_at: Vec<&'static str>,
     pub(super) saturated: bool,
 }
 
@@ -269,16 +276,27 @@ fn error(kind: &ErrorKind, requests: u64) -> ErrorSummary {
 fn generator(latency: Option<Spread>, tally: &Tally, loads: &[ThreadLoad]) -> GeneratorSummary {
     let lateness = Spread::of(&tally.lateness);
     let busiest = loads.iter().copied().max_by(|a, b| a.total().total_cmp(&b.total())).unwrap_or_default();
-    let late = lateness.zip(latency).is_some_and(|(lateness, latency)| {
-        lateness.p50_s > LATE_SHARE * latency.p50_s || lateness.p99_s > LATE_SHARE * latency.p99_s
-    });
+    let late_at = lateness.zip(latency).map_or(Vec::new(), |(lateness, latency)| late_at(&lateness, &latency));
     GeneratorSummary {
         lateness,
         busiest_thread_running_share: busiest.running_share,
         busiest_thread_waiting_share: busiest.waiting_share,
-        late,
+        late: !late_at.is_empty(),
+        late_at,
         saturated: busiest.total() > SATURATED_SHARE,
     }
+}
+
+fn late_at(lateness: &Spread, latency: &Spread) -> Vec<&'static str> {
+    let quantiles = [
+        ("p50", 1, lateness.p50_s, latency.p50_s),
+        ("p99", P99_VALUES, lateness.p99_s, latency.p99_s),
+        ("p99.9", P999_VALUES, lateness.p999_s, latency.p999_s),
+    ];
+    let late = quantiles.iter().filter(|(_, values, lateness_s, latency_s)| {
+        lateness.count >= *values && *lateness_s > LATE_SHARE * *latency_s
+    });
+    late.map(|(name, ..)| *name).collect()
 }
 
 impl Summary {
