@@ -141,3 +141,37 @@ fn a_client_that_goes_on_after_goaway_is_cut_off() {
         std::thread::sleep(Duration::from_millis(100));
     }
 }
+
+/// Small answers that nobody reads are bounded together, as large ones are.
+#[test]
+fn answers_that_nobody_reads_take_no_more_memory_than_there_is_for_bodies() {
+    let worker = Worker::start_with(&[
+        "cores.shards=1",
+        "limits.bodies=4MiB",
+        "server.max_payload=4MiB",
+        "limits.sandboxes_per_function=1",
+        "limits.invocations=16384",
+        "limits.queue_per_function=16384",
+    ]);
+    // The first waits until all the others are in the queue.
+    let code = "import time\ndef handler(event, context):\n    if event == 1:\n        time.sleep(3)\n    return 'x' * 15000\n";
+    worker.deploy_python("many", code, "timeout = \"60s\"");
+    assert_eq!(connect(&worker).invoke(1, "many", b"0").status, 200);
+    const REQUESTS: u64 = 1000;
+    let before = worker.resident_bytes();
+    let mut clients: Vec<WireClient> = (0..8).map(|_| connect(&worker)).collect();
+    clients[0].send(&[WireClient::head(REQUESTS + 1, "many", 1, 1, 0), b"1".to_vec()].concat());
+    for client in &mut clients {
+        let requests = (1..=REQUESTS).flat_map(|id| [WireClient::head(id, "many", 1, 1, 0), b"0".to_vec()].concat());
+        client.send(&requests.collect::<Vec<u8>>());
+    }
+    worker.await_metric("vilya_invocations_open", "", |open| open > 8.0 * REQUESTS as f64 - 1.0);
+    worker.await_metric("vilya_invocations_open", "", |open| open == 0.0);
+    let held = worker.resident_bytes().saturating_sub(before);
+    assert!(held < 60 << 20, "{held} bytes wait to be read");
+    for client in &mut clients {
+        for id in 1..=REQUESTS {
+            assert!(matches!(client.answer(id, WINDOW).status, 200 | 503));
+        }
+    }
+}

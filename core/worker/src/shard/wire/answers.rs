@@ -8,7 +8,7 @@ use vilya_protocol::error::ErrorKind;
 use vilya_protocol::wire::{self, Hello, Report, ResponseHead, Start};
 use vilya_reactor::Outcome;
 
-use super::connection::{IN_FLIGHT, REQUEST_CREDIT_BYTES, Stage};
+use super::connection::{IN_FLIGHT, REQUEST_CREDIT_BYTES, Stage, UNSENT_BYTES};
 use super::frames::Wanted;
 use super::stream::{Phase, Rest, Stream};
 use crate::arena::Hold;
@@ -281,8 +281,12 @@ impl Shard {
         self.bodies.give_back(std::mem::take(&mut stream.charged_bytes));
         // It is for the answer, not for the reading of it.
         stream.deadline_ns = u64::MAX;
+        let credit = usize::try_from(stream.credit_bytes).unwrap_or(usize::MAX);
+        let has_room = wire.outbox.unsent_bytes() < UNSENT_BYTES;
+        // In one frame with its head, at no charge: what is unsent is bounded.
+        let fits = |bytes: usize| bytes <= JOINED_BYTES.min(credit) && (has_room || bytes == 0);
         if let Body::Bytes(bytes) = &response.body
-            && bytes.len() > JOINED_BYTES
+            && !fits(bytes.len())
         {
             if self.bodies.take(bytes.len() as u64) {
                 stream.charged_bytes = bytes.len() as u64;
@@ -292,9 +296,8 @@ impl Shard {
             }
         }
         let total = response.body.len();
-        let credit = usize::try_from(stream.credit_bytes).unwrap_or(usize::MAX);
         let inline = match &response.body {
-            Body::Bytes(bytes) if bytes.len() <= JOINED_BYTES && bytes.len() <= credit => bytes.len(),
+            Body::Bytes(bytes) if fits(bytes.len()) => bytes.len(),
             // The rest follows in its turn.
             _ => 0,
         };

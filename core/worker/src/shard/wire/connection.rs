@@ -21,7 +21,7 @@ pub(super) const IN_FLIGHT: usize = 1024;
 /// Bytes of a request's payload that may come before CREDIT.
 pub(super) const REQUEST_CREDIT_BYTES: u64 = 64 * 1024;
 /// With as many bytes of answers unsent, no further frame is put together.
-const UNSENT_BYTES: usize = 1024 * 1024;
+pub(super) const UNSENT_BYTES: usize = 1024 * 1024;
 /// Payload in one DATA frame: streams of one connection take turns of so much.
 const DATA_BYTES: usize = 256 * 1024;
 
