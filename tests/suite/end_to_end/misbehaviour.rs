@@ -151,3 +151,17 @@ fn one_that_answers_with_a_header_of_its_own_splits_nothing() {
     let answer = worker.client().invoke("splitter", b"");
     assert_eq!(answer.header("x-evil"), None);
 }
+
+#[test]
+fn one_that_says_too_much_of_why_it_does_not_load_is_not_passed_on() {
+    let worker = Worker::start();
+    // The runtime cuts what it reports; this one reports by itself.
+    let code = "import gc\nchannel = [it for it in gc.get_objects() if type(it).__name__ == 'Channel'][0]\nchannel.publish(4, 0, 0, b'', b'y' * (1 << 20))\nimport time\ntime.sleep(30)\n";
+    worker.deploy_python("talker", code, "memory = \"256MiB\"");
+    let answer = worker.client().invoke("talker", b"").expect(500);
+    assert!(answer.body.len() < 1024, "{} bytes", answer.body.len());
+    assert!(answer.json()["errorMessage"].to_string().contains("could not be loaded"), "{}", answer.text());
+    worker.deploy_python("talker", "raise ValueError('short')\n", "");
+    let answer = worker.client().invoke("talker", b"").expect(500);
+    assert_eq!(answer.json()["errorType"], "ValueError");
+}

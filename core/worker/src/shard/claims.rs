@@ -16,6 +16,9 @@ use super::token::SandboxKey;
 use crate::arena::{Hold, LaneBytes, Lent};
 use crate::response::{Body, ContentType, Response};
 
+/// The longest report of a function that could not be loaded: everybody who waits for the function gets a copy.
+const REPORT_BYTES: usize = 64 * 1024;
+
 /// Claims of one sandbox in one turn.
 const CLAIMS_PER_TURN: usize = 128;
 
@@ -117,10 +120,13 @@ impl Shard {
                 self.feed(Event::SandboxReady { sandbox });
             }
             ClaimKind::InitFailed => {
-                let mut body = Vec::new();
-                host.copy_payload(&claim, &mut body);
-                let message = "the function could not be loaded".into();
-                let cause = Cause { kind: ErrorKind::FunctionRaised, message, report: Some(body) };
+                let report = (claim.payload_bytes() <= REPORT_BYTES).then(|| {
+                    let mut body = Vec::new();
+                    host.copy_payload(&claim, &mut body);
+                    body
+                });
+                let message = "the function could not be loaded, and said more about it than is passed on; see its log";
+                let cause = Cause { kind: ErrorKind::FunctionRaised, message: message.into(), report };
                 self.feed_with(Event::Broken { sandbox }, Some(cause));
             }
             ClaimKind::Returned | ClaimKind::Raised => {
