@@ -175,3 +175,34 @@ fn answers_that_nobody_reads_take_no_more_memory_than_there_is_for_bodies() {
         }
     }
 }
+
+/// Changes of the map do not pile up for a client that is behind: it gets the map anew when it has caught up.
+#[test]
+fn a_client_that_is_behind_is_told_the_map_once() {
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    worker.deploy_echo("echo", "memory = \"256MiB\"");
+    let mut client = WireClient::connect(worker.wire_address, true, u64::MAX);
+    assert!(matches!(client.next(), Frame::Map { whole: true, .. }));
+    let body = pattern(24 << 20);
+    client.request(1, "echo", &body);
+    worker.await_metric("vilya_lanes_held", "", |lanes| lanes == 1.0);
+    for name in ["one", "two", "three"] {
+        worker.deploy_echo(name, "");
+    }
+    worker.client().request("DELETE", "/v1/functions/two", b"").expect(204);
+    assert!(client.answer(1, 1).body == body);
+    let mut ping = Vec::new();
+    wire::ping(&mut ping, 1, b"");
+    client.send(&ping);
+    let mut maps = Vec::new();
+    loop {
+        match client.next() {
+            Frame::Map { whole, entries } => maps.push((whole, entries)),
+            Frame::Pong { .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let [(true, entries)] = &mut maps[..] else { panic!("{maps:?}") };
+    entries.sort();
+    assert_eq!(entries.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["echo", "one", "three"]);
+}

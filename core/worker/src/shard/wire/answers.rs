@@ -85,6 +85,10 @@ impl Shard {
             .collect();
         for key in told {
             if let Some(wire) = self.wires.get_mut(key) {
+                if wire.map_is_stale || wire.outbox.unsent_bytes() >= UNSENT_BYTES {
+                    wire.map_is_stale = true;
+                    continue;
+                }
                 self.routes.write_change(name, wire.outbox.text(&mut self.pool));
                 self.wire_dirty(key);
             }

@@ -80,6 +80,8 @@ pub(in crate::shard) struct WireConnection {
     pub(super) stage: Stage,
     pub(super) decoder: ServerDecoder,
     pub(super) wants_map: bool,
+    /// The map changed while much was unsent: it is told whole when there is room.
+    pub(super) map_is_stale: bool,
     /// What HELLO grants each answer.
     pub(super) response_credit_bytes: u64,
     pub(super) streams: Streams,
@@ -111,6 +113,7 @@ impl WireConnection {
             stage: Stage::Fresh,
             decoder: ServerDecoder::new(wire::Limits::DEFAULT),
             wants_map: false,
+            map_is_stale: false,
             response_credit_bytes: 0,
             streams: Streams::default(),
             current: None,

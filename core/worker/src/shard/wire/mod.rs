@@ -15,8 +15,8 @@ use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use vilya_protocol::wire;
 use vilya_reactor::{Chunk, Op, OpId, Outcome};
 
-use connection::Stage;
 pub(super) use connection::WireConnection;
+use connection::{Stage, UNSENT_BYTES};
 use stream::Phase;
 
 use super::Shard;
@@ -224,6 +224,10 @@ impl Shard {
     fn wire_send(&mut self, key: Key) {
         let Some(wire) = self.wires.get_mut(key) else { return };
         let by_ns = self.now_ns.saturating_add(self.settings.timeouts.idle_ns);
+        if wire.map_is_stale && wire.stage == Stage::Open && wire.outbox.unsent_bytes() < UNSENT_BYTES {
+            wire.map_is_stale = false;
+            self.routes.write_map(wire.outbox.text(&mut self.pool));
+        }
         wire.frame_answers(&mut self.pool, &mut self.bodies, by_ns);
         let may_be_quiet = wire.stage == Stage::Open && wire.answering.is_empty() && self.draining.is_none();
         let (socket, token) = (wire.socket.as_raw_fd(), Owner::WireSend(key).token());
