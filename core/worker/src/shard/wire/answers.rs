@@ -8,7 +8,7 @@ use vilya_protocol::error::ErrorKind;
 use vilya_protocol::wire::{self, Hello, Report, ResponseHead, Start};
 use vilya_reactor::Outcome;
 
-use super::connection::{IN_FLIGHT, REQUEST_CREDIT_BYTES, Stage, UNSENT_BYTES};
+use super::connection::{IN_FLIGHT, REQUEST_CREDIT_BYTES, Stage, UNSENT_BYTES, WireConnection};
 use super::frames::Wanted;
 use super::stream::{Phase, Rest, Stream};
 use crate::arena::Hold;
@@ -213,7 +213,9 @@ impl Shard {
 
     /// Has a deadline looked at when it comes.
     fn wire_rearm_for(&mut self, key: Key, deadline_ns: u64) {
-        if deadline_ns != u64::MAX {
+        // The streams are looked through only when it is sooner than whatever is looked at next.
+        let is_looked_at = |wire: &WireConnection| wire.timer.is_some() && wire.timer_at_ns <= deadline_ns;
+        if deadline_ns != u64::MAX && !self.wires.get(key).is_some_and(is_looked_at) {
             self.wire_rearm(key);
         }
     }

@@ -187,11 +187,13 @@ impl Shard {
         if self.wires.get(key).is_none_or(|wire| wire.acting) {
             return;
         }
+        let mut has_taken = false;
         self.set_wire_acting(key, true);
         while let Some(wire) = self.wires.get_mut(key)
             && !wire.backlog.is_empty()
             && wire.takes_frames()
         {
+            has_taken = true;
             let mut backlog = std::mem::take(&mut wire.backlog);
             let (taken, wanted) = frames::take(wire, backlog.waiting(), intake!(self));
             backlog.take(taken);
@@ -199,6 +201,9 @@ impl Shard {
             self.wire_act(key, wanted);
         }
         self.set_wire_acting(key, false);
+        if has_taken && self.wires.get(key).is_some_and(WireConnection::is_receiving) {
+            self.wire_rearm(key);
+        }
         self.wire_resume(key);
     }
 
