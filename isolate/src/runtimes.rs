@@ -23,6 +23,7 @@ pub const PYTHON: &[(&str, &str)] = carried!("vilya_runtime":
     "kernel.py",
     "layout.py",
     "metadata.py",
+    "output.py",
     "server.py",
     "vilya.py",
     "windows.py",

@@ -187,6 +187,78 @@ class Output(unittest.TestCase):
                     self.assertIn(f"log {event}", sandbox.log())
                     self.assertIn(f"err {event}", sandbox.log())
 
+    def test_bytes_and_streams_of_the_functions_own_are_out_too(self):
+        source = """
+        import codecs, io, sys
+        early = sys.stderr.buffer
+        plain = sys.stdout
+        def handler(event, context):
+            if event == 0:
+                sys.stdout.buffer.write(b"bytes,")
+            elif event == 1:
+                sys.stdout.buffer.write(b"again,")
+            elif event == 2:
+                early.write(b"kept buffer,")
+            elif event == 3:
+                sys.stdout.writelines(["lines,", "lines,"])
+            elif event == 4:
+                sys.stdout = codecs.getwriter("latin-1")(sys.stdout.buffer)
+                sys.stdout.write("writer,")
+            elif event == 5:
+                sys.stdout = open(1, "w", closefd=False)
+            elif event == 6:
+                print("own", end=",")
+            elif event == 7:
+                sys.stdout = sys.__stdout__
+                print("first", end=",")
+            elif event == 8:
+                sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")
+                sys.__stdout__ = None
+                print("detached", end=",")
+            return event
+        """
+        out = "bytes,", "again,", "", "lines,lines,", "writer,", "", "own,", "first,", "detached,"
+        with Sandbox(source).ready() as sandbox:
+            for event, _ in enumerate(out):
+                self.assertEqual(sandbox.call(event), event)
+                self.assertEqual(sandbox.output(), "".join(out[: event + 1]))
+                self.assertEqual(sandbox.log(), "kept buffer," if event >= 2 else "")
+
+    def test_the_standard_streams_are_as_the_interpreter_makes_them(self):
+        source = """
+        import io, sys
+        def handler(event, context):
+            return [[isinstance(stream, io.TextIOWrapper), stream.name, stream.mode, stream.encoding, stream.errors,
+                     stream.newlines, stream.line_buffering, stream.write_through, stream.isatty(), stream.fileno(),
+                     stream is original, stream.write("a\\n")]
+                    for stream, original in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__))]
+        """
+        with Sandbox(source).ready() as sandbox:
+            self.assertEqual(
+                sandbox.call(None),
+                [
+                    [True, name, "w", "utf-8", errors, None, True, False, False, descriptor, True, 2]
+                    for name, errors, descriptor in (("<stdout>", "surrogateescape", 1), ("<stderr>", "backslashreplace", 2))
+                ],
+            )
+
+    def test_output_that_could_not_be_written_is_tried_again(self):
+        source = """
+        import os, sys
+        def handler(event, context):
+            if event == 0:
+                os.dup2(os.open("/dev/full", os.O_WRONLY), 10)
+                os.dup2(1, 11)
+                os.dup2(10, 1)
+                print("late", end="")
+            if event == 1:
+                os.dup2(11, 1)
+            return event
+        """
+        with Sandbox(source).ready() as sandbox:
+            self.assertEqual([sandbox.call(0), sandbox.output()], [0, ""])
+            self.assertEqual([sandbox.call(1), sandbox.output()], [1, "late"])
+
     def test_closed_and_replaced_streams_do_not_fail_an_invocation(self):
         source = """
         import sys

@@ -14,10 +14,11 @@ import os
 import sys
 from _thread import allocate_lock
 
-from . import failures, handlers, layout
+from . import failures, handlers, layout, output
 from .channel import Channel, HandshakeError
 from .context import Context, Function
 from .metadata import response_metadata
+from .output import waiting
 
 _JSON = response_metadata("application/json")
 
@@ -32,13 +33,12 @@ def main(environment):
     except (HandshakeError, OSError) as error:
         print(f"vilya: descriptors 3, 4 and 5 are not those of a sandbox: {error}", file=sys.stderr)
         return 1
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)
+    output.adopt()
     try:
         function = handlers.load(environment.get("VILYA_HANDLER", ""))
     except BaseException as error:
         channel.publish(layout.INIT_FAILED, 0, 0, b"", report(error, channel.payload_limit))
-        _flush()
+        output.flush()
         return 1
     # What was imported stays: the collector need not walk it again.
     gc.freeze()
@@ -99,6 +99,10 @@ class Server:
         self._raw = handlers.is_raw(function)
         self._call = handlers.adapt(function, channel)
         self._default_metadata = b"" if self._raw else _JSON
+        # Streams that say when they must be flushed; any other is flushed after each call.
+        self._stdout, self._stderr = (
+            stream if isinstance(stream, output.Stream) else None for stream in (sys.stdout, sys.stderr)
+        )
         self._lanes = [Lane(channel, number) for number in range(channel.lanes)]
 
     def serve(self):
@@ -128,7 +132,8 @@ class Server:
         except BaseException as error:
             kind, metadata = layout.RAISED, b""
             payload = report(error, channel.payload_limit)
-        _flush()
+        if waiting or sys.stdout is not self._stdout or sys.stderr is not self._stderr:
+            output.flush()
         if self._raw:
             lane.settle()
         if type(payload) is bytes:
@@ -211,18 +216,10 @@ def report(error, limit_bytes):
     return failures.record(error_type, message, lines, limit_bytes)
 
 
-def _flush():
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass  # the handler closed or replaced it
-
-
 def _end_process(code):
     # A thread cannot end its process by raising, so it leaves the way sys.exit describes.
     if code is not None and not isinstance(code, int):
         print(code, file=sys.stderr)
         code = 1
-    _flush()
+    output.flush()
     os._exit((code or 0) & 0xFF)
