@@ -95,6 +95,54 @@ class Spinning(unittest.TestCase):
         self.assertEqual(ring._spin_limit_ns, 0)
 
 
+class Ordering(unittest.TestCase):
+    def test_a_full_barrier_is_between_each_store_and_the_load_it_must_not_pass(self):
+        steps = []
+
+        class Words:
+            def __init__(self, words, names):
+                self.words, self.names = words, names
+
+            def __getitem__(self, index):
+                steps.append(f"load {self.names.get(index)}")
+                return self.words[index]
+
+            def __setitem__(self, index, value):
+                steps.append(f"store {self.names.get(index, 'sequence')}")
+                self.words[index] = value
+
+        class Lock:
+            def acquire(self):
+                steps.append("acquire")
+
+            def release(self):
+                steps.append("barrier")
+
+            __enter__ = acquire
+
+            def __exit__(self, *_):
+                self.release()
+
+        regions = Regions()
+        ring = channel.Channel(regions.down_fd, regions.up_fd, regions.doorbell, spin_limit_ns=0)
+        down = {layout.SUBMISSION_TAIL_OFFSET // 4: "submission tail", layout.WORKER_PARKED_OFFSET // 4: "worker parked"}
+        up = {layout.COMPLETION_TAIL_OFFSET // 4: "completion tail", layout.SANDBOX_PARKED_OFFSET // 4: "sandbox parked"}
+        ring._down_words, ring._up_words = Words(ring._down_words, down), Words(ring._up_words, up)
+        ring._up_quads = Words(ring._up_quads, {})
+        ring._publishing = Lock()
+        # The kernel's own look at the tail, and the barrier before it.
+        ring._doze = lambda seen: steps.append("wait") or regions.submit(b"1")
+        for payload in (b"", bytes(5000)):
+            steps.clear()
+            ring.publish(layout.RETURNED, 7, 0, b"", payload)
+            self.assertEqual(
+                steps, ["acquire", "store completion tail", "store sequence", "barrier", "load worker parked"]
+            )
+        steps.clear()
+        ring.take()
+        self.assertEqual(steps[:3], ["load submission tail", "store sandbox parked", "wait"])
+
+
 class OtherMachines(unittest.TestCase):
     def test_without_strong_ordering_the_doorbell_is_always_rung(self):
         with mock.patch.object(channel, "_STRONGLY_ORDERED", False):

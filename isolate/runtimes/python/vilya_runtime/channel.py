@@ -38,14 +38,33 @@ from _thread import allocate_lock
 from . import kernel, layout
 from .windows import Window
 
-_unpack_submission = struct.Struct(layout.SUBMISSION_FORMAT).unpack_from
-# All of a completion but its sequence, which is the last field and is stored by itself.
-_pack_completion = struct.Struct(layout.COMPLETION_FORMAT[:-1]).pack_into
+
+def _record(layout_format, fields, wanted):
+    """The `Struct` of those `fields` of a record that are `wanted`; the others are skipped, or written as zeros."""
+    codes = zip(layout_format[1:], fields)
+    parts = (code if name in wanted else f"{struct.calcsize('<' + code)}x" for code, name in codes)
+    return struct.Struct("<" + "".join(parts))
+
+
+_unpack_submission = _record(
+    layout.SUBMISSION_FORMAT,
+    layout.SUBMISSION_FIELDS,
+    ("invocation", "kind", "lane", "deadline_ns", "metadata_offset", "metadata_bytes", "payload_offset", "payload_bytes"),
+).unpack_from
+# All of a completion that is not zero, but for its sequence, which is stored after everything else.
+_pack_completion = _record(
+    layout.COMPLETION_FORMAT,
+    layout.COMPLETION_FIELDS,
+    ("invocation", "kind", "lane", "metadata_offset", "metadata_bytes", "payload_offset", "payload_bytes"),
+).pack_into
 # The ABI fixes these; `_read_header` checks that the worker's header agrees.
 _RING = layout.HEADER_BYTES
 _STRIDE = layout.SLOT_STRIDE_BYTES
 _INVOKE = layout.INVOKE
 _SEQUENCE = layout.SEQUENCE_OFFSET
+_DESCRIPTOR_BYTES = layout.DESCRIPTOR_BYTES
+_INLINE_BYTES = layout.INLINE_BYTES
+_ALIGN = layout.PAYLOAD_ALIGN_BYTES  # a power of two
 # Places in the headers seen as u32 words.
 _SUBMISSION_TAIL = layout.SUBMISSION_TAIL_OFFSET // 4
 _SUBMISSION_HEAD = layout.SUBMISSION_HEAD_OFFSET // 4
@@ -67,25 +86,6 @@ _LOOKS = 32
 
 class HandshakeError(Exception):
     """The regions are not ones this runtime can speak to."""
-
-
-class Submission:
-    """One invocation. `inline` is its payload where that rode in the slot, else None."""
-
-    __slots__ = ("invocation", "lane", "deadline_ns", "metadata", "inline", "payload_offset", "payload_bytes")
-
-    def __init__(self, fields, down, slot):
-        self.invocation = fields[0]
-        self.lane = fields[3]
-        self.deadline_ns = fields[4]
-        metadata = fields[5]
-        self.metadata = down[metadata : metadata + fields[6]]
-        self.payload_offset = payload = fields[8]
-        self.payload_bytes = count = fields[9]
-        if count == 0 or slot < payload < slot + _STRIDE:
-            self.inline = down[payload : payload + count]
-        else:
-            self.inline = None
 
 
 class Channel:
@@ -117,7 +117,7 @@ class Channel:
         self._rung = 0  # the worker's sleep in which it was last rung; once is enough
         self._stopped = False
         self._cancelled = {}  # lane -> the invocation last advised to give up
-        self._futex_wait = kernel.futex_waiter(kernel.address_of(self._down) + layout.SUBMISSION_TAIL_OFFSET)
+        self._doze, self._futex_wait = kernel.futex_waiter(kernel.address_of(self._down) + layout.SUBMISSION_TAIL_OFFSET)
         # Whoever spins holds the interpreter's lock, which the handlers of other lanes need.
         self._spin_limit_ns = spin_limit_ns if self.lanes == 1 else 0
         self._spin_ns = min(_FIRST_SPIN_NS, self._spin_limit_ns)
@@ -135,7 +135,11 @@ class Channel:
     # Down.
 
     def take(self):
-        """The next invocation, waiting for it; None once the worker said Stop."""
+        """The next invocation, waiting for it; None once the worker said Stop.
+
+        A tuple: `(invocation, lane, deadline_ns, metadata, request)`. `request` is the payload
+        where that rode in the slot, else its place in the region, for `view`.
+        """
         words, down = self._down_words, self._down
         while not self._stopped:
             head = self._head
@@ -144,12 +148,14 @@ class Channel:
             if not _STRONGLY_ORDERED:
                 self._barrier()
             slot = _RING + (head & self._submission_mask) * _STRIDE
+            invocation, kind, lane, deadline_ns, metadata, metadata_bytes, payload, count = _unpack_submission(down, slot)
             submission = None
-            fields = _unpack_submission(down, slot)
-            if fields[1] == _INVOKE:
-                submission = Submission(fields, down, slot)
+            if kind == _INVOKE:
+                inline = slot < payload < slot + _STRIDE or count == 0
+                request = down[payload : payload + count] if inline else (payload, count)
+                submission = invocation, lane, deadline_ns, down[metadata : metadata + metadata_bytes], request
             else:
-                self._obey(fields)
+                self._obey(invocation, kind, lane)
             if not _STRONGLY_ORDERED:
                 self._barrier()
             self._head = self._up_words[_SUBMISSION_HEAD] = (head + 1) & _U32
@@ -157,8 +163,7 @@ class Channel:
                 return submission
         return None
 
-    def _obey(self, fields):
-        invocation, kind, _, lane = fields[:4]
+    def _obey(self, invocation, kind, lane):
         if kind == layout.CANCEL:
             self._cancelled[lane] = invocation
         elif kind == layout.STOP:
@@ -180,29 +185,33 @@ class Channel:
             head = (head + 1) & _U32
         return False
 
-    def request(self, submission):
-        """The payload as something to read at once: it must not outlive the invocation."""
-        if submission.inline is not None:
-            return submission.inline
-        start = submission.payload_offset
-        return memoryview(self._down)[start : start + submission.payload_bytes]
+    def view(self, place):
+        """A payload that did not ride in its slot, to read at once: it must not outlive the invocation."""
+        start, count = place
+        return memoryview(self._down)[start : start + count]
 
     def _await_submission(self, seen):
-        words = self._down_words
-        budget = self._spin_ns
-        started = time.monotonic_ns() if self._spin_limit_ns else 0
+        if not self._spin_limit_ns:
+            self._park(seen)
+            return
+        words, budget = self._down_words, self._spin_ns
+        started = time.monotonic_ns()
         if budget:
             until = started + budget
             while time.monotonic_ns() < until:
                 for _ in range(_LOOKS):
                     if words[_SUBMISSION_TAIL] != seen:
                         return
-        self._up_words[_SANDBOX_PARKED] = 1
+        self._park(seen)
+        self._spin_ns = self._next_budget(budget, time.monotonic_ns() - started)
+
+    def _park(self, seen):
+        words, own_words = self._down_words, self._up_words
+        own_words[_SANDBOX_PARKED] = 1
+        self._doze(seen)
         while words[_SUBMISSION_TAIL] == seen:
             self._futex_wait(seen)
-        self._up_words[_SANDBOX_PARKED] = 0
-        if self._spin_limit_ns:
-            self._spin_ns = self._next_budget(budget, time.monotonic_ns() - started)
+        own_words[_SANDBOX_PARKED] = 0
 
     def _next_budget(self, budget, waited_ns):
         # Halt polling: a longer spin would have met a wait this short; a long one was
@@ -216,19 +225,23 @@ class Channel:
     def publish(self, kind, invocation, lane, metadata, payload):
         """Completes an invocation with a copy of `payload` (bytes), in the slot if it fits."""
         count = len(payload)
-        content = _aligned(len(metadata))
-        if content + count > layout.INLINE_BYTES:
+        content = (len(metadata) + _ALIGN - 1) & -_ALIGN
+        if content + count > _INLINE_BYTES:
             self.stage(lane, payload)
             self.publish_staged(kind, invocation, lane, metadata, count)
             return
-        up = self._up
-        with self._publishing:
+        up, publishing = self._up, self._publishing
+        publishing.acquire()  # not `with`, which takes half as long again
+        try:
             slot = _RING + (self._tail & self._completion_mask) * _STRIDE
-            start = slot + layout.DESCRIPTOR_BYTES
+            start = slot + _DESCRIPTOR_BYTES
             content += start
             up[start : start + len(metadata)] = metadata
             up[content : content + count] = payload
-            self._commit((invocation, kind, 0, lane, start, len(metadata), 0, content, count, 0), slot)
+            _pack_completion(up, slot, invocation, kind, lane, start, len(metadata), content, count)
+            self._commit(slot)
+        finally:
+            publishing.release()
         self._ring_doorbell()
 
     def stage(self, lane, payload):
@@ -245,11 +258,11 @@ class Channel:
         self._up[start : start + len(metadata)] = metadata
         with self._publishing:
             slot = _RING + (self._tail & self._completion_mask) * _STRIDE
-            self._commit((invocation, kind, 0, lane, start, len(metadata), 0, content, count, 0), slot)
+            _pack_completion(self._up, slot, invocation, kind, lane, start, len(metadata), content, count)
+            self._commit(slot)
         self._ring_doorbell()
 
-    def _commit(self, descriptor, slot):
-        _pack_completion(self._up, slot, *descriptor)
+    def _commit(self, slot):
         if not _STRONGLY_ORDERED:
             self._barrier()
         sequence = self._tail + 1
@@ -275,10 +288,6 @@ class Channel:
         for _ in range(2):
             self._fence.acquire()
             self._fence.release()
-
-
-def _aligned(count):
-    return (count + layout.PAYLOAD_ALIGN_BYTES - 1) // layout.PAYLOAD_ALIGN_BYTES * layout.PAYLOAD_ALIGN_BYTES
 
 
 def _read_header(down_fd):

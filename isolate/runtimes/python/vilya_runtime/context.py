@@ -10,6 +10,10 @@ import time
 from . import layout, metadata
 from .vilya import ResponseTooLarge
 
+# Of what `Channel.take` returns, after the invocation and its lane.
+_DEADLINE_NS = 2
+_METADATA = 3
+
 
 class Function:
     """What stays the same for every invocation of this sandbox, from its environment."""
@@ -29,7 +33,7 @@ class Context:
     def __init__(self, function, channel, submission):
         self._function = function
         self._channel = channel
-        self._submission = submission
+        self._submission = submission  # see `Channel.take`
         self._lane = None  # set for raw handlers, while they run
         self._request = None
         self._content_type = None
@@ -108,16 +112,16 @@ class Context:
     @property
     def deadline_ns(self):
         """When the worker gives the invocation up, on the clock of `time.monotonic_ns()`."""
-        return self._submission.deadline_ns
+        return self._submission[_DEADLINE_NS]
 
     def get_remaining_time_in_millis(self):
         """Milliseconds until the deadline; 0 once it has passed."""
-        return max(0, self._submission.deadline_ns - time.monotonic_ns()) // 1_000_000
+        return max(0, self._submission[_DEADLINE_NS] - time.monotonic_ns()) // 1_000_000
 
     @property
     def cancelled(self):
         """Whether the caller is gone: what is returned now will be thrown away."""
-        return self._channel.cancelled(self._submission.invocation, self._submission.lane)
+        return self._channel.cancelled(*self._submission[:_DEADLINE_NS])
 
     # Of the response.
 
@@ -147,5 +151,5 @@ class Context:
 
     def _metadata(self):
         if self._request is None:
-            self._request = metadata.RequestMetadata(self._submission.metadata)
+            self._request = metadata.RequestMetadata(self._submission[_METADATA])
         return self._request

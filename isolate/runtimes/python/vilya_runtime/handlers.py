@@ -45,12 +45,12 @@ def is_raw(function):
     return getattr(function, "__vilya_raw__", False)
 
 
-def adapt(function, channel):
-    """The function as `call(submission, context, lane) -> bytes | int`."""
+def adapt(function, channel, lane):
+    """The function as `call(request, context) -> bytes | int` in one lane, for one thread at a time."""
     code = getattr(function, "__code__", None)
     if code is not None and code.co_flags & _COROUTINE_FUNCTION:
         import asyncio  # noqa: F401 - slow to import: now, and not in the first invocation
-    return (_raw if is_raw(function) else _json)(function, channel)
+    return (_raw if is_raw(function) else _json)(function, channel, lane)
 
 
 def _finish(coroutine):
@@ -59,18 +59,19 @@ def _finish(coroutine):
     return asyncio.run(coroutine)
 
 
-def _json(function, channel):
+def _json(function, channel, _lane):
     decode = json.JSONDecoder().decode
     # ensure_ascii=False: half the bytes for text that is not English. allow_nan=False:
     # NaN is not JSON, and a caller's parser would fail on it.
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-    request = channel.request
 
-    def call(submission, context, lane):
+    def call(request, context):
         event = None
-        if submission.payload_bytes:
+        if type(request) is not bytes:
+            request = channel.view(request)
+        if request:
             try:
-                event = decode(str(request(submission), "utf-8"))
+                event = decode(str(request, "utf-8"))
             except (ValueError, RecursionError) as error:
                 raise Failure("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from None
         result = function(event, context)
@@ -86,11 +87,11 @@ def _json(function, channel):
     return call
 
 
-def _raw(function, channel):
-    def call(submission, context, lane):
+def _raw(function, channel, lane):
+    def call(request, context):
         context._lane = lane
         try:
-            result = function(lane.lend(submission), context)
+            result = function(lane.lend(request), context)
             if type(result) is CoroutineType:
                 result = _finish(result)
             return _collect(result, channel, lane)

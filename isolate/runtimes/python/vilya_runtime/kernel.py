@@ -17,6 +17,9 @@ _MREMAP_FIXED = 2
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# Takes its arguments as they come and keeps no errno, which halves the time of a call.
+_bare_syscall = ctypes.CDLL(None).syscall
+_bare_syscall.restype = None
 _pointer, _size, _int = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
 _syscall = _libc.syscall
@@ -72,13 +75,19 @@ def address_of(buffer):
 
 
 def futex_waiter(address):
-    """Returns `wait(expected)`: sleeps while the u32 at `address` equals `expected`.
+    """Returns `doze(expected)` and `wait(expected)`: both sleep while the u32 at `address` equals `expected`.
 
-    May return early; the caller looks at the word again.
+    Both may return early; the caller looks at the word again. `doze` is the quick one: it
+    also returns when the kernel refuses, and only `wait` can tell, so call that one after it.
     """
     number = _FUTEX_NUMBERS.get(MACHINE)
     if number is None:
         raise OSError(errno.ENOSYS, f"the Python runtime does not know the futex call of {MACHINE}")
+
+    place = ctypes.c_void_p(address)
+
+    def doze(expected, syscall=_bare_syscall):
+        syscall(number, place, _FUTEX_WAIT, expected, None)
 
     def wait(expected, syscall=_syscall):
         if syscall(number, address, _FUTEX_WAIT, expected, None, None, 0) == 0:
@@ -87,7 +96,7 @@ def futex_waiter(address):
         if error not in (errno.EAGAIN, errno.EINTR):
             raise OSError(error, f"FUTEX_WAIT on the submission ring: {os.strerror(error)}")
 
-    return wait
+    return doze, wait
 
 
 def make_private(address, used_bytes, writable):

@@ -59,20 +59,22 @@ def _spin_limit_ns(environment):
 class Lane:
     """One invocation at a time, and the shared bytes lent to it."""
 
-    __slots__ = ("number", "response", "_channel", "_request", "_request_start", "_inline")
+    __slots__ = ("number", "response", "call", "_request", "_request_start", "_inline")
 
-    def __init__(self, channel, number):
+    def __init__(self, function, channel, number):
         self.number = number
+        self.call = handlers.adapt(function, channel, self)
         self._request, self._request_start = channel.request_window(number)
         self.response = channel.response_window(number)
         self._inline = None
 
-    def lend(self, submission):
+    def lend(self, request):
         """The request's bytes as a read-only view, until `settle`."""
-        if submission.inline is not None:
-            self._inline = memoryview(submission.inline)
+        if type(request) is bytes:
+            self._inline = memoryview(request)
             return self._inline
-        return self._request.lend(submission.payload_offset - self._request_start, submission.payload_bytes)
+        start, count = request
+        return self._request.lend(start - self._request_start, count)
 
     def starts_response(self, view):
         """Whether `view` is the beginning of what `context.reserve` gave out."""
@@ -97,13 +99,12 @@ class Server:
         self._channel = channel
         self._about = about
         self._raw = handlers.is_raw(function)
-        self._call = handlers.adapt(function, channel)
         self._default_metadata = b"" if self._raw else _JSON
         # Streams that say when they must be flushed; any other is flushed after each call.
         self._stdout, self._stderr = (
             stream if isinstance(stream, output.Stream) else None for stream in (sys.stdout, sys.stderr)
         )
-        self._lanes = [Lane(channel, number) for number in range(channel.lanes)]
+        self._lanes = [Lane(function, channel, number) for number in range(channel.lanes)]
 
     def serve(self):
         """Until Stop, with everything that was taken also finished."""
@@ -119,11 +120,12 @@ class Server:
     def run(self, submission):
         """Runs one invocation and publishes its completion."""
         channel = self._channel
-        lane = self._lanes[submission.lane]
+        invocation, number, _, _, request = submission
+        lane = self._lanes[number]
         kind = layout.RETURNED
         try:
             context = Context(self._about, channel, submission)
-            payload = self._call(submission, context, lane)
+            payload = lane.call(request, context)
             if type(payload) is bytes and len(payload) > channel.payload_limit:
                 raise handlers.too_large(len(payload), channel)
             metadata = context._archived_content_type or self._default_metadata
@@ -137,9 +139,9 @@ class Server:
         if self._raw:
             lane.settle()
         if type(payload) is bytes:
-            channel.publish(kind, submission.invocation, lane.number, metadata, payload)
+            channel.publish(kind, invocation, number, metadata, payload)
         else:
-            channel.publish_staged(kind, submission.invocation, lane.number, metadata, payload)
+            channel.publish_staged(kind, invocation, number, metadata, payload)
 
 
 class Crew:
