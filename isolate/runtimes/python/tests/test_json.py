@@ -1,6 +1,7 @@
 """The JSON contract, through the real process and real regions."""
 
 import json
+import textwrap
 import unittest
 
 from fake_worker import Sandbox, layout, request_metadata
@@ -47,6 +48,49 @@ class Json(unittest.TestCase):
             for payload in (b"{", b"\xff\xfe", b"[" * 500_000):
                 self.assertEqual(error(sandbox.invoke(payload))["errorType"], "Runtime.UnmarshalError")
             self.assertEqual(sandbox.call(1), 1)
+
+    def test_white_space_around_an_event_is_skipped_and_anything_else_is_not(self):
+        with Sandbox(ECHO).ready() as sandbox:
+            for payload in (b" [1]", b"[1]\n", b"\r\n\t [1]\r\n\t ", b" 1"):
+                self.assertEqual(json.loads(sandbox.invoke(payload).payload), json.loads(payload))
+            for payload in (b"[1] ]", b"[1]\x0b", b"1 2", b" ", b"\xef\xbb\xbf1", b"[1]\xc2\xa0"):
+                record = error(sandbox.invoke(payload))
+                self.assertEqual(record["errorType"], "Runtime.UnmarshalError")
+                with self.assertRaises(ValueError) as expected:
+                    json.JSONDecoder().decode(payload.decode())
+                self.assertEqual(record["errorMessage"], f"Unable to unmarshal input: {expected.exception}")
+
+    def test_what_could_not_be_encoded_can_be_once_it_is_mended(self):
+        source = """
+        inner = []
+        kept = {"inner": inner, "again": inner}
+        def handler(event, context):
+            inner[:] = [{1}] if event else [1]
+            return kept
+        """
+        with Sandbox(source).ready() as sandbox:
+            for _ in range(2):
+                self.assertEqual(error(sandbox.invoke(b"true"))["errorType"], "Runtime.MarshalError")
+                self.assertEqual(sandbox.call(False), {"inner": [1], "again": [1]})
+
+    def test_a_result_is_written_as_json_dumps_writes_it(self):
+        source = r"""
+        import enum
+        class Number(enum.IntEnum):
+            ONE = 1
+        class Text(str):
+            pass
+        results = [{}, [], "\u00e6\n\"", Text("t"), 1.5, 1e300, -0.0, 2**70, True, None, (1, [2, {"a": ()}]), Number.ONE,
+                   {1: 2, None: 3, True: 4, 1.5: 5, "k": Text("v")}, {"\u2028": "\x7f"}]
+        def handler(event, context):
+            return len(results) if event is None else results[event]
+        """
+        namespace = {}
+        exec(textwrap.dedent(source), namespace)
+        with Sandbox(source).ready() as sandbox:
+            for index in range(sandbox.call(None)):
+                expected = json.dumps(namespace["results"][index], ensure_ascii=False)
+                self.assertEqual(sandbox.invoke(str(index).encode()).payload.decode(), expected)
 
     def test_a_result_that_json_cannot_hold_raises(self):
         source = """

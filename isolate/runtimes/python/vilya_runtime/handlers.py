@@ -13,6 +13,7 @@ from . import layout
 from .failures import Failure
 from .vilya import ResponseTooLarge
 
+_JSON_SPACE = " \t\n\r"
 _COROUTINE_FUNCTION = 0x80  # inspect.CO_COROUTINE; inspect is slow to import
 
 
@@ -60,10 +61,11 @@ def _finish(coroutine):
 
 
 def _json(function, channel, _lane):
-    decode = json.JSONDecoder().decode
-    # ensure_ascii=False: half the bytes for text that is not English. allow_nan=False:
-    # NaN is not JSON, and a caller's parser would fail on it.
-    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    # Its `decode` looks for white space around the value with regular expressions, which
+    # take longer than a small event.
+    decoder = json.JSONDecoder()
+    scan, join = decoder.scan_once, "".join
+    encode, inside = _encoder()
 
     def call(request, context):
         event = None
@@ -71,20 +73,47 @@ def _json(function, channel, _lane):
             request = channel.view(request)
         if request:
             try:
-                event = decode(str(request, "utf-8"))
+                text = str(request, "utf-8")
+                try:
+                    event, end = scan(text, 0)
+                except StopIteration:  # no value at its very beginning
+                    event, end = decoder.decode(text), len(text)
+                if end != len(text) and text[end:].strip(_JSON_SPACE):
+                    decoder.decode(text)  # raises, and says where the value ended
+                del text  # the handler may need the memory
             except (ValueError, RecursionError) as error:
                 raise Failure("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from None
         result = function(event, context)
         if type(result) is CoroutineType:
             result = _finish(result)
+        if inside:
+            inside.clear()  # what the last result was that could not be encoded
         try:
-            return encode(result).encode()
+            return join(encode(result, 0)).encode()
         except UnicodeEncodeError:  # a lone surrogate, which only the escaped form can carry
             return json.dumps(result, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise Failure("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
 
     return call
+
+
+def _encoder():
+    """`encode(value, 0) -> strings`, and the dict in which it notes the containers that it is inside of.
+
+    `JSONEncoder.encode` makes such an encoder for each value, which takes longer than a
+    small result. This one is kept, and so is for one thread at a time.
+    """
+    # ensure_ascii=False: half the bytes for text that is not English. allow_nan=False:
+    # NaN is not JSON, and a caller's parser would fail on it.
+    plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+    inside = {}
+    if json.encoder.c_make_encoder is None:
+        return lambda value, _: (plain.encode(value),), inside
+    separators = plain.key_separator, plain.item_separator
+    text, sort_keys, skip_keys, allow_nan = json.encoder.encode_basestring, False, False, False
+    make = json.encoder.c_make_encoder
+    return make(inside, plain.default, text, None, *separators, sort_keys, skip_keys, allow_nan), inside
 
 
 def _raw(function, channel, lane):
