@@ -58,7 +58,8 @@ class Examples(unittest.TestCase):
 class LoopCost(unittest.TestCase):
     def test_it_measures(self):
         for function in (loop_cost.hello, loop_cost.upper):
-            self.assertGreater(loop_cost.measure(function, loop_cost.EVENT, 10), 0)
+            for asleep in (False, True):
+                self.assertGreater(loop_cost.measure(function, loop_cost.EVENT, 10, asleep), 0)
 
 
 if __name__ == "__main__":
