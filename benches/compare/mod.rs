@@ -2,7 +2,7 @@
 //!
 //! A server on one core parses an HTTP request, hands its body through the rings to a process that sleeps on the same
 //! core, and answers with what comes back. Decoder, rings, sandbox process and writer of heads are the same
-//! ([`desk`]); what differs is how sockets and the doorbell are waited for. Neither server has routes, an engine or
+//! (`desk`); what differs is how sockets and the doorbell are waited for. Neither server has routes, an engine or
 //! confinement: ratios are of reactors.
 //!
 //! glommio 0.9 has no way to wait for a descriptor that it did not open: its sockets take sockets, its files are opened by
