@@ -24,6 +24,7 @@ pub mod process;
 pub mod report;
 pub mod role;
 pub mod sample;
+pub mod stall;
 pub mod syscalls;
 pub mod testbed;
 pub mod wire;

@@ -17,7 +17,7 @@ use vilya_benches::report::{self, Goal};
 use vilya_benches::role::{self, Role};
 use vilya_benches::sample::Rounds;
 use vilya_benches::testbed::{RustFunction, Testbed};
-use vilya_benches::{CLIENT_CORE, Failure, machine, process};
+use vilya_benches::{CLIENT_CORE, Failure, SERVER_CORE, machine, process, stall};
 
 const ECHO: &str = "echo";
 const MIB: f64 = 1024.0 * 1024.0;
@@ -34,6 +34,8 @@ fn main() -> Result<(), Failure> {
     let share_percent = options.value("--share", 70.0)?;
     let seconds = options.value("--seconds", if quick { 1 } else { 60 })?;
     let machine = machine::description();
+    // What no server could be better than: a thousandth of the time taken is a thousandth of the requests late.
+    let stalls = stall::watch(&[CLIENT_CORE, SERVER_CORE], Duration::from_secs(if quick { 1 } else { 5 }));
     let worker = Testbed::pinned(&[])?;
     worker.deploy_rust(RustFunction { name: ECHO, role: Role::Echo, concurrency: 64 })?;
     pin(Some(CLIENT_CORE));
@@ -53,6 +55,8 @@ fn main() -> Result<(), Failure> {
     // What the last requests held has been given back.
     std::thread::sleep(Duration::from_millis(200));
     let after = process::resident_bytes(worker.process())? as f64 / MIB;
+    note("floor.stalled_per_mille", stalls.per_mille);
+    note("floor.longest_stall_us", 1e6 * stalls.longest.as_secs_f64());
     note("steady.peak_per_s", peak_per_s);
     note("steady.rate_per_s", rate_per_s);
     note("steady.throughput_per_s", number(&step["throughput_per_s"])?);
