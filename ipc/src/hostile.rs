@@ -108,10 +108,12 @@ pub(crate) fn pop_and_check(host: &mut Host) -> Result<Option<Claim>, Poison> {
     popped
 }
 
-/// Goes to sleep as a worker does, and wakes up at once.
+/// Goes to sleep as a worker does, and wakes up at once. A sequence without a tail keeps nobody awake: a correct runtime
+/// stores the tail first.
 fn fall_asleep(host: &mut Host) {
+    let poisoned = host.is_poisoned();
     if host.announce_park() {
-        assert!(!host.pending(), "nobody sleeps beside a claim that the tail tells of");
+        assert!(poisoned || !host.tail_is_ahead(), "nobody sleeps beside a claim that the tail tells of");
         host.announce_unpark();
     }
 }
@@ -324,6 +326,15 @@ mod tests {
         assert!(!host.announce_park());
         assert_eq!(host.pop(), Err(Poison::CompletionTail(IndexError::MovedBack { from: 2, to: 1 })));
         assert!(!host.pending() && host.announce_park());
+
+        // A sequence whose tail is missing: nobody stays awake for it, and whoever pops it finds out later.
+        let (mut host, hostile) = HostileUp::busy_pair(&spec);
+        hostile.write_descriptor(&host, 1, &returned(0));
+        hostile.store_sequence(&host, 1, sequence(1));
+        assert!(host.announce_park() && host.pending() && !host.tail_is_ahead());
+        host.announce_unpark();
+        assert_eq!(host.pop().unwrap().unwrap().lane, 0);
+        assert!(!host.announce_park() && host.pop().is_err());
 
         // A sequence of another lap, or of the slot's neighbour, says nothing.
         let (mut host, hostile) = HostileUp::busy_pair(&spec);

@@ -204,6 +204,18 @@ impl Host {
         self.poisoned.is_none() && self.completions.is_filled(self.up.sequence(start + SEQUENCE_OFFSET))
     }
 
+    /// Whether the sandbox is not believed any more.
+    #[cfg(any(test, fuzzing, feature = "fuzzing"))]
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.is_some()
+    }
+
+    /// Whether the tail tells of a message that was not popped.
+    #[cfg(any(test, fuzzing, feature = "fuzzing"))]
+    pub(crate) fn tail_is_ahead(&self) -> bool {
+        self.up.word(COMPLETION_TAIL_OFFSET).load_acquire() != self.completions.head()
+    }
+
     /// Says that the worker is about to sleep on the doorbell; true when nothing is pending, so that it may. When
     /// false, the worker is awake again.
     pub fn announce_park(&mut self) -> bool {
