@@ -1,13 +1,14 @@
 //! Where the time of a start goes on this host: medians of each stage, for `/usr/bin/true`.
 //!
-//! `cargo run --release -p vilya-isolate --example start_stages -- 500`
+//! `cargo run --release -p vilya-isolate --example start_stages -- 500`; with `prepared` behind it, for sandboxes made ahead, and
+//! with a number behind that, with so many milliseconds between two starts.
 
 use std::error::Error;
 use std::fs::File;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vilya_isolate::{
-    CgroupPreference, Descriptors, Mechanism, Native, NativeOptions, ResourceLimits, Root, Spec, Stages,
+    CgroupPreference, Descriptors, Mechanism, Native, NativeOptions, PoolOptions, ResourceLimits, Root, Spec, Stages,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -18,23 +19,32 @@ fn main() -> Result<(), Box<dyn Error>> {
         worker_id: "stages".into(),
         cgroup: CgroupPreference::Auto,
     };
+    let pause = Duration::from_millis(std::env::args().nth(3).map_or(Ok(0), |pause| pause.parse())?);
     let mut native = Native::new(options)?;
     print!("{}", native.protections());
+    if std::env::args().nth(2).is_some_and(|word| word == "prepared") {
+        let options = PoolOptions { template: spec(0), mount_points: vec!["/function"], size: 16, threads: 1 };
+        println!("prepared ahead: {}", native.prepare(options)?);
+        native.wait_until_prepared(Duration::from_secs(10));
+    }
+    let mut prepared = 0;
     let (mut stages, mut reaps) = (Vec::with_capacity(starts), Vec::with_capacity(starts));
     for index in 0..starts {
         let null = || File::open("/dev/null").map(Into::into);
         let descriptors = Descriptors { ring: [null()?, null()?, null()?], stdout: null()?, stderr: null()? };
         let started = native.start(&spec(index), descriptors)?;
+        prepared += usize::from(started.stages.prepared);
         stages.push(started.stages);
         let begun = Instant::now();
         let _ = started.remains.reap();
         reaps.push(begun.elapsed().as_nanos() as u64);
+        std::thread::sleep(pause);
     }
     type Stage = (&'static str, fn(&Stages) -> u64);
     let table: [Stage; 9] = [
         ("plan, prepare", |stages| stages.planned_ns),
         ("control groups", |stages| stages.grouped_ns),
-        ("clone3", |stages| stages.cloned_ns),
+        ("clone3, or taken", |stages| stages.cloned_ns),
         ("join, surroundings", |stages| stages.placed_ns),
         ("mounts", |stages| stages.mounted_ns),
         ("credentials, limits", |stages| stages.confined_ns),
@@ -46,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{name:<20} {:>9.1} us", median(stages.iter().map(stage).collect()));
     }
     println!("{:<20} {:>9.1} us", "run and reap", median(reaps));
+    println!("{:<20} {prepared:>9}", "found prepared");
     Ok(())
 }
 

@@ -8,21 +8,23 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
+use crate::maker;
 use crate::plan::{Milestone, Plan, Step, Strings};
 use crate::seccomp::Filter;
-use crate::sys::{Errno, Word, call};
+use crate::stub;
+use crate::sys::{self, Errno, Word, call};
 
 /// What one start gives to a plan: ids and descriptor numbers.
 ///
 /// The numbers must stay open until the child was made, and those that are not to be placed must lie above what a sandbox is given.
 #[derive(Debug)]
-pub(crate) struct Allotment {
+pub(crate) struct Allotment<'a> {
     /// Host user and group of a sandbox made by root; unused otherwise.
     pub(crate) user: u32,
     /// Line for `uid_map`.
-    pub(crate) uid_map: Vec<u8>,
+    pub(crate) uid_map: &'a [u8],
     /// Line for `gid_map`.
-    pub(crate) gid_map: Vec<u8>,
+    pub(crate) gid_map: &'a [u8],
     /// What becomes 0 to 5.
     pub(crate) descriptors: [RawFd; 6],
     /// Where the report goes.
@@ -30,7 +32,9 @@ pub(crate) struct Allotment {
     /// A pidfd of the worker.
     pub(crate) worker: RawFd,
     /// `tasks` of the groups to join.
-    pub(crate) joins: Vec<RawFd>,
+    pub(crate) joins: &'a [RawFd],
+    /// The network namespace to enter, where the plan does not make one.
+    pub(crate) network: RawFd,
 }
 
 /// What the child writes to the worker: once before `exec`, and once more if a step, or `exec` itself, fails.
@@ -64,18 +68,22 @@ const FAILED: Word = 127;
 
 /// What steps leave for later steps.
 struct State<'a> {
-    allotment: &'a Allotment,
+    allotment: &'a Allotment<'a>,
     report: Report,
     /// The host's `/proc`, from `KeepProc` on.
     proc: RawFd,
 }
 
+/// The handle on the host's `/proc` of a child that has none yet.
+pub(crate) const NO_PROC: RawFd = -1;
+
 /// Performs the plan in the calling process, which must be a fresh child.
 ///
 /// # Safety
 /// Only in a child made by `clone3` without CLONE_VM and with every signal blocked, which never returns into the code of its parent.
-pub(crate) unsafe fn perform(plan: &Plan, allotment: &Allotment) -> ! {
-    let mut state = State { allotment, report: Report::default(), proc: -1 };
+/// `proc` is what the maker of the child kept of the host's `/proc`, or [`NO_PROC`].
+pub(crate) unsafe fn perform(plan: &Plan, allotment: &Allotment<'_>, proc: RawFd) -> ! {
+    let mut state = State { allotment, report: Report::default(), proc };
     for (index, step) in plan.steps.iter().enumerate() {
         if let Err(errno) = state.step(step) {
             state.report.step = index as u32;
@@ -87,7 +95,7 @@ pub(crate) unsafe fn perform(plan: &Plan, allotment: &Allotment) -> ! {
     exit(FAILED)
 }
 
-fn exit(status: Word) -> ! {
+pub(crate) fn exit(status: Word) -> ! {
     loop {
         // SAFETY: ends the process.
         let _ = unsafe { call(libc::SYS_exit_group, [status]) };
@@ -118,7 +126,7 @@ impl State<'_> {
                 // SAFETY: the name outlives the call and the length is its own.
                 unsafe { call(libc::SYS_sethostname, [name.as_ptr() as Word, name.as_bytes().len() as Word]) }.map(drop)
             }
-            Step::LoopbackUp => loopback_up(),
+            Step::LoopbackUp => sys::bring_loopback_up(),
             Step::PrivateMounts => mount(None, c"/", None, libc::MS_REC | libc::MS_PRIVATE, None),
             Step::Tmpfs { target, flags, options } => {
                 mount(Some(c"tmpfs"), target, Some(c"tmpfs"), *flags, Some(options))
@@ -166,6 +174,19 @@ impl State<'_> {
                 Ok(())
             }
             Step::Execute { program, arguments, environment } => self.execute(program, arguments, environment),
+            Step::JoinNetwork => {
+                let arguments = [self.allotment.network.into(), libc::CLONE_NEWNET.into()];
+                // SAFETY: no pointers.
+                unsafe { call(libc::SYS_setns, arguments) }.map(drop)
+            }
+            Step::AwaitOrder => {
+                self.tell()?;
+                stub::wait_for_order()
+            }
+            Step::MakeOthers(bare) => {
+                self.tell()?;
+                maker::serve(bare, self.proc, self.allotment.worker)
+            }
             Step::Finish => {
                 self.tell()?;
                 exit(0)
@@ -182,11 +203,12 @@ impl State<'_> {
     }
 
     fn place_descriptors(&self) -> Result<(), Errno> {
-        for (target, source) in self.allotment.descriptors.iter().enumerate() {
+        let places = self.allotment.descriptors.iter().enumerate();
+        // What is in its place already, as below a maker, has no flag to lose.
+        places.filter(|(target, source)| *target as RawFd != **source).try_for_each(|(target, source)| {
             // SAFETY: no pointers.
-            unsafe { call(libc::SYS_dup3, [(*source).into(), target as Word, 0]) }?;
-        }
-        Ok(())
+            unsafe { call(libc::SYS_dup3, [(*source).into(), target as Word, 0]) }.map(drop)
+        })
     }
 
     fn write_proc(&self, path: &CStr, text: &[u8]) -> Result<(), Errno> {
@@ -196,8 +218,8 @@ impl State<'_> {
 
     fn map_ids(&self) -> Result<(), Errno> {
         self.write_proc(c"self/setgroups", b"deny")?;
-        self.write_proc(c"self/uid_map", &self.allotment.uid_map)?;
-        self.write_proc(c"self/gid_map", &self.allotment.gid_map)
+        self.write_proc(c"self/uid_map", self.allotment.uid_map)?;
+        self.write_proc(c"self/gid_map", self.allotment.gid_map)
     }
 
     /// The signal comes if the worker dies from here on; if it died before, its pidfd says so.
@@ -300,21 +322,6 @@ fn empty_input() -> Result<(), Errno> {
     close(null)
 }
 
-fn loopback_up() -> Result<(), Errno> {
-    // SAFETY: no pointers.
-    let socket = unsafe { call(libc::SYS_socket, [libc::AF_INET.into(), libc::SOCK_DGRAM.into(), 0]) }?;
-    let mut name = [0; libc::IFNAMSIZ];
-    name[0] = b'l' as libc::c_char;
-    name[1] = b'o' as libc::c_char;
-    let request = libc::ifreq {
-        ifr_name: name,
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: libc::IFF_UP as libc::c_short },
-    };
-    // SAFETY: the request outlives the call.
-    unsafe { call(libc::SYS_ioctl, [socket, libc::SIOCSIFFLAGS as Word, (&raw const request) as Word]) }?;
-    close(socket as RawFd)
-}
-
 fn mount(
     source: Option<&CStr>,
     target: &CStr,
@@ -328,7 +335,7 @@ fn mount(
     unsafe { call(libc::SYS_mount, arguments) }.map(drop)
 }
 
-fn change_directory(path: &CStr) -> Result<(), Errno> {
+pub(crate) fn change_directory(path: &CStr) -> Result<(), Errno> {
     // SAFETY: the path is null-terminated and outlives the call.
     unsafe { call(libc::SYS_chdir, [path.as_ptr() as Word]) }.map(drop)
 }

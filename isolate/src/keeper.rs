@@ -75,7 +75,7 @@ impl Keeper {
     /// The kernel nests a pid namespace only in the one that the caller is in, and a process never changes its own. So one process enters
     /// the keeper's namespaces for its children, and makes a second one there, which makes the child: both in the memory of this process,
     /// while this thread waits (as `vfork` does). The child is this thread's all the same, not theirs.
-    pub(crate) fn make(&self, plan: &Plan, allotment: &Allotment, group: Option<RawFd>) -> io::Result<OwnedFd> {
+    pub(crate) fn make(&self, plan: &Plan, allotment: &Allotment<'_>, group: Option<RawFd>) -> io::Result<OwnedFd> {
         // One pair at a time: a keeper serves one thread, and this blocks it.
         debug_assert!(self.maker == thread::current().id(), "the stacks in between belong to the keeper's maker");
         let mut pidfd: RawFd = -1;
@@ -156,7 +156,7 @@ extern "C" fn keep(worker: *mut libc::c_void) -> libc::c_int {
 /// What the processes in between are told, and answer.
 struct Order<'a> {
     plan: &'a Plan,
-    allotment: &'a Allotment,
+    allotment: &'a Allotment<'a>,
     arguments: CloneArguments,
     keeper: RawFd,
     namespaces: libc::c_int,
@@ -196,7 +196,7 @@ extern "C" fn make_sibling(order: *mut libc::c_void) -> libc::c_int {
     // SAFETY: the arguments ask for neither CLONE_VM nor a stack: the child works on a copy of this one.
     match unsafe { order.arguments.clone3() } {
         // SAFETY: this is the fresh child, with every signal blocked, and `perform` does not return.
-        Ok(0) => unsafe { apply::perform(order.plan, order.allotment) },
+        Ok(0) => unsafe { apply::perform(order.plan, order.allotment, apply::NO_PROC) },
         Ok(_) => {}
         Err(errno) => order.errno = errno,
     }

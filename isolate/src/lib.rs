@@ -9,13 +9,19 @@
 //! largely trust each other; for hostile tenants, put the worker into a virtual machine a tenant.
 
 mod apply;
+mod attach;
 mod cgroup;
 mod host;
 mod keeper;
 pub mod limits;
+mod maker;
 mod mechanism;
 mod native;
+mod network;
+mod order;
 pub mod plan;
+mod pool;
+mod prepared;
 mod protections;
 mod remains;
 pub mod runtimes;
@@ -23,16 +29,20 @@ mod seccomp;
 mod spawn;
 mod spec;
 mod state;
+mod stub;
 mod sweep;
 mod sys;
 mod users;
+mod zygote;
 
 pub use cgroup::{CgroupPreference, GroupError};
 pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
 pub use mechanism::{Descriptors, Mechanism, Stages, StartError, Started};
 pub use native::{Native, NativeOptions, SetupError};
+pub use pool::PoolOptions;
 pub use protections::{Protection, Protections};
 pub use remains::{Ended, Exit, Remains};
 pub use seccomp::{Filter, FilterError};
 pub use spec::{Bind, ResourceLimits, Root, Spec, SpecError, check_name};
 pub use sweep::{SweepError, Swept, sweep};
+pub use zygote::{CaptureError, Image, capture};

@@ -7,9 +7,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::cgroup::GroupError;
+use crate::pool::PoolOptions;
 use crate::protections::Protections;
 use crate::remains::Remains;
 use crate::spec::{Spec, SpecError};
+use crate::zygote::Image;
 
 /// A way of making sandboxes.
 pub trait Mechanism: Send {
@@ -19,11 +21,27 @@ pub trait Mechanism: Send {
     /// Whether each sandbox runs as a user of the host that is not the worker's, without capabilities over it.
     fn distinct_users(&self) -> bool;
 
+    /// Makes sandboxes ahead, if it can; whether it does. Starts that they cannot serve are made as without.
+    ///
+    /// # Errors
+    /// When it could and fails.
+    fn prepare(&mut self, _options: PoolOptions) -> Result<bool, StartError> {
+        Ok(false)
+    }
+
     /// Starts a sandbox. The calling thread must live as long as the worker: sandboxes die with the thread that started them.
     ///
     /// # Errors
     /// When it could not be started; nothing of it is left then.
     fn start(&mut self, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError>;
+
+    /// Starts a sandbox as a copy of an image, if this mechanism can for this spec; otherwise its program, from the beginning.
+    ///
+    /// # Errors
+    /// As [`Mechanism::start`]. A copy that fails says nothing against starting the program.
+    fn start_copy(&mut self, spec: &Spec, descriptors: Descriptors, _image: &Image) -> Result<Started, StartError> {
+        self.start(spec, descriptors)
+    }
 
     /// Which protections are in force.
     fn protections(&self) -> &Protections;
@@ -74,6 +92,10 @@ pub struct Stages {
     pub executed_ns: u64,
     /// All of it.
     pub total_ns: u64,
+    /// Whether a sandbox that was made ahead waited for it. The stages before `executed_ns` are then what was still to do.
+    pub prepared: bool,
+    /// Whether it is a copy of an image rather than a program that began.
+    pub copied: bool,
 }
 
 /// Why a sandbox was not started.
@@ -119,6 +141,9 @@ pub enum StartError {
     /// It died before its program ran.
     #[error("it was killed before its program ran; its memory limit may be too small for the program")]
     Killed,
+    /// The image does not fit what waits here.
+    #[error("it did not become a copy of its image; take another image")]
+    NotCopied,
     /// It did not get on.
     #[error("it did not run its program in time and was killed; a file system it needs may hang")]
     Late,

@@ -3,13 +3,13 @@
 //! Owns: the order of a start as the worker sees it. Invariant: whatever a failed start made is gone when it returns. Does not know: what
 //! single steps do (`plan`, `apply`), or where groups are (`cgroup`).
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crate::apply::{Allotment, Report};
 use crate::cgroup::{self, CgroupPreference, Group, Groups};
@@ -18,6 +18,8 @@ use crate::keeper::Keeper;
 use crate::limits::{MEMORY_BYTES_LEAST, REMOVAL_PATIENCE};
 use crate::mechanism::{Descriptors, Mechanism, Stages, StartError, Started};
 use crate::plan::{Ending, INSIDE_ID, Milestone, Plan, Step};
+use crate::pool::{PoolOptions, Recipe};
+use crate::prepared::PreparedStarts;
 use crate::protections::Protections;
 use crate::remains::{Exit, Remains};
 use crate::seccomp::{Filter, FilterError};
@@ -26,6 +28,7 @@ use crate::spec::{ResourceLimits, Root, Spec, SpecError, check_name};
 use crate::state::{Process, State};
 use crate::sys;
 use crate::users::UserLease;
+use crate::zygote::Image;
 
 /// How to set the mechanism up.
 #[derive(Clone, Debug)]
@@ -98,6 +101,7 @@ pub struct Native {
     /// A pidfd of this process.
     worker: OwnedFd,
     keeper: Option<Arc<Keeper>>,
+    prepared: Option<PreparedStarts>,
 }
 
 impl Native {
@@ -134,9 +138,15 @@ impl Native {
             null: opened("/dev/null", File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from))?,
             worker: opened("a pidfd of this process", sys::pidfd_open(std::process::id().cast_signed()))?,
             keeper: None,
+            prepared: None,
         };
         native.trial()?;
         Ok(native)
+    }
+
+    /// Waits until as many sandboxes wait as may; whether they do.
+    pub fn wait_until_prepared(&self, patience: Duration) -> bool {
+        self.prepared.as_ref().is_some_and(|prepared| prepared.wait_until_full(patience))
     }
 
     /// The host as it was probed.
@@ -183,8 +193,7 @@ impl Native {
                 return Err(error);
             }
         };
-        let remains =
-            Remains { pidfd: child, group, record: None, user: prepared.user, keeper, killed: Cell::new(false) };
+        let remains = Remains::new(child, group, prepared.user, keeper, None);
         match succeeded(plan, outcome) {
             Ok(report) => self.hand_over(spec, clock.stages(&times, &report), remains),
             Err(error) => {
@@ -246,7 +255,8 @@ impl Native {
             group.map_or_else(|| Ok(Vec::new()), Group::entrances).map_err(preparing("open the control group"))?;
         let (reports, report) = io::pipe().map_err(preparing("make a pipe"))?;
         let report = sys::lift(report.into()).map_err(preparing("make a pipe"))?;
-        let allotment = prepared.allotment(self.worker.as_raw_fd(), report.as_raw_fd(), &entrances);
+        let joins: Vec<i32> = entrances.iter().map(AsRawFd::as_raw_fd).collect();
+        let allotment = prepared.allotment(self.worker.as_raw_fd(), report.as_raw_fd(), &joins);
         let grouped_ns = sys::now_ns();
         let birthplace = group.and_then(Group::birthplace);
         let child = keeper.make(plan, &allotment, birthplace).map_err(cloning)?;
@@ -257,7 +267,7 @@ impl Native {
     }
 }
 
-fn succeeded(plan: &Plan, outcome: io::Result<Outcome>) -> Result<Report, StartError> {
+pub(crate) fn succeeded(plan: &Plan, outcome: io::Result<Outcome>) -> Result<Report, StartError> {
     match outcome {
         Ok(Outcome::Started(report)) => Ok(report),
         Ok(Outcome::Failed(report)) => Err(step_failed(plan, report)),
@@ -269,7 +279,7 @@ fn succeeded(plan: &Plan, outcome: io::Result<Outcome>) -> Result<Report, StartE
 
 /// Kills a child that is not handed over, and cleans after it. One that does not die, because a file system hangs below it, is waited for
 /// elsewhere: this thread has other sandboxes to start. Until then it keeps its user id, its groups and its keeper.
-fn give_up(remains: Remains) {
+pub(crate) fn give_up(remains: Remains) {
     remains.kill();
     let dead = sys::poll_readable(remains.pidfd.as_fd(), REMOVAL_PATIENCE).unwrap_or(true);
     let reap = move || drop(remains.reap());
@@ -290,9 +300,37 @@ impl Mechanism for Native {
         self.host.privilege == Privilege::Root
     }
 
+    /// Only root can, with control groups: an ordinary user may not enter a network namespace that was made ahead.
+    fn prepare(&mut self, options: PoolOptions) -> Result<bool, StartError> {
+        let (Privilege::Root, Some(groups)) = (self.host.privilege, &self.groups) else { return Ok(false) };
+        options.template.check()?;
+        let copy = |fd: &OwnedFd| fd.try_clone().and_then(sys::lift).map_err(preparing("duplicate a descriptor"));
+        let recipe = Recipe {
+            host: self.host.clone(),
+            filter: self.filter,
+            template: options.template.clone(),
+            mount_points: options.mount_points.clone(),
+            groups: Arc::clone(groups),
+            null: copy(&self.null)?,
+            worker: copy(&self.worker)?,
+        };
+        self.prepared = Some(PreparedStarts::new(recipe, options, self.host.groups.memory)?);
+        Ok(true)
+    }
+
     fn start(&mut self, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError> {
+        if let Some(prepared) = self.prepared.as_mut().filter(|prepared| prepared.serves(spec)) {
+            return prepared.start(spec, &descriptors, None);
+        }
         let plan = self.plan(spec)?;
         self.perform(&plan, spec, descriptors)
+    }
+
+    fn start_copy(&mut self, spec: &Spec, descriptors: Descriptors, image: &Image) -> Result<Started, StartError> {
+        match self.prepared.as_mut().filter(|prepared| prepared.serves(spec)) {
+            Some(prepared) => prepared.start(spec, &descriptors, Some(image)),
+            None => self.start(spec, descriptors),
+        }
     }
 
     fn protections(&self) -> &Protections {
@@ -354,15 +392,16 @@ impl Prepared {
         Ok(Prepared { user, uid_map: map(uid), gid_map: map(gid), descriptors })
     }
 
-    fn allotment(&self, worker: i32, report: i32, entrances: &[OwnedFd]) -> Allotment {
+    fn allotment<'a>(&'a self, worker: i32, report: i32, joins: &'a [i32]) -> Allotment<'a> {
         Allotment {
             user: self.user.as_ref().map_or(0, UserLease::id),
-            uid_map: self.uid_map.clone(),
-            gid_map: self.gid_map.clone(),
+            uid_map: &self.uid_map,
+            gid_map: &self.gid_map,
             descriptors: std::array::from_fn(|index| self.descriptors[index].as_raw_fd()),
             report,
             worker,
-            joins: entrances.iter().map(AsRawFd::as_raw_fd).collect(),
+            joins,
+            network: -1,
         }
     }
 }
@@ -394,15 +433,16 @@ impl Clock {
             filtered_ns: filtered.saturating_sub(reached(Milestone::Confined)),
             executed_ns: times.executed_ns.saturating_sub(filtered),
             total_ns: times.executed_ns - self.begun_ns,
+            ..Stages::default()
         }
     }
 }
 
-fn preparing(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
+pub(crate) fn preparing(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Prepare { action, source }
 }
 
-fn cloning(source: io::Error) -> StartError {
+pub(crate) fn cloning(source: io::Error) -> StartError {
     let advice = match source.raw_os_error() {
         Some(libc::EPERM) => {
             "run as root, or allow user namespaces (kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
@@ -417,8 +457,12 @@ fn cloning(source: io::Error) -> StartError {
 
 fn step_failed(plan: &Plan, report: Report) -> StartError {
     let index = report.step as usize;
-    let step = plan.steps.get(index);
-    let advice = match (step, report.errno) {
+    step_refused(plan.steps.get(index), index, report.errno)
+}
+
+/// What to say of a step that failed.
+pub(crate) fn step_refused(step: Option<&Step>, index: usize, errno: i32) -> StartError {
+    let advice = match (step, errno) {
         (Some(Step::Execute { .. }), libc::ENOENT) => {
             "no such program inside, or its interpreter or loader is missing there"
         }
@@ -439,7 +483,7 @@ fn step_failed(plan: &Plan, report: Report) -> StartError {
     StartError::Step {
         step: step.map_or_else(|| "perform an unknown step".to_owned(), Step::to_string),
         index,
-        source: io::Error::from_raw_os_error(report.errno),
+        source: io::Error::from_raw_os_error(errno),
         advice,
     }
 }

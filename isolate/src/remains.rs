@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::cgroup::Group;
 use crate::keeper::Keeper;
+use crate::network::Network;
 use crate::sys::{self, Status};
 use crate::users::UserLease;
 
@@ -27,6 +28,8 @@ pub struct Remains {
     /// Held so that it outlives the sandbox, which would die with it.
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) killed: Cell<bool>,
+    /// Its network namespace, where that was made ahead; goes back when it is dead.
+    pub(crate) network: Option<Network>,
 }
 
 /// How a sandbox ended.
@@ -53,6 +56,16 @@ pub enum Exit {
 }
 
 impl Remains {
+    pub(crate) fn new(
+        pidfd: OwnedFd,
+        group: Option<Group>,
+        user: Option<UserLease>,
+        keeper: Arc<Keeper>,
+        network: Option<Network>,
+    ) -> Remains {
+        Remains { pidfd, group, record: None, user, keeper, killed: Cell::new(false), network }
+    }
+
     /// Kills every process of it. Death is learned from the pidfd.
     pub fn kill(&self) {
         self.killed.set(true);
@@ -77,7 +90,7 @@ impl Remains {
             // A record that stays names a dead process; the next sweep removes it.
             let _ = fs::remove_file(record);
         }
-        drop((self.user, self.keeper));
+        drop((self.user, self.keeper, self.network));
         let out_of_memory = starved && !self.killed.get() && exit != Exit::Code(0);
         Ended { exit, out_of_memory, left_behind }
     }

@@ -27,6 +27,7 @@ pub const PYTHON: &[(&str, &str)] = carried!("vilya_runtime":
     "server.py",
     "vilya.py",
     "windows.py",
+    "zygote.py",
 );
 
 #[cfg(test)]

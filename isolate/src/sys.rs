@@ -274,3 +274,220 @@ impl Drop for Stack {
         unsafe { libc::munmap(self.base, Stack::GUARD_BYTES + Stack::BYTES) };
     }
 }
+
+/// Most descriptors in one message.
+pub(crate) const DESCRIPTORS_SENT: usize = 8;
+/// Control bytes for that many, in words so that they are aligned.
+const CONTROL_WORDS: usize = 8;
+
+// SAFETY: CMSG_SPACE only computes.
+const _: () =
+    assert!(unsafe { libc::CMSG_SPACE((DESCRIPTORS_SENT * size_of::<RawFd>()) as u32) } as usize <= CONTROL_WORDS * 8);
+
+fn message(bytes: &mut libc::iovec, control: &mut [u64; CONTROL_WORDS], control_bytes: usize) -> libc::msghdr {
+    // SAFETY: all zeroes is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = bytes;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = control_bytes;
+    message
+}
+
+/// Sends bytes and descriptors as one message of a packet socket. Neither allocates nor locks.
+pub(crate) fn send_with(socket: RawFd, bytes: &[u8], descriptors: &[RawFd]) -> Result<(), Errno> {
+    let mut iovec = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control = [0_u64; CONTROL_WORDS];
+    let length = size_of_val(descriptors) as u32;
+    // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
+    let (space, whole) = unsafe { (libc::CMSG_SPACE(length) as usize, libc::CMSG_LEN(length) as usize) };
+    if descriptors.len() > DESCRIPTORS_SENT {
+        return Err(libc::EINVAL);
+    }
+    let mut header = message(&mut iovec, &mut control, if descriptors.is_empty() { 0 } else { space });
+    if !descriptors.is_empty() {
+        // SAFETY: the control buffer has room for this many (asserted), so the header and its data lie in it.
+        unsafe {
+            let first = libc::CMSG_FIRSTHDR(&raw const header);
+            (*first).cmsg_level = libc::SOL_SOCKET;
+            (*first).cmsg_type = libc::SCM_RIGHTS;
+            (*first).cmsg_len = whole;
+            let data = libc::CMSG_DATA(first).cast::<RawFd>();
+            std::ptr::copy_nonoverlapping(descriptors.as_ptr(), data, descriptors.len());
+        }
+    }
+    let arguments = [socket.into(), (&raw mut header) as Word, libc::MSG_NOSIGNAL.into()];
+    // SAFETY: the message, its bytes and its control data outlive the call.
+    let sent = unsafe { call(libc::SYS_sendmsg, arguments) }?;
+    if sent == bytes.len() as Word { Ok(()) } else { Err(libc::EMSGSIZE) }
+}
+
+/// Receives one message of a packet socket: how many bytes, and how many descriptors. 0 bytes: the other end is closed. Neither allocates
+/// nor locks.
+pub(crate) fn receive_with(
+    socket: RawFd,
+    bytes: &mut [u8],
+    descriptors: &mut [RawFd; DESCRIPTORS_SENT],
+    flags: i32,
+) -> Result<(usize, usize), Errno> {
+    let mut iovec = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let mut control = [0_u64; CONTROL_WORDS];
+    let mut header = message(&mut iovec, &mut control, CONTROL_WORDS * 8);
+    let received = loop {
+        let arguments = [socket.into(), (&raw mut header) as Word, (flags | libc::MSG_CMSG_CLOEXEC).into()];
+        // SAFETY: the message, its bytes and its control data outlive the call, and the lengths are theirs.
+        match unsafe { call(libc::SYS_recvmsg, arguments) } {
+            Err(libc::EINTR) => {}
+            result => break result? as usize,
+        }
+    };
+    let mut count = 0;
+    // SAFETY: the kernel wrote the control data; the first header lies within it, or there is none.
+    unsafe {
+        let first = libc::CMSG_FIRSTHDR(&raw const header);
+        if !first.is_null() && (*first).cmsg_level == libc::SOL_SOCKET && (*first).cmsg_type == libc::SCM_RIGHTS {
+            let data_bytes = (*first).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+            count = (data_bytes / size_of::<RawFd>()).min(DESCRIPTORS_SENT);
+            std::ptr::copy_nonoverlapping(libc::CMSG_DATA(first).cast::<RawFd>(), descriptors.as_mut_ptr(), count);
+        }
+    }
+    if header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+        return Err(libc::EMSGSIZE);
+    }
+    Ok((received, count))
+}
+
+/// Receives a message and takes over its descriptors.
+pub(crate) fn receive_owned(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut numbers = [-1; DESCRIPTORS_SENT];
+    let (length, count) =
+        receive_with(socket.as_raw_fd(), bytes, &mut numbers, 0).map_err(io::Error::from_raw_os_error)?;
+    // SAFETY: the kernel just made these descriptors for this message, and nobody else knows them.
+    let owned = numbers[..count].iter().map(|number| unsafe { OwnedFd::from_raw_fd(*number) });
+    Ok((length, owned.collect()))
+}
+
+/// Two connected packet sockets, lifted above a sandbox's own descriptors.
+pub(crate) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut pair = [-1_i32; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    let arguments = [libc::AF_UNIX.into(), kind.into(), 0, pair.as_mut_ptr() as Word];
+    // SAFETY: room for two descriptors, which outlives the call.
+    unsafe { checked(libc::SYS_socketpair, arguments) }?;
+    // SAFETY: the call made both, and nobody else knows them.
+    let (one, other) = unsafe { (OwnedFd::from_raw_fd(pair[0]), OwnedFd::from_raw_fd(pair[1])) };
+    Ok((lift(one)?, lift(other)?))
+}
+
+/// Moves the calling thread into a namespace.
+pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kinds: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    unsafe { checked(libc::SYS_setns, [namespace.as_raw_fd().into(), kinds.into()]) }.map(drop)
+}
+
+/// Takes the calling thread out of what it shares.
+pub(crate) fn unshare(kinds: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    unsafe { checked(libc::SYS_unshare, [kinds.into()]) }.map(drop)
+}
+
+/// The kernel's `struct mount_attr`.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// From `linux/mount.h`; libc has none of them.
+const OPEN_TREE_CLONE: Word = 1;
+const AT_RECURSIVE: Word = 0x8000;
+const MOVE_MOUNT_F_EMPTY_PATH: Word = 4;
+
+/// A copy of the mount at a path, with these attributes on everything below, attached nowhere yet. A symbolic link is not followed.
+pub(crate) fn detached_tree(source: &CStr, attributes: u64) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | Word::from(libc::O_CLOEXEC) | AT_RECURSIVE | Word::from(libc::AT_SYMLINK_NOFOLLOW);
+    let attributes = MountAttributes { set: attributes, clear: 0, propagation: 0, user_namespace: 0 };
+    // SAFETY: the path and the attributes outlive their calls, and the size is theirs.
+    unsafe {
+        let arguments = [libc::AT_FDCWD.into(), source.as_ptr() as Word, flags];
+        let tree = fresh(checked(libc::SYS_open_tree, arguments)?);
+        let arguments = [
+            tree.as_raw_fd().into(),
+            c"".as_ptr() as Word,
+            Word::from(libc::AT_EMPTY_PATH) | AT_RECURSIVE,
+            (&raw const attributes) as Word,
+            size_of::<MountAttributes>() as Word,
+        ];
+        checked(libc::SYS_mount_setattr, arguments)?;
+        Ok(tree)
+    }
+}
+
+/// Attaches a detached tree in the mount namespace of the calling thread.
+pub(crate) fn attach_tree(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
+    let arguments = [
+        tree.as_raw_fd().into(),
+        c"".as_ptr() as Word,
+        libc::AT_FDCWD.into(),
+        target.as_ptr() as Word,
+        MOVE_MOUNT_F_EMPTY_PATH,
+    ];
+    // SAFETY: both paths outlive the call.
+    unsafe { checked(libc::SYS_move_mount, arguments) }.map(drop)
+}
+
+/// Makes an open directory the root and another the working directory of the calling thread, which shares neither with others.
+pub(crate) fn stand_in(root: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: descriptors and a static path.
+    unsafe {
+        checked(libc::SYS_fchdir, [root.as_raw_fd().into()])?;
+        checked(libc::SYS_chroot, [c".".as_ptr() as Word])?;
+        checked(libc::SYS_fchdir, [directory.as_raw_fd().into()]).map(drop)
+    }
+}
+
+/// Gives a process these cores.
+pub(crate) fn set_cores(pid: i32, mask: &[u64]) -> io::Result<()> {
+    let arguments = [pid.into(), size_of_val(mask) as Word, mask.as_ptr() as Word];
+    // SAFETY: the mask outlives the call and the size is its own.
+    unsafe { checked(libc::SYS_sched_setaffinity, arguments) }.map(drop)
+}
+
+/// Brings the loopback interface of the calling thread's network namespace up.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    bring_loopback_up().map_err(io::Error::from_raw_os_error)
+}
+
+/// The same between `clone3` and `exec`.
+pub(crate) fn bring_loopback_up() -> Result<(), Errno> {
+    let mut name = [0; libc::IFNAMSIZ];
+    name[0] = b'l' as libc::c_char;
+    name[1] = b'o' as libc::c_char;
+    let request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: libc::IFF_UP as libc::c_short },
+    };
+    // SAFETY: the request outlives its call; the socket was made here.
+    unsafe {
+        let socket = call(libc::SYS_socket, [libc::AF_INET.into(), libc::SOCK_DGRAM.into(), 0])?;
+        let result = call(libc::SYS_ioctl, [socket, libc::SIOCSIFFLAGS as Word, (&raw const request) as Word]);
+        call(libc::SYS_close, [socket])?;
+        result.map(drop)
+    }
+}
+
+/// An anonymous file in memory.
+pub(crate) fn memory_file(name: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name outlives the call.
+    unsafe { checked(libc::SYS_memfd_create, [name.as_ptr() as Word, flags.into()]) }.map(fresh)
+}
+
+/// Makes a file in memory unchangeable for everyone.
+pub(crate) fn seal_contents(fd: RawFd) -> io::Result<()> {
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+    // SAFETY: no pointers.
+    unsafe { checked(libc::SYS_fcntl, [fd.into(), libc::F_ADD_SEALS.into(), seals.into()]) }.map(drop)
+}

@@ -20,5 +20,6 @@ mod shard;
 mod slots;
 mod starter;
 pub mod storage;
+mod zygotes;
 
 pub use process::{Running, StartError, Worker};

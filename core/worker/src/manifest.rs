@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::units::{GIB, KIB, MIB, MILLISECOND_NS, MINUTE_NS, SECOND_NS};
-use crate::config::{Problem, Raw, Reader, Source};
+use crate::config::{Problem, Raw, Reader, Source, Value};
 
 /// The file's name, at the root of a bundle.
 pub const FILE_NAME: &str = "function.toml";
@@ -26,6 +26,9 @@ pub const CONCURRENCY_MAX: u32 = 64;
 pub const ENVIRONMENT_COUNT_MAX: usize = 128;
 /// Largest `[env]`: the sum of names and values, in bytes.
 pub const ENVIRONMENT_BYTES_MAX: usize = 32 << 10;
+
+/// Most modules in `preload`.
+pub const PRELOAD_COUNT_MAX: usize = 64;
 
 const HANDLER_BYTES_MAX: usize = 512;
 const PYTHON_HANDLER: &str = "main.handler";
@@ -68,6 +71,9 @@ pub struct Manifest {
     pub timeout_ns: u64,
     /// Invocations that one sandbox runs at once.
     pub concurrency: u16,
+    /// Modules that are imported before the first invocation, besides the handler's own; Python only.
+    #[serde(default)]
+    pub preload: Vec<String>,
     /// Variables given to the function.
     pub environment: BTreeMap<String, String>,
 }
@@ -89,9 +95,10 @@ impl Manifest {
         let memory_bytes = reader.bytes("memory", 128 * MIB, MEMORY_MIN_BYTES..=1024 * GIB);
         let timeout_ns = reader.duration_ns("timeout", 3 * SECOND_NS, MILLISECOND_NS..=TIMEOUT_MAX_NS);
         let concurrency = reader.count("concurrency", 1, 1..=CONCURRENCY_MAX) as u16;
+        let preload = preload(&mut reader, runtime);
         let environment = environment(&mut reader);
         reader.finish()?;
-        Ok(Manifest { name, runtime, handler, memory_bytes, timeout_ns, concurrency, environment })
+        Ok(Manifest { name, runtime, handler, memory_bytes, timeout_ns, concurrency, preload, environment })
     }
 }
 
@@ -144,10 +151,34 @@ fn handler(reader: &mut Reader, runtime: Runtime) -> String {
     }
 }
 
-fn check_python_handler(handler: &str) -> Result<(), String> {
+/// Modules to import ahead.
+fn preload(reader: &mut Reader, runtime: Runtime) -> Vec<String> {
+    let is_set = reader.has("preload");
+    let names = reader.read("preload", |value| {
+        const WANTED: &str = "expected a list of module names, for example [\"json\", \"numpy\"]";
+        let Value::List(names) = value else { return Err(WANTED.to_owned()) };
+        let texts = names.iter().map(|name| if let Value::Text(name) = name { Some(name.as_str()) } else { None });
+        let names: Vec<&str> = texts.collect::<Option<_>>().ok_or(WANTED)?;
+        if names.len() > PRELOAD_COUNT_MAX {
+            return Err(format!("{} modules are too many: at most {PRELOAD_COUNT_MAX}", names.len()));
+        }
+        match names.iter().find(|name| !name.split('.').all(is_identifier) || name.len() > HANDLER_BYTES_MAX) {
+            Some(name) => Err(format!("\"{}\" is not the name of a module", name.escape_debug())),
+            None => Ok(names.into_iter().map(str::to_owned).collect()),
+        }
+    });
+    if is_set && runtime != Runtime::Python {
+        reader.problem("preload", "only Python functions import modules: remove it".to_owned());
+    }
+    names.unwrap_or_default()
+}
+
+fn is_identifier(part: &str) -> bool {
     let is_start = |c: char| c == '_' || c.is_alphabetic();
-    let is_identifier =
-        |part: &str| part.starts_with(is_start) && part.chars().all(|c| is_start(c) || c.is_alphanumeric());
+    part.starts_with(is_start) && part.chars().all(|c| is_start(c) || c.is_alphanumeric())
+}
+
+fn check_python_handler(handler: &str) -> Result<(), String> {
     let parts: Vec<&str> = handler.split('.').collect();
     if handler.len() <= HANDLER_BYTES_MAX && parts.len() >= 2 && parts.iter().all(|part| is_identifier(part)) {
         return Ok(());
@@ -303,6 +334,17 @@ NUL = \"\\u0000\"
             assert_eq!(problems(&text).len(), 1, "{handler}");
         }
         assert!(Manifest::parse("name = \"a\"\nruntime = \"python\"\nhandler = \"a.b_1.c\"\n").is_ok());
+    }
+
+    #[test]
+    fn modules_to_import_ahead_are_names() {
+        let manifest =
+            |preload: &str| Manifest::parse(&format!("name = \"a\"\nruntime = \"python\"\npreload = {preload}\n"));
+        assert_eq!(manifest("[\"json\", \"os.path\"]").unwrap().preload, ["json", "os.path"]);
+        for wrong in ["\"json\"", "[1]", "[\"a b\"]", "[\"../x\"]", "[\"\"]"] {
+            assert_eq!(manifest(wrong).unwrap_err().len(), 1, "{wrong}");
+        }
+        assert_eq!(problems("name = \"a\"\nruntime = \"rust\"\nhandler = \"x\"\npreload = [\"json\"]\n").len(), 1);
     }
 
     #[test]

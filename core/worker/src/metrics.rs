@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use vilya_engine::{FunctionId, Stats};
+use vilya_isolate::Stages;
 
 /// Upper bounds of the duration histogram's buckets, in nanoseconds, with their labels in seconds.
 const BUCKETS: [(u64, &str); 16] = [
@@ -116,6 +117,51 @@ pub(crate) struct ShardCounters {
     pub(crate) log_bytes: u64,
     pub(crate) poisoned: u64,
     pub(crate) wakes: u64,
+    pub(crate) starts: StartCounters,
+}
+
+/// What a shard counts of the sandboxes that were started for it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StartCounters {
+    /// Copies of an image.
+    copied: u64,
+    /// Programs that began in a sandbox that was made before.
+    prepared: u64,
+    /// Programs whose sandbox was made for them.
+    made: u64,
+    stages_ns: [u64; STAGES.len()],
+}
+
+/// The parts of a start. In a sandbox that was made before, the parts are what was still to do.
+const STAGES: [&str; 6] = ["plan", "namespaces", "cgroup", "mounts", "fork", "runtime_ready"];
+const RUNTIME_READY: usize = STAGES.len() - 1;
+
+impl StartCounters {
+    /// A start came to its end.
+    pub(crate) fn record(&mut self, stages: &Stages) {
+        let form = match (stages.copied, stages.prepared) {
+            (true, _) => &mut self.copied,
+            (false, true) => &mut self.prepared,
+            (false, false) => &mut self.made,
+        };
+        *form += 1;
+        let parts = [
+            stages.planned_ns,
+            stages.cloned_ns + stages.placed_ns,
+            stages.grouped_ns,
+            stages.mounted_ns,
+            stages.confined_ns + stages.filtered_ns + stages.executed_ns,
+        ];
+        for (sum, part) in self.stages_ns.iter_mut().zip(parts) {
+            *sum = sum.saturating_add(part);
+        }
+    }
+
+    /// A runtime became ready so long after its sandbox was started.
+    pub(crate) fn record_ready(&mut self, ns: u64) {
+        let sum = &mut self.stages_ns[RUNTIME_READY];
+        *sum = sum.saturating_add(ns);
+    }
 }
 
 /// One shard's figures at one moment.
@@ -222,6 +268,25 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
     ];
     for (name, help, of) in gauges {
         family_of(name, "gauge", help, of);
+    }
+    render_starts(out, reports);
+}
+
+fn render_starts(out: &mut String, reports: &[ShardReport]) {
+    const STARTS: &str = "vilya_sandbox_starts_total";
+    family(out, STARTS, "counter", "Sandboxes started, by how: a copy, in a sandbox made before, in one made for it.");
+    for ShardReport { shard, counters, .. } in reports {
+        let StartCounters { copied, prepared, made, .. } = counters.starts;
+        for (form, count) in [("copy", copied), ("prepared", prepared), ("made", made)] {
+            line(out, format_args!("{STARTS}{{shard=\"{shard}\",form=\"{form}\"}} {count}"));
+        }
+    }
+    const SECONDS: &str = "vilya_sandbox_start_seconds_total";
+    family(out, SECONDS, "counter", "Time that starts took, by stage.");
+    for ShardReport { shard, counters, .. } in reports {
+        for (stage, ns) in STAGES.iter().zip(counters.starts.stages_ns) {
+            line(out, format_args!("{SECONDS}{{shard=\"{shard}\",stage=\"{stage}\"}} {}", seconds(ns)));
+        }
     }
 }
 

@@ -519,7 +519,23 @@ fn sandbox_defaults(config: &Config) -> SandboxDefaults {
             config::Spin::Auto => None,
             config::Spin::Fixed(ns) => Some(ns / 1000),
         },
+        prepared: affordable(config.sandbox.prepared as usize),
+        zygotes_bytes: config.limits.zygotes_bytes,
+        start_timeout: Duration::from_nanos(config.limits.start_timeout_ns),
+        makers: config.topology.shards.len().div_ceil(MAKER_SHARDS),
     }
+}
+
+/// Shards whose starts one maker of sandboxes keeps up with.
+const MAKER_SHARDS: usize = 4;
+
+/// As many prepared sandboxes as wanted, as long as what they have open leaves nearly all descriptors to those that are used.
+fn affordable(prepared: usize) -> usize {
+    use nix::sys::resource::{Resource, getrlimit};
+    /// Descriptors of the worker for each that may wait; one has up to eight open.
+    const FOR_EACH: u64 = 128;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    prepared.min(usize::try_from(limit / FOR_EACH).unwrap_or(usize::MAX))
 }
 
 /// Every sandbox is five descriptors, every connection one: the soft limit is raised to the hard one.

@@ -4,23 +4,27 @@
 //! Invariant: every start that was asked for is answered once. The starter's thread lives as long as the worker, since
 //! a sandbox dies with the thread that made it. It does not know queues, engines or connections.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use vilya_engine::SandboxId;
 use vilya_ipc::host::{Host, ReadOnlyBy};
 use vilya_ipc::layout::RegionSpec;
-use vilya_isolate::{Bind, Descriptors, Mechanism, Remains, ResourceLimits, Root, Spec};
+use vilya_isolate::{Bind, Descriptors, Image, Mechanism, PoolOptions, Remains, ResourceLimits, Root, Spec};
 
 use crate::manifest::Runtime;
 use crate::mesh::{Message, Post, StartedSandbox};
 use crate::process::vital;
 use crate::python::PythonHome;
 use crate::storage::FunctionRecord;
+use crate::zygotes::{Way, Zygote, Zygotes};
 
 /// What every sandbox of this worker has in common.
 #[derive(Clone, Debug)]
@@ -33,7 +37,22 @@ pub(crate) struct SandboxDefaults {
     pub(crate) open_files: u32,
     pub(crate) cpu_millis: Option<u32>,
     pub(crate) spin_us: Option<u64>,
+    /// Sandboxes that are made before they are needed, and the threads that make them.
+    pub(crate) prepared: usize,
+    pub(crate) makers: usize,
+    /// Most memory of the images that copies are made of; 0 makes none.
+    pub(crate) zygotes_bytes: u64,
+    pub(crate) start_timeout: Duration,
 }
+
+/// The memory limit that a prepared sandbox waits with; a start sets the function's own.
+const TEMPLATE_MEMORY_BYTES: u64 = 128 << 20;
+/// Where a function's files are inside.
+const FUNCTION: &str = "/function";
+/// Tells a runtime that it is to wait until it is copied.
+const ZYGOTE_VARIABLE: &str = "VILYA_ZYGOTE";
+/// The host name inside. The function's own name is in its environment: what is made before the function is known cannot bear it.
+const HOSTNAME: &str = "function";
 
 /// A start that a shard asks for.
 pub(crate) struct Start {
@@ -69,7 +88,8 @@ pub(crate) fn spawn(
     let (starts, start_inbox) = unbounded();
     let (reaps, reap_inbox) = unbounded();
     let reap_posts = shards.clone();
-    let mut starter = Starter { mechanism, defaults, shards, sequence: 0 };
+    let mut starter = Starter { mechanism, defaults, shards, sequence: 0, zygotes: None };
+    starter.prepare()?;
     let starter = std::thread::Builder::new()
         .name("vilya-starter".into())
         .spawn(move || vital("the starter", || starter.run(&start_inbox)))?;
@@ -92,9 +112,61 @@ struct Starter {
     defaults: SandboxDefaults,
     shards: Vec<Post>,
     sequence: u64,
+    /// Where copies can be made.
+    zygotes: Option<Zygotes>,
 }
 
 impl Starter {
+    /// Has sandboxes made ahead. Without them every start makes its own, and works.
+    fn prepare(&mut self) -> io::Result<()> {
+        let SandboxDefaults { prepared, makers, zygotes_bytes, .. } = self.defaults;
+        if prepared == 0 {
+            return Ok(());
+        }
+        let template = Spec {
+            name: "template".into(),
+            command: vec!["/usr/bin/true".into()],
+            environment: Vec::new(),
+            working_directory: "/".into(),
+            root: Root::System,
+            binds: self.runtime_binds(),
+            limits: self.limits(TEMPLATE_MEMORY_BYTES),
+            cores: Vec::new(),
+            hostname: HOSTNAME.into(),
+        };
+        let options = PoolOptions { template, mount_points: vec![FUNCTION], size: prepared, threads: makers };
+        match self.mechanism.prepare(options) {
+            Ok(true) => {
+                tracing::debug!(prepared, makers, "sandboxes are made ahead");
+                self.zygotes = (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes)).transpose()?;
+            }
+            Ok(false) => tracing::info!("sandboxes cannot be made ahead here: each start makes its own"),
+            Err(error) => tracing::warn!("sandboxes cannot be made ahead: {error}; each start makes its own"),
+        }
+        Ok(())
+    }
+
+    /// What the runtimes of every function need.
+    fn runtime_binds(&self) -> Vec<Bind> {
+        let Some(python) = &self.defaults.python else { return Vec::new() };
+        let runtime = Bind { source: python.runtime.clone(), target: "/vilya/python".into(), read_only: true };
+        let prefix = python.prefix.iter().map(|prefix| {
+            let target = prefix.to_string_lossy().into_owned();
+            Bind { source: prefix.clone(), target, read_only: true }
+        });
+        std::iter::once(runtime).chain(prefix).collect()
+    }
+
+    fn limits(&self, memory_bytes: u64) -> ResourceLimits {
+        ResourceLimits {
+            memory_bytes,
+            cpu_millis: self.defaults.cpu_millis,
+            processes: self.defaults.processes,
+            tmp_bytes: self.defaults.tmp_bytes,
+            open_files: self.defaults.open_files,
+        }
+    }
+
     fn run(&mut self, inbox: &Receiver<Start>) {
         for start in inbox {
             let outcome = Box::new(self.start(&start));
@@ -103,8 +175,28 @@ impl Starter {
     }
 
     fn start(&mut self, start: &Start) -> Result<StartedSandbox, String> {
-        self.sequence += 1;
         let spec = self.spec(start)?;
+        let way = self.zygotes.as_ref().map_or(Way::Whole, |zygotes| zygotes.way(&start.record));
+        if let Way::Copy(image) = &way {
+            match self.start_as(&spec, start, Some(image)) {
+                Ok(started) => return Ok(started),
+                Err(why) => {
+                    tracing::warn!(function = spec.name, "a copy failed and the program is started: {why}");
+                    self.zygotes.iter().for_each(|zygotes| zygotes.refuse(&start.record));
+                }
+            }
+        }
+        let started = self.start_as(&spec, start, None)?;
+        if let Way::WholeAndZygote = way
+            && let Err(why) = self.raise_zygote(spec, start)
+        {
+            tracing::info!(function = start.record.name, "no zygote: {why}");
+            self.zygotes.iter().for_each(|zygotes| zygotes.refuse(&start.record));
+        }
+        Ok(started)
+    }
+
+    fn start_as(&mut self, spec: &Spec, start: &Start, image: Option<&Image>) -> Result<StartedSandbox, String> {
         let region = RegionSpec {
             lanes: start.record.manifest.concurrency,
             payload_limit_bytes: self.defaults.payload_limit_bytes,
@@ -115,28 +207,45 @@ impl Starter {
         let (stderr, stderr_end) = pipe().map_err(|error| format!("no pipe for standard error: {error}"))?;
         let descriptors =
             Descriptors { ring: [guest.down, guest.up, guest.doorbell], stdout: stdout_end, stderr: stderr_end };
-        let started = self.mechanism.start(&spec, descriptors).map_err(|error| error.to_string())?;
-        Ok(StartedSandbox { host, started, stdout, stderr })
+        let started = match image {
+            Some(image) => self.mechanism.start_copy(spec, descriptors, image),
+            None => self.mechanism.start(spec, descriptors),
+        };
+        Ok(StartedSandbox { host, started: started.map_err(|error| error.to_string())?, stdout, stderr })
     }
 
-    fn spec(&self, start: &Start) -> Result<Spec, String> {
+    /// Starts a sandbox of the function that loads it and then waits to be copied. What it prints is thrown away: the sandboxes that were
+    /// started whole have printed it.
+    fn raise_zygote(&mut self, mut spec: Spec, start: &Start) -> Result<(), String> {
+        let Some(zygotes) = &self.zygotes else { return Ok(()) };
+        spec.name.insert(0, 'z');
+        spec.environment.push((ZYGOTE_VARIABLE.into(), "1".into()));
+        let failed = |error: io::Error| format!("cannot prepare a zygote: {error}");
+        let (says, told) = UnixStream::pair().map_err(failed)?;
+        let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from).map_err(failed);
+        let descriptors = Descriptors { ring: [told.into(), null()?, null()?], stdout: null()?, stderr: null()? };
+        let started = self.mechanism.start(&spec, descriptors).map_err(|error| error.to_string())?;
+        let patience = self.defaults.start_timeout;
+        let record = Arc::clone(&start.record);
+        zygotes.raise(Zygote { record, started, says, patience, working_directory: FUNCTION });
+        Ok(())
+    }
+
+    fn spec(&mut self, start: &Start) -> Result<Spec, String> {
+        self.sequence += 1;
         let manifest = &start.record.manifest;
         let mut binds = vec![Bind {
             source: self.defaults.bundles.join(&start.record.bundle),
-            target: "/function".into(),
+            target: FUNCTION.into(),
             read_only: true,
         }];
         let command = match manifest.runtime {
-            Runtime::Rust => vec![format!("/function/{}", manifest.handler)],
+            Runtime::Rust => vec![format!("{FUNCTION}/{}", manifest.handler)],
             Runtime::Python => {
                 let python = self.defaults.python.as_ref().ok_or(
                     "no Python 3.9 or later was found at start; install one or set runtimes.python.interpreter",
                 )?;
-                binds.push(Bind { source: python.runtime.clone(), target: "/vilya/python".into(), read_only: true });
-                if let Some(prefix) = &python.prefix {
-                    let target = prefix.to_string_lossy().into_owned();
-                    binds.push(Bind { source: prefix.clone(), target, read_only: true });
-                }
+                binds.extend(self.runtime_binds());
                 let interpreter = python.interpreter.to_string_lossy().into_owned();
                 let arguments = ["-I", "-B", "-X", "utf8", "/vilya/python/vilya_runtime/__main__.py"];
                 std::iter::once(interpreter).chain(arguments.map(String::from)).collect()
@@ -146,18 +255,12 @@ impl Starter {
             name: format!("s{}-{}-{}", start.shard, self.sequence, manifest.name),
             command,
             environment: self.environment(&start.record),
-            working_directory: "/function".into(),
+            working_directory: FUNCTION.into(),
             root: Root::System,
             binds,
-            limits: ResourceLimits {
-                memory_bytes: manifest.memory_bytes,
-                cpu_millis: self.defaults.cpu_millis,
-                processes: self.defaults.processes,
-                tmp_bytes: self.defaults.tmp_bytes,
-                open_files: self.defaults.open_files,
-            },
+            limits: self.limits(manifest.memory_bytes),
             cores: start.cores.clone(),
-            hostname: manifest.name.clone(),
+            hostname: HOSTNAME.into(),
         })
     }
 
@@ -174,6 +277,9 @@ impl Starter {
             ("VILYA_TIMEOUT_MS".into(), (manifest.timeout_ns / 1_000_000).to_string()),
             ("VILYA_CONCURRENCY".into(), manifest.concurrency.to_string()),
         ];
+        if !manifest.preload.is_empty() {
+            environment.push(("VILYA_PRELOAD".into(), manifest.preload.join(" ")));
+        }
         if let Some(spin) = self.defaults.spin_us {
             environment.push(("VILYA_SPIN_US".into(), spin.to_string()));
         }

@@ -91,6 +91,40 @@ impl Guest {
     }
 }
 
+/// Waits on descriptor 3 until this process is copied; returns in the copies alone, in which that descriptor and the next two are a
+/// ring's. The process that is copied is ended.
+///
+/// # Errors
+/// Nobody is there to copy it.
+pub fn become_copy() -> Result<(), HandshakeError> {
+    const WAITING: &[u8] = b"Z";
+    let unusable = |errno: nix::errno::Errno| HandshakeError::Descriptor { fd: DOWN_FD, source: errno.into() };
+    // SAFETY: only borrowed to write and read; a closed one is an error, not undefined.
+    let worker = unsafe { BorrowedFd::borrow_raw(DOWN_FD) };
+    nix::unistd::write(worker, WAITING).map_err(unusable)?;
+    match nix::unistd::read(worker, &mut [0]) {
+        // In a copy this read has returned nothing.
+        Ok(0) => {
+            forget_heap_end();
+            Ok(())
+        }
+        Ok(_) => Err(unusable(nix::errno::Errno::EPROTO)),
+        Err(errno) => Err(unusable(errno)),
+    }
+}
+
+/// The kernel's end of the heap is another one in a copy; without one of its own, glibc asks.
+fn forget_heap_end() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            static mut __curbrk: *mut u8;
+        }
+        // SAFETY: glibc's own variable, of this type; a copy has one thread, and glibc takes null for "not asked yet".
+        unsafe { __curbrk = std::ptr::null_mut() };
+    }
+}
+
 /// Takes ownership of an inherited descriptor, and keeps it from the function's own children.
 fn adopt(fd: RawFd) -> Result<OwnedFd, HandshakeError> {
     let unusable = |errno: nix::errno::Errno| HandshakeError::Descriptor { fd, source: errno.into() };

@@ -12,7 +12,7 @@ mod sender;
 mod shared;
 
 pub use clock::{default_spin_cap, monotonic_ns};
-pub use handshake::HandshakeError;
+pub use handshake::{HandshakeError, become_copy};
 pub use invocation::{Invocation, Request, Response, TooLarge};
 pub use receiver::{Next, Receiver};
 pub use sender::Sender;

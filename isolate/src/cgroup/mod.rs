@@ -199,6 +199,29 @@ impl Group {
         }
     }
 
+    /// Changes its memory limit. It must hold next to nothing yet.
+    pub(crate) fn limit_memory(&self, limits: &ResourceLimits) -> io::Result<()> {
+        for (hierarchy, part) in self.groups.hierarchies.iter().zip(&self.parts) {
+            if !hierarchy.controllers.contains(&Controller::Memory) {
+                continue;
+            }
+            let mut written = settings::settings(self.groups.version, Controller::Memory, limits);
+            written.retain(|setting| settings::depends_on_memory(setting.file));
+            // Version 1 keeps the limit with swap above the one without: which comes first depends on the direction.
+            let raised = part_limit(part.as_fd(), self.groups.version).is_none_or(|now| now < limits.memory_bytes);
+            if raised {
+                written.reverse();
+            }
+            for setting in written {
+                match write_at(part.as_fd(), setting.file, &setting.value) {
+                    Err(error) if setting.optional && error.kind() == io::ErrorKind::NotFound => {}
+                    result => result?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the kernel killed a process in it for memory.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         let file = settings::kill_count_file(self.groups.version);
@@ -215,6 +238,11 @@ impl Group {
         }
         left
     }
+}
+
+/// The memory limit of a group in bytes; none if it has none.
+fn part_limit(part: BorrowedFd<'_>, version: Version) -> Option<u64> {
+    read_at(part, settings::memory_limit_file(version)).ok()?.trim().parse().ok()
 }
 
 /// Kills what is in a group and removes it, for a bounded time. A group that does not exist counts as removed.

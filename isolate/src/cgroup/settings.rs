@@ -52,6 +52,20 @@ pub(super) fn settings(version: Version, controller: Controller, limits: &Resour
     }
 }
 
+/// The file of the memory limit.
+pub(super) fn memory_limit_file(version: Version) -> &'static CStr {
+    match version {
+        Version::One => c"memory.limit_in_bytes",
+        Version::Two => c"memory.max",
+    }
+}
+
+/// Whether a file's value is made from the memory limit.
+pub(super) fn depends_on_memory(file: &CStr) -> bool {
+    [c"memory.max", c"memory.limit_in_bytes", c"memory.memsw.limit_in_bytes", c"memory.kmem.tcp.limit_in_bytes"]
+        .contains(&file)
+}
+
 /// The file that counts processes killed for memory.
 pub(super) fn kill_count_file(version: Version) -> &'static CStr {
     match version {

@@ -12,8 +12,8 @@ use crate::host::{Host, SystemEntry};
 use crate::limits::{ROOT_BYTES, ROOT_INODES, TMP_INODES};
 use crate::spec::Spec;
 
-const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-const WRITABLE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+pub(crate) const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+pub(crate) const WRITABLE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 /// Read-only keeps the node as it is; a device can be written all the same.
 const DEVICE: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 
@@ -25,7 +25,41 @@ const DEVICE_LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "dev/stderr"),
 ];
 
+/// What a maker's children have in common: everything that does not depend on who looks, and a place for each thing that does.
+pub(super) fn shared_steps(steps: &mut Vec<Step>, template: &Spec, host: &Host, mount_points: &[&str]) {
+    open_root(steps, host);
+    system(steps, host);
+    etc(steps, template, host);
+    device_files(steps);
+    steps.extend(["proc", "tmp"].map(|name| Step::Directory(text(name))));
+    binds(steps, template);
+    steps.extend(mount_points.iter().map(|name| Step::Directory(text(name.trim_start_matches('/')))));
+    steps.extend([Step::EnterRoot, Step::SealRoot, Step::Reached(Milestone::Mounted)]);
+}
+
+/// What each child of a maker adds to the root that it was born with.
+pub(super) fn own_steps(steps: &mut Vec<Step>, template: &Spec, host: &Host) {
+    steps.push(private("dev/shm", libc::MS_NOEXEC, template.limits.tmp_bytes));
+    proc(steps, host);
+    steps.push(private("tmp", 0, template.limits.tmp_bytes));
+    steps.extend([Step::EmptyInput, Step::Reached(Milestone::Mounted)]);
+}
+
 pub(super) fn steps(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
+    open_root(steps, host);
+    system(steps, host);
+    etc(steps, spec, host);
+    device_files(steps);
+    steps.push(private("dev/shm", libc::MS_NOEXEC, spec.limits.tmp_bytes));
+    steps.push(Step::Directory(text("proc")));
+    proc(steps, host);
+    steps.push(Step::Directory(text("tmp")));
+    steps.push(private("tmp", 0, spec.limits.tmp_bytes));
+    binds(steps, spec);
+    steps.extend([Step::EnterRoot, Step::SealRoot, Step::EmptyInput, Step::Reached(Milestone::Mounted)]);
+}
+
+fn open_root(steps: &mut Vec<Step>, host: &Host) {
     let staging = text(host.staging.as_os_str().as_bytes());
     steps.extend([
         Step::PrivateMounts,
@@ -36,14 +70,6 @@ pub(super) fn steps(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
         },
         Step::Enter(staging),
     ]);
-    system(steps, host);
-    etc(steps, spec, host);
-    devices(steps, spec);
-    proc(steps, host);
-    steps.push(Step::Directory(text("tmp")));
-    steps.push(private("tmp", 0, spec.limits.tmp_bytes));
-    binds(steps, spec);
-    steps.extend([Step::EnterRoot, Step::SealRoot, Step::EmptyInput, Step::Reached(Milestone::Mounted)]);
 }
 
 fn bind(source: impl AsRef<[u8]>, target: &str, attributes: u64) -> Step {
@@ -78,16 +104,14 @@ fn etc(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
     steps.extend(targets.iter().map(|target| bind(format!("/{target}"), target, READ_ONLY)));
 }
 
-fn devices(steps: &mut Vec<Step>, spec: &Spec) {
+fn device_files(steps: &mut Vec<Step>) {
     steps.push(Step::Directory(text("dev")));
     steps.extend(DEVICES.map(|name| bind(format!("/dev/{name}"), &format!("dev/{name}"), DEVICE)));
     steps.extend(DEVICE_LINKS.map(|(to, path)| Step::Link { to: text(to), path: text(path) }));
     steps.push(Step::Directory(text("dev/shm")));
-    steps.push(private("dev/shm", libc::MS_NOEXEC, spec.limits.tmp_bytes));
 }
 
 fn proc(steps: &mut Vec<Step>, host: &Host) {
-    steps.push(Step::Directory(text("proc")));
     steps.push(Step::Proc { target: text("proc") });
     steps.extend(host.masked_files.iter().map(|name| Step::Mask(text(format!("proc/{name}")))));
     steps.extend(host.masked_directories.iter().map(|name| Step::Tmpfs {

@@ -8,7 +8,7 @@
 //! (nothing inside can ever change it) and sources below directories that only root may enter can be bound. An ordinary user must enter
 //! the user namespace first, because only there may it mount at all.
 
-mod files;
+pub(crate) mod files;
 mod step;
 
 use std::ffi::CString;
@@ -67,10 +67,52 @@ impl Plan {
             }
         }
         surroundings(&mut steps, spec);
+        steps.extend([Step::LoopbackUp, Step::Reached(Milestone::Placed)]);
         files::steps(&mut steps, spec, host);
         confinement(&mut steps, spec, host);
         ending_steps(&mut steps, spec, filter, ending);
         Ok(Plan { namespaces, steps })
+    }
+
+    /// Plans a maker: a process with the root of this template, whose children are sandboxes that wait to be told what to become. Only
+    /// root can have one: an ordinary user may not enter the network namespaces that are made ahead.
+    ///
+    /// # Errors
+    /// When the template does not pass its check.
+    pub fn maker(
+        template: &Spec,
+        mount_points: &[&str],
+        host: &Host,
+        filter: &'static Filter,
+    ) -> Result<Plan, SpecError> {
+        template.check()?;
+        let mut steps = vec![
+            Step::PlaceDescriptors,
+            Step::OrdinaryProcess,
+            Step::KeepProc,
+            Step::NewSession,
+            Step::DefaultSignals,
+            Step::Umask(0o022),
+        ];
+        files::shared_steps(&mut steps, template, host, mount_points);
+        steps.extend([Step::DieWithParent, Step::MakeOthers(Box::new(Plan::waiting(template, host, filter)))]);
+        Ok(Plan { namespaces: libc::CLONE_NEWNS as u64, steps })
+    }
+
+    /// A child of a maker: everything that [`Plan::new`] does, but for what the maker has done and for becoming a program.
+    fn waiting(template: &Spec, host: &Host, filter: &'static Filter) -> Plan {
+        let mut steps = vec![Step::PlaceDescriptors];
+        if host.groups.joins {
+            steps.push(Step::JoinGroups);
+        }
+        steps.extend([Step::JoinNetwork, Step::Unshare(libc::CLONE_NEWCGROUP)]);
+        surroundings(&mut steps, template);
+        steps.push(Step::Reached(Milestone::Placed));
+        files::own_steps(&mut steps, template, host);
+        confinement(&mut steps, template, host);
+        steps.extend([Step::Filter(filter), Step::Reached(Milestone::Filtered), Step::UnblockSignals]);
+        steps.push(Step::AwaitOrder);
+        Plan { namespaces: ISOLATED & !(libc::CLONE_NEWNET as u64), steps }
     }
 }
 
@@ -81,8 +123,6 @@ fn surroundings(steps: &mut Vec<Step>, spec: &Spec) {
         Step::DefaultSignals,
         Step::Umask(0o022),
         Step::Hostname(text(&spec.hostname)),
-        Step::LoopbackUp,
-        Step::Reached(Milestone::Placed),
     ]);
 }
 

@@ -175,6 +175,12 @@ pub enum Step {
     },
     /// Ends with status 0: the last step of a trial.
     Finish,
+    /// Enters the allotted network namespace.
+    JoinNetwork,
+    /// Waits, confined, to be told what to become.
+    AwaitOrder,
+    /// Makes children that perform this plan, whenever told to.
+    MakeOthers(Box<super::Plan>),
 }
 
 /// A borrowed C string for people.
@@ -236,6 +242,12 @@ impl fmt::Display for Step {
                 arguments.owned.iter().skip(1).try_for_each(|argument| write!(out, " {}", Text(argument)))
             }
             Step::Finish => write!(out, "finish"),
+            Step::JoinNetwork => write!(out, "enter a prepared network namespace"),
+            Step::AwaitOrder => write!(out, "await what to become"),
+            Step::MakeOthers(bare) => {
+                write!(out, "make others: clone into new {}", Namespaces(bare.namespaces))?;
+                bare.steps.iter().try_for_each(|step| write!(out, "\n  {step}"))
+            }
         }
     }
 }

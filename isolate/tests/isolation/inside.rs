@@ -81,7 +81,7 @@ fn a_sandbox_sees_itself_alone() {
     is("session", "1");
     is("dev", "fd,full,null,random,shm,stderr,stdin,stdout,urandom,zero");
     let root = seen.get("root").expect("the root was listed");
-    let known = ["bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "tmp", "usr"];
+    let known = ["bin", "dev", "etc", "function", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "tmp", "usr"];
     assert!(root.split(',').all(|name| known.contains(&name)), "{root}");
 }
 

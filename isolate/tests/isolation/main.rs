@@ -9,6 +9,7 @@ mod inside;
 mod leaks;
 mod limits;
 mod plans;
+mod prepared;
 mod programs;
 mod refused;
 mod regions;

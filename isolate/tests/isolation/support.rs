@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 use vilya_isolate::{
-    CgroupPreference, Descriptors, Ended, Mechanism, Native, NativeOptions, Privilege, ResourceLimits, Root, Spec,
-    StartError, Started,
+    CgroupPreference, Descriptors, Ended, Mechanism, Native, NativeOptions, PoolOptions, Privilege, ResourceLimits,
+    Root, Spec, StartError, Started,
 };
 
 /// The Python that the probes are written in.
@@ -19,11 +20,22 @@ pub(crate) const PYTHON: &str = "/usr/bin/python3";
 /// A mechanism and what belongs to it.
 pub(crate) struct Room {
     pub(crate) native: Native,
-    pub(crate) state: TempDir,
+    pub(crate) state: Arc<TempDir>,
 }
 
 impl Room {
+    /// One whose sandboxes were made before they are started, where that is possible and where the spec is the usual one.
     pub(crate) fn new() -> Room {
+        let mut room = Room::with(CgroupPreference::Auto);
+        let template = spec(&["/usr/bin/true"]);
+        let options = PoolOptions { template, mount_points: vec!["/function"], size: 2, threads: 1 };
+        let prepared = room.native.prepare(options).expect("sandboxes can be made ahead");
+        assert_eq!(prepared, room.is_root() && room.enforces("memory limit"));
+        room
+    }
+
+    /// One whose sandboxes are made when they are started.
+    pub(crate) fn unprepared() -> Room {
         Room::with(CgroupPreference::Auto)
     }
 
@@ -31,7 +43,12 @@ impl Room {
         let state = tempfile::tempdir().expect("a temporary directory");
         let worker_id = unique("test");
         let native = native(state.path(), &worker_id, cgroup);
-        Room { native, state }
+        Room { native, state: Arc::new(state) }
+    }
+
+    /// Ends the mechanism; its state directory is left.
+    pub(crate) fn close(self) -> Arc<TempDir> {
+        Arc::clone(&self.state)
     }
 
     pub(crate) fn is_root(&self) -> bool {
@@ -133,16 +150,27 @@ pub(crate) fn start(native: &mut Native, spec: &Spec) -> Result<Running, StartEr
 
 /// Starts a sandbox that is given these as its descriptors 3, 4 and 5.
 pub(crate) fn start_with(native: &mut Native, spec: &Spec, ring: [OwnedFd; 3]) -> Result<Running, StartError> {
+    running_with(ring, |descriptors| native.start(spec, descriptors))
+}
+
+/// A sandbox that is started in some way, with nothing to talk to.
+pub(crate) fn running(start: impl FnOnce(Descriptors) -> Result<Started, StartError>) -> Result<Running, StartError> {
+    running_with([null(), null(), null()], start)
+}
+
+fn running_with(
+    ring: [OwnedFd; 3],
+    start: impl FnOnce(Descriptors) -> Result<Started, StartError>,
+) -> Result<Running, StartError> {
     let (stdout, write_stdout) = io::pipe().expect("a pipe");
     let (stderr, write_stderr) = io::pipe().expect("a pipe");
-    let descriptors = Descriptors { ring, stdout: write_stdout.into(), stderr: write_stderr.into() };
-    let started = native.start(spec, descriptors)?;
+    let started = start(Descriptors { ring, stdout: write_stdout.into(), stderr: write_stderr.into() })?;
     let (stdout, stderr): (OwnedFd, OwnedFd) = (stdout.into(), stderr.into());
     Ok(Running { started, stdout: stdout.into(), stderr: stderr.into() })
 }
 
-fn null() -> OwnedFd {
-    File::open("/dev/null").expect("/dev/null").into()
+pub(crate) fn null() -> OwnedFd {
+    File::options().read(true).write(true).open("/dev/null").expect("/dev/null").into()
 }
 
 impl Running {

@@ -107,11 +107,11 @@ fn a_sandbox_is_a_world_of_its_own() {
 #[test]
 fn two_functions_do_not_see_each_other() {
     let worker = Worker::start();
-    let code = "import os\ndef handler(event, context):\n    seen = os.path.exists('/tmp/mark')\n    open('/tmp/mark', 'w').close()\n    return [seen, os.uname().nodename]\n";
+    let code = "import os\ndef handler(event, context):\n    seen = os.path.exists('/tmp/mark')\n    open('/tmp/mark', 'w').close()\n    return [seen, os.environ['VILYA_FUNCTION'], os.uname().nodename]\n";
     worker.deploy_python("one", code, "");
     worker.deploy_python("two", code, "");
     let mut client = worker.client();
-    assert_eq!(client.invoke("one", b"").expect(200).json(), serde_json::json!([false, "one"]));
-    assert_eq!(client.invoke("two", b"").expect(200).json(), serde_json::json!([false, "two"]));
-    assert_eq!(client.invoke("one", b"").expect(200).json(), serde_json::json!([true, "one"]));
+    assert_eq!(client.invoke("one", b"").expect(200).json(), serde_json::json!([false, "one", "function"]));
+    assert_eq!(client.invoke("two", b"").expect(200).json(), serde_json::json!([false, "two", "function"]));
+    assert_eq!(client.invoke("one", b"").expect(200).json(), serde_json::json!([true, "one", "function"]));
 }

@@ -17,3 +17,4 @@ mod wire;
 mod wire_client;
 mod wire_limits;
 mod worker;
+mod zygotes;

@@ -130,6 +130,8 @@ pub struct Limits {
     pub start_timeout_ns: u64,
     /// Size of the kept log, each function.
     pub log_bytes: u64,
+    /// Memory of the images that sandboxes are copied from; 0 makes none.
+    pub zygotes_bytes: u64,
     /// Bytes of bodies held by the worker at once: of requests until they are answered, of large answers until they are sent.
     pub bodies_bytes: u64,
 }
@@ -275,6 +277,8 @@ pub struct Sandbox {
     pub cpu_millis: Option<u32>,
     /// How long a runtime spins for its next invocation before it sleeps.
     pub spin: Spin,
+    /// Sandboxes made before they are needed.
+    pub prepared: u32,
 }
 
 /// `sandbox.spin`.

@@ -68,6 +68,7 @@ impl Config {
             ("limits.open_files", limits.open_files.to_string()),
             ("limits.start_timeout", quoted(&format_duration(limits.start_timeout_ns))),
             ("limits.log_bytes", quoted(&format_bytes(limits.log_bytes))),
+            ("limits.zygotes", quoted(&format_bytes(limits.zygotes_bytes))),
             ("limits.bodies", quoted(&format_bytes(limits.bodies_bytes))),
         ]
     }
@@ -113,6 +114,7 @@ impl Config {
             ("runtimes.python.interpreter", quoted(&interpreter)),
             ("sandbox.cpu", quoted(&cpu)),
             ("sandbox.spin", quoted(&spin(self.sandbox.spin))),
+            ("sandbox.prepared", self.sandbox.prepared.to_string()),
         ]
     }
 
@@ -166,6 +168,7 @@ mod tests {
             ("cores.pin", "false"),
             ("sandbox.cpu", "1.25"),
             ("sandbox.spin", "0s"),
+            ("sandbox.prepared", "0"),
             ("policies.queue", "sjf"),
             ("policies.keep_alive", "ttl"),
             ("policies.concurrency", "12"),

@@ -118,6 +118,7 @@ fn limits(reader: &mut Reader, host: &Host) -> Limits {
             100 * MILLISECOND_NS..=10 * MINUTE_NS,
         ),
         log_bytes: reader.bytes("limits.log_bytes", 8 * MIB, 256 * KIB..=64 * GIB),
+        zygotes_bytes: reader.bytes("limits.zygotes", host.memory_bytes / 16, 0..=1024 * GIB),
         bodies_bytes: reader.bytes("limits.bodies", (host.memory_bytes / 8).max(MAX_PAYLOAD_BYTES), MIB..=1024 * GIB),
     }
 }
@@ -173,8 +174,12 @@ fn sandbox(reader: &mut Reader) -> Sandbox {
     Sandbox {
         cpu_millis: reader.read("sandbox.cpu", cpu_millis).unwrap_or(None),
         spin: reader.read("sandbox.spin", spin).unwrap_or(Spin::Auto),
+        prepared: reader.count("sandbox.prepared", PREPARED, 0..=1024),
     }
 }
+
+/// As many as start at once after a quiet moment; each takes a few hundred KiB of the kernel's memory.
+const PREPARED: u32 = 16;
 
 fn spin(value: &Value) -> Result<Spin, String> {
     match value {

@@ -117,6 +117,8 @@ impl Shard {
         match claim.kind {
             ClaimKind::Ready => {
                 entry.ready = true;
+                let taken_ns = self.now_ns.saturating_sub(entry.started_ns);
+                self.counters.starts.record_ready(taken_ns);
                 self.feed(Event::SandboxReady { sandbox });
             }
             ClaimKind::InitFailed => {

@@ -48,6 +48,8 @@ pub(super) struct Sandbox {
     record: Arc<FunctionRecord>,
     name: Arc<str>,
     process: Option<Process>,
+    /// When its process was there.
+    pub(super) started_ns: u64,
     /// It has said that it takes invocations.
     pub(super) ready: bool,
     /// Killed: what it still claims is not looked at.
@@ -177,6 +179,7 @@ impl Shard {
             name: record.manifest.name.as_str().into(),
             record,
             process: None,
+            started_ns: 0,
             ready: false,
             doomed: false,
             lanes,
@@ -205,6 +208,7 @@ impl Shard {
             Ok(started) => started,
             Err(why) => return self.start_failed(sandbox, why),
         };
+        self.counters.starts.record(&started.stages);
         let key = SandboxKey::of(sandbox);
         let polls = [
             (Owner::Doorbell(key), Op::Poll { fd: host.doorbell().as_raw_fd() }),
@@ -214,6 +218,7 @@ impl Shard {
         ];
         let operations = polls.map(|(owner, op)| self.reactor.submit(owner.token(), op).ok());
         let refused = operations.contains(&None);
+        let now_ns = self.now_ns;
         let Some(entry) = self.entry(key) else {
             // Unreachable while the engine keeps an id until its death is told; the process must not be left behind.
             started.remains.kill();
@@ -232,6 +237,7 @@ impl Shard {
             stderr,
             operations,
         });
+        entry.started_ns = now_ns;
         let doomed = entry.doomed || refused;
         self.feed(Event::SandboxStarted { sandbox });
         if doomed {

@@ -14,7 +14,7 @@ import os
 import sys
 from _thread import allocate_lock
 
-from . import failures, handlers, layout, output
+from . import failures, handlers, layout, output, zygote
 from .channel import Channel, HandshakeError
 from .context import Context, Function
 from .metadata import response_metadata
@@ -25,27 +25,55 @@ _JSON = response_metadata("application/json")
 
 def main(environment):
     """Runs until the worker says Stop; returns the exit status."""
-    descriptors = layout.DOWN_FD, layout.UP_FD, layout.DOORBELL_FD
-    try:
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)  # not for the function's own children
-        channel = Channel(*descriptors, _spin_limit_ns(environment))
-    except (HandshakeError, OSError) as error:
-        print(f"vilya: descriptors 3, 4 and 5 are not those of a sandbox: {error}", file=sys.stderr)
+    if environment.pop("VILYA_ZYGOTE", None):
+        return _run_copy(environment)
+    channel = _join(environment)
+    if channel is None:
         return 1
     output.adopt()
     try:
         function = handlers.load(environment.get("VILYA_HANDLER", ""))
+        zygote.preload(_preloads(environment))
     except BaseException as error:
         channel.publish(layout.INIT_FAILED, 0, 0, b"", report(error, channel.payload_limit))
         output.flush()
         return 1
     # What was imported stays: the collector need not walk it again.
     gc.freeze()
+    return _serve(channel, function, environment)
+
+
+def _run_copy(environment):
+    """Loads the function, waits to be copied, and serves as a copy. A function that cannot be loaded has no copies."""
+    output.adopt()
+    function = handlers.load(environment.get("VILYA_HANDLER", ""))
+    zygote.preload(_preloads(environment))
+    output.flush()
+    zygote.become_copy()
+    channel = _join(environment)
+    return 1 if channel is None else _serve(channel, function, environment)
+
+
+def _join(environment):
+    descriptors = layout.DOWN_FD, layout.UP_FD, layout.DOORBELL_FD
+    try:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)  # not for the function's own children
+        return Channel(*descriptors, _spin_limit_ns(environment))
+    except (HandshakeError, OSError) as error:
+        print(f"vilya: descriptors 3, 4 and 5 are not those of a sandbox: {error}", file=sys.stderr)
+        return None
+
+
+def _serve(channel, function, environment):
     server = Server(channel, function, Function(environment))
     channel.publish(layout.READY, 0, 0, b"", b"")
     server.serve()
     return 0
+
+
+def _preloads(environment):
+    return environment.get("VILYA_PRELOAD", "").split()
 
 
 def _spin_limit_ns(environment):

@@ -37,6 +37,10 @@ use vilya_ipc::guest::Guest;
 /// spins. Without it: 200 where there are more than two cores to use, 0 elsewhere.
 pub const SPIN_VARIABLE: &str = "VILYA_SPIN_US";
 
+/// The environment variable that tells a program to wait until it is copied: what [`run`] was called after, it need not do
+/// again in the copies.
+pub const ZYGOTE_VARIABLE: &str = "VILYA_ZYGOTE";
+
 /// Why a runtime could not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -94,6 +98,9 @@ where
     E: fmt::Display,
 {
     let cap = spin_cap(std::env::var(SPIN_VARIABLE).ok())?;
+    if std::env::var_os(ZYGOTE_VARIABLE).is_some() {
+        vilya_ipc::guest::become_copy().map_err(StartError::Handshake)?;
+    }
     let mut guest = Guest::from_standard_fds().map_err(StartError::Handshake)?;
     if let Some(cap) = cap {
         guest.set_spin_cap(cap);

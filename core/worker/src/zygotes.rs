@@ -1,0 +1,244 @@
+//! Which functions have an image that their sandboxes are copied from, and the thread that takes images.
+//!
+//! Invariant: an image is used for the one version of the one function that it was taken of. Images are bounded in bytes: the one not used
+//! for longest goes first. It does not know how an image is taken or copied.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use vilya_isolate::{Image, Started, capture};
+
+use crate::process::vital;
+use crate::storage::FunctionRecord;
+
+/// A function is hot when it has been started so often: then an image pays.
+const HOT_STARTS: u32 = 2;
+/// How long a wait for a zygote goes on before it is asked whether the worker stops.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How a sandbox is to be started.
+pub(crate) enum Way {
+    /// As a copy.
+    Copy(Arc<Image>),
+    /// From the beginning.
+    Whole,
+    /// From the beginning, and a zygote is to be started beside it.
+    WholeAndZygote,
+}
+
+/// A zygote that was started.
+pub(crate) struct Zygote {
+    pub(crate) record: Arc<FunctionRecord>,
+    pub(crate) started: Started,
+    /// Where it says that it waits to be copied.
+    pub(crate) says: UnixStream,
+    pub(crate) patience: Duration,
+    pub(crate) working_directory: &'static str,
+}
+
+/// The images of this worker.
+pub(crate) struct Zygotes {
+    book: Arc<Mutex<Book>>,
+    zygotes: Option<Sender<Zygote>>,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Book {
+    entries: HashMap<u64, Entry>,
+    bytes: u64,
+    limit_bytes: u64,
+    uses: u64,
+}
+
+struct Entry {
+    name: String,
+    state: State,
+}
+
+enum State {
+    Starts(u32),
+    Making,
+    Ready {
+        image: Arc<Image>,
+        used: u64,
+    },
+    /// It cannot be copied.
+    Refused,
+}
+
+impl Zygotes {
+    pub(crate) fn start(limit_bytes: u64) -> io::Result<Zygotes> {
+        let book = Book { entries: HashMap::new(), bytes: 0, limit_bytes, uses: 0 };
+        let book = Arc::new(Mutex::new(book));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (zygotes, inbox) = unbounded();
+        let (their_book, their_stopping) = (Arc::clone(&book), Arc::clone(&stopping));
+        let thread = std::thread::Builder::new()
+            .name("vilya-zygotes".into())
+            .spawn(move || vital("the taker of images", || take_images(&inbox, &their_book, &their_stopping)))?;
+        Ok(Zygotes { book, zygotes: Some(zygotes), stopping, thread: Some(thread) })
+    }
+
+    /// How the next sandbox of this function is to be started.
+    pub(crate) fn way(&self, record: &FunctionRecord) -> Way {
+        let mut book = lock(&self.book);
+        book.uses += 1;
+        let now = book.uses;
+        let entry = book.entry(record);
+        match &mut entry.state {
+            State::Ready { image, .. } if !image.is_current() => {
+                book.set(record.version, State::Starts(HOT_STARTS - 1));
+                Way::Whole
+            }
+            State::Ready { image, used } => {
+                *used = now;
+                Way::Copy(Arc::clone(image))
+            }
+            State::Starts(starts) => {
+                *starts += 1;
+                if *starts < HOT_STARTS {
+                    return Way::Whole;
+                }
+                entry.state = State::Making;
+                Way::WholeAndZygote
+            }
+            State::Making | State::Refused => Way::Whole,
+        }
+    }
+
+    /// Takes a zygote over: its image is taken when it waits, and it is ended.
+    pub(crate) fn raise(&self, zygote: Zygote) {
+        let Some(zygotes) = &self.zygotes else { return end(zygote.started) };
+        if let Err(returned) = zygotes.send(zygote) {
+            end(returned.0.started);
+        }
+    }
+
+    /// This function has no image, and gets none.
+    pub(crate) fn refuse(&self, record: &FunctionRecord) {
+        let mut book = lock(&self.book);
+        book.entry(record);
+        book.set(record.version, State::Refused);
+    }
+}
+
+impl Drop for Zygotes {
+    fn drop(&mut self) {
+        // Relaxed: the end of the channel orders everything.
+        self.stopping.store(true, Ordering::Relaxed);
+        self.zygotes = None;
+        if let Some(thread) = self.thread.take() {
+            // What it panicked with has been told by `vital`.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Book {
+    fn entry(&mut self, record: &FunctionRecord) -> &mut Entry {
+        if !self.entries.contains_key(&record.version) {
+            // Other versions of the name are not started any more, or are about to end.
+            let older: Vec<u64> =
+                self.entries.iter().filter(|(_, entry)| entry.name == record.name).map(|(at, _)| *at).collect();
+            older.into_iter().filter(|version| *version < record.version).for_each(|version| self.remove(version));
+        }
+        let fresh = || Entry { name: record.name.clone(), state: State::Starts(0) };
+        self.entries.entry(record.version).or_insert_with(fresh)
+    }
+
+    fn set(&mut self, version: u64, state: State) {
+        let Some(entry) = self.entries.get_mut(&version) else { return };
+        let bytes_of = |state: &State| if let State::Ready { image, .. } = state { image.bytes() } else { 0 };
+        self.bytes = self.bytes - bytes_of(&entry.state) + bytes_of(&state);
+        entry.state = state;
+    }
+
+    fn remove(&mut self, version: u64) {
+        self.set(version, State::Refused);
+        self.entries.remove(&version);
+    }
+
+    /// Keeps an image if there is room, or if those not used for longest make some.
+    fn keep(&mut self, version: u64, image: Image) -> bool {
+        if image.bytes() > self.limit_bytes {
+            self.set(version, State::Refused);
+            return false;
+        }
+        while self.bytes + image.bytes() > self.limit_bytes {
+            let ready = self.entries.iter().filter_map(|(version, entry)| match entry.state {
+                State::Ready { used, .. } => Some((used, *version)),
+                _ => None,
+            });
+            let Some((_, oldest)) = ready.min() else { return false };
+            self.set(oldest, State::Starts(0));
+        }
+        let used = self.uses;
+        self.set(version, State::Ready { image: Arc::new(image), used });
+        true
+    }
+}
+
+fn take_images(inbox: &Receiver<Zygote>, book: &Mutex<Book>, stopping: &AtomicBool) {
+    for zygote in inbox {
+        let record = Arc::clone(&zygote.record);
+        let begun = Instant::now();
+        match take_image(zygote, stopping) {
+            Ok(image) => {
+                let bytes = image.bytes();
+                let kept = lock(book).keep(record.version, image);
+                let milliseconds = begun.elapsed().as_millis();
+                tracing::debug!(function = record.name, bytes, milliseconds, kept, "took the image of a zygote");
+            }
+            Err(why) => {
+                tracing::info!(function = record.name, "no zygote: {why}");
+                lock(book).set(record.version, State::Refused);
+            }
+        }
+    }
+}
+
+fn take_image(zygote: Zygote, stopping: &AtomicBool) -> Result<Image, String> {
+    let Zygote { started, mut says, patience, working_directory, .. } = zygote;
+    let image = await_word(&mut says, patience, stopping)
+        .and_then(|()| capture(started.pid, working_directory).map_err(|error| error.to_string()));
+    end(started);
+    image
+}
+
+/// Waits until a zygote says that it waits.
+fn await_word(says: &mut UnixStream, patience: Duration, stopping: &AtomicBool) -> Result<(), String> {
+    let deadline = Instant::now() + patience;
+    says.set_read_timeout(Some(LOOK)).map_err(|error| error.to_string())?;
+    let mut word = [0];
+    loop {
+        match says.read(&mut word) {
+            Ok(1) => return Ok(()),
+            Ok(_) => return Err("it ended before it waited to be copied; its sandboxes are started whole".into()),
+            Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Err(error.to_string());
+            }
+            // Relaxed: it is only asked whether to go on.
+            Err(_) if stopping.load(Ordering::Relaxed) => return Err("the worker stops".into()),
+            Err(_) if Instant::now() >= deadline => {
+                return Err(format!("it did not load its function in {patience:?}"));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn end(started: Started) {
+    started.remains.kill();
+    let _ = started.remains.reap();
+}

@@ -1,0 +1,72 @@
+"""Waiting to be copied: a runtime that has imported its function becomes the image of its sandboxes.
+
+The worker copies this process while it reads from descriptor 3, and ends it. A copy is
+another process in another sandbox, in which that read has returned nothing; its ring is
+on descriptors 3, 4 and 5.
+
+Owns what must not be the same in two copies. Knows no rings and no handlers.
+"""
+
+import ctypes
+import gc
+import os
+import sys
+
+_FD = 3
+_WAITING = b"Z"
+
+
+def preload(names):
+    """Imports modules that the function will want; one that is not there is the function's own affair."""
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError as error:
+            print(f"vilya: preload: {error}", file=sys.stderr)
+
+
+def become_copy():
+    """Returns in the copies alone."""
+    gc.collect()
+    # What was imported stays: the collector need not walk it again, nor write to its pages.
+    gc.freeze()
+    heap_end = _heap_end()
+    _before_fork()
+    os.write(_FD, _WAITING)
+    if os.read(_FD, 1) != b"":
+        os._exit(1)
+    # The kernel's end of the heap is another one in a copy; without one of its own, libc asks.
+    if heap_end is not None:
+        heap_end.value = None
+    _after_fork()
+    _reseed()
+
+
+def _heap_end():
+    """Where glibc keeps the end of the heap."""
+    try:
+        return ctypes.c_void_p.in_dll(ctypes.CDLL(None), "__curbrk")
+    except ValueError:
+        return None  # another libc
+
+
+def _before_fork():
+    ctypes.pythonapi.PyOS_BeforeFork()
+
+
+def _after_fork():
+    """What a fork does in a child: locks made anew, and what was registered with os.register_at_fork, random among it."""
+    ctypes.pythonapi.PyOS_AfterFork_Child()
+
+
+def _reseed():
+    """Generators that tell a fork by the process id, which every copy shares."""
+    modules = sys.modules
+    if "tempfile" in modules:
+        modules["tempfile"]._name_sequence = None
+    if "_ssl" in modules:
+        modules["_ssl"].RAND_add(os.urandom(32), 32.0)
+    if "numpy.random" in modules:
+        modules["numpy.random"].seed()
+    if "uuid" in modules:
+        modules["uuid"]._last_timestamp = None

@@ -1,0 +1,122 @@
+//! Network namespaces that are made before they are needed, and used again if nothing ever went through them.
+//!
+//! Owns: making one, and the check before another sandbox gets it. Invariant: a sandbox's namespace has a loopback that is up and no trace of
+//! another sandbox: what cannot be shown to be untouched is let go. Does not know: who uses one.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::sys;
+
+/// Namespaces that came back, not looked at yet.
+#[derive(Debug, Default)]
+pub(crate) struct Returned(Mutex<Vec<OwnedFd>>);
+
+/// Most namespaces that wait to be used again.
+const RETURNED: usize = 256;
+
+/// A namespace while a sandbox has it.
+#[derive(Debug)]
+pub(crate) struct Network {
+    namespace: Option<OwnedFd>,
+    returned: Arc<Returned>,
+}
+
+impl Network {
+    pub(crate) fn namespace(&self) -> &OwnedFd {
+        self.namespace.as_ref().expect("it leaves when this is dropped")
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let mut returned = self.returned.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if returned.len() < RETURNED {
+            returned.extend(self.namespace.take());
+        }
+    }
+}
+
+impl Returned {
+    /// One that came back untouched, or a new one. The calling thread, whose own network does not matter, is in it afterwards.
+    pub(crate) fn take(self: &Arc<Returned>) -> io::Result<Network> {
+        loop {
+            let candidate = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let namespace = match candidate {
+                Some(namespace) if is_untouched(&namespace)? => namespace,
+                Some(_) => continue,
+                None => make()?,
+            };
+            return Ok(Network { namespace: Some(namespace), returned: Arc::clone(self) });
+        }
+    }
+}
+
+fn make() -> io::Result<OwnedFd> {
+    sys::unshare(libc::CLONE_NEWNET)?;
+    sys::loopback_up()?;
+    Ok(File::open("/proc/thread-self/ns/net")?.into())
+}
+
+/// Whether no byte went through its only interface and no socket of the internet protocols is left: a connection that has ended is kept by
+/// the kernel for a minute.
+fn is_untouched(namespace: &OwnedFd) -> io::Result<bool> {
+    sys::enter_namespace(namespace.as_fd(), libc::CLONE_NEWNET)?;
+    let devices = fs::read_to_string("/proc/thread-self/net/dev")?;
+    let sockets = fs::read_to_string("/proc/thread-self/net/sockstat")?;
+    let sockets_6 = fs::read_to_string("/proc/thread-self/net/sockstat6").unwrap_or_default();
+    Ok(carried_nothing(&devices) && holds_nothing(&sockets) && holds_nothing(&sockets_6))
+}
+
+/// Two lines of headings, then a line an interface: its name and 16 numbers.
+fn carried_nothing(devices: &str) -> bool {
+    let mut lines = devices.lines().skip(2);
+    let is_idle = |line: &str| {
+        line.trim_start().strip_prefix("lo:").is_some_and(|numbers| {
+            numbers.split_whitespace().count() == 16 && numbers.split_whitespace().all(|n| n == "0")
+        })
+    };
+    lines.next().is_some_and(is_idle) && lines.next().is_none()
+}
+
+/// `TCP: inuse 0 orphan 0 tw 0 alloc 3 mem 1`, `UDP: inuse 0 mem 0` and their like. What is allocated and how much memory that takes is
+/// counted over the whole host, and so is the line of all sockets.
+fn holds_nothing(sockets: &str) -> bool {
+    const OF_THE_HOST: [&str; 2] = ["alloc", "mem"];
+    let protocols = sockets.lines().filter(|line| !line.starts_with("sockets:"));
+    protocols.filter_map(|line| line.split_once(':')).all(|(_, counts)| {
+        let words: Vec<&str> = counts.split_whitespace().collect();
+        let pairs = words.as_chunks::<2>();
+        pairs.1.is_empty() && pairs.0.iter().all(|[name, count]| OF_THE_HOST.contains(name) || *count == "0")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{carried_nothing, holds_nothing};
+
+    const HEADINGS: &str = "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes packets\n";
+
+    #[test]
+    fn only_an_idle_loopback_is_untouched() {
+        let line = |name: &str, first: u32| format!("{HEADINGS}    {name}: {first} 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
+        assert!(carried_nothing(&line("lo", 0)));
+        assert!(!carried_nothing(&line("lo", 64)));
+        assert!(!carried_nothing(&line("eth0", 0)));
+        assert!(!carried_nothing(&(line("lo", 0) + "  eth0: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n")));
+        assert!(!carried_nothing(HEADINGS));
+    }
+
+    #[test]
+    fn sockets_left_behind_are_seen() {
+        let idle = "sockets: used 812\nTCP: inuse 0 orphan 0 tw 0 alloc 41 mem 7\nUDP: inuse 0 mem 3\nRAW: inuse 0\n\
+                    FRAG: inuse 0 memory 0\n";
+        assert!(holds_nothing(idle));
+        assert!(!holds_nothing(&idle.replace("tw 0", "tw 1")));
+        assert!(!holds_nothing(&idle.replace("RAW: inuse 0", "RAW: inuse 1")));
+        assert!(holds_nothing("TCP6: inuse 0\nUDP6: inuse 0\n"));
+        assert!(!holds_nothing("TCP6: inuse 2\n"));
+    }
+}

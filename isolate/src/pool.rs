@@ -1,0 +1,364 @@
+//! Sandboxes made before they are needed: complete, confined, and waiting to be told what to become.
+//!
+//! Owns: the threads that make them, and how many wait. Invariant: a waiting sandbox has run nothing but our own code; one that was taken is
+//! never put back. There are never more than were asked for, and none is left when the pool is dropped. Does not know: what they become.
+//!
+//! A thread of a pool lives until the last sandbox that it made is reaped, because a sandbox dies with the thread that made it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cgroup::Groups;
+use crate::host::{Host, Privilege};
+use crate::keeper::Keeper;
+use crate::limits::START_PATIENCE;
+use crate::maker::{Child, Maker};
+use crate::mechanism::StartError;
+use crate::native::{cloning, preparing, succeeded};
+use crate::network::Returned;
+use crate::plan::{INSIDE_ID, Plan};
+use crate::remains::Remains;
+use crate::seccomp::Filter;
+use crate::spawn;
+use crate::spec::{Spec, check_name};
+use crate::sys;
+use crate::users::UserLease;
+
+/// How a pool is to be.
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// What its sandboxes have in common: every bind of the template, its limits but for the memory, its host name. The rest is ignored.
+    pub template: Spec,
+    /// Directories that a start may mount something at.
+    pub mount_points: Vec<&'static str>,
+    /// Sandboxes that wait, at most.
+    pub size: usize,
+    /// Threads that make them.
+    pub threads: usize,
+}
+
+/// How long after a sandbox was taken another is made, unless more are wanted: the processor belongs to the one that starts.
+const QUIET: Duration = Duration::from_millis(2);
+/// Pause after a failure, doubled with each that follows up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often a thread of a dropped pool looks whether its sandboxes are gone.
+const LAST_LOOKS: Duration = Duration::from_millis(100);
+
+/// A sandbox that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) pid: i32,
+    /// Where it is told what to become.
+    pub(crate) socket: OwnedFd,
+    pub(crate) remains: Remains,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    desk: Mutex<Desk>,
+    changed: Condvar,
+    size: usize,
+}
+
+#[derive(Debug)]
+struct Desk {
+    waiting: VecDeque<Waiting>,
+    /// Being made.
+    coming: usize,
+    /// Starts that found none.
+    wanted: usize,
+    last_taken: Instant,
+    /// Why the last one could not be made.
+    failure: Option<String>,
+    failures: u32,
+    closed: bool,
+}
+
+/// What every thread of a pool makes its sandboxes from.
+pub(crate) struct Recipe {
+    pub(crate) host: Host,
+    pub(crate) filter: &'static Filter,
+    pub(crate) template: Spec,
+    pub(crate) mount_points: Vec<&'static str>,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) null: OwnedFd,
+    pub(crate) worker: OwnedFd,
+}
+
+impl Pool {
+    /// Starts the threads. The first sandboxes come a moment later.
+    pub(crate) fn start(recipe: Recipe, size: usize, threads: usize) -> io::Result<Pool> {
+        let desk = Desk {
+            waiting: VecDeque::with_capacity(size),
+            coming: 0,
+            wanted: 0,
+            last_taken: Instant::now(),
+            failure: None,
+            failures: 0,
+            closed: false,
+        };
+        let shared = Arc::new(Shared { desk: Mutex::new(desk), changed: Condvar::new(), size });
+        let pool = Pool { shared };
+        let (recipe, networks) = (Arc::new(recipe), Arc::new(Returned::default()));
+        for number in 0..threads.max(1) {
+            let worker = Worker {
+                shared: Arc::clone(&pool.shared),
+                recipe: Arc::clone(&recipe),
+                networks: Arc::clone(&networks),
+                number,
+                made: 0,
+            };
+            thread::Builder::new().name(format!("vilya-maker-{number}")).spawn(move || worker.run())?;
+        }
+        Ok(pool)
+    }
+
+    /// A waiting sandbox, and whether one had to be made for it.
+    pub(crate) fn take(&self) -> Result<(Waiting, bool), StartError> {
+        let mut desk = self.shared.desk();
+        desk.last_taken = Instant::now();
+        let deadline = desk.last_taken + START_PATIENCE;
+        let mut waited = false;
+        loop {
+            if let Some(waiting) = desk.waiting.pop_front() {
+                self.shared.changed.notify_all();
+                return Ok((waiting, waited));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || (desk.failures > 1 && desk.coming == 0) {
+                let reason = desk.failure.clone().unwrap_or_else(|| "none was made in time".into());
+                return Err(StartError::Prepare { action: "prepare a sandbox", source: io::Error::other(reason) });
+            }
+            waited = true;
+            desk.wanted += 1;
+            self.shared.changed.notify_all();
+            desk = self.shared.changed.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0;
+            desk.wanted -= 1;
+        }
+    }
+
+    /// Waits until it is full, or until it cannot be filled.
+    pub(crate) fn wait_until_full(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut desk = self.shared.desk();
+        while desk.waiting.len() < self.shared.size {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            desk = self.shared.changed.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut desk = self.shared.desk();
+            desk.closed = true;
+            std::mem::take(&mut desk.waiting)
+        };
+        self.shared.changed.notify_all();
+        waiting.into_iter().for_each(discard);
+        // One that is being made now is discarded by its thread, which the process must not forestall by ending.
+        let is_coming = |desk: &mut Desk| desk.coming > 0;
+        let desk = self.shared.desk();
+        let _ = self.shared.changed.wait_timeout_while(desk, START_PATIENCE, is_coming);
+    }
+}
+
+fn discard(waiting: Waiting) {
+    waiting.remains.kill();
+    drop(waiting.socket);
+    let _ = waiting.remains.reap();
+}
+
+impl Shared {
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        // Nothing that holds it leaves it half changed.
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    recipe: Arc<Recipe>,
+    networks: Arc<Returned>,
+    number: usize,
+    made: u64,
+}
+
+/// A keeper and the maker below it, and what the maker's children perform.
+struct Workshop {
+    plan: Plan,
+    keeper: Arc<Keeper>,
+    maker: Maker,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut workshop: Option<Workshop> = None;
+        while self.wait_for_need() {
+            let outcome = self.make_in(&mut workshop);
+            if outcome.is_err() {
+                // Whatever ails it, the next one begins afresh.
+                workshop = None;
+            }
+            self.hand_in(outcome);
+        }
+        if let Some(Workshop { keeper, maker, .. }) = workshop {
+            drop(maker);
+            // The sandboxes of this thread would die with it.
+            while Arc::strong_count(&keeper) > 1 {
+                thread::sleep(LAST_LOOKS);
+            }
+        }
+    }
+
+    /// Whether there is anything more to do; counts the sandbox as coming.
+    fn wait_for_need(&self) -> bool {
+        let mut desk = self.shared.desk();
+        loop {
+            if desk.closed {
+                return false;
+            }
+            let there = desk.waiting.len() + desk.coming;
+            let pressing = there < desk.wanted || there < self.shared.size / 2;
+            let quiet_at = desk.last_taken + QUIET;
+            let now = Instant::now();
+            if pressing || (there < self.shared.size && now >= quiet_at) {
+                desk.coming += 1;
+                return true;
+            }
+            let pause = if there < self.shared.size { quiet_at - now } else { Duration::MAX };
+            desk = if pause == Duration::MAX {
+                self.shared.changed.wait(desk).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                self.shared.changed.wait_timeout(desk, pause).unwrap_or_else(PoisonError::into_inner).0
+            };
+        }
+    }
+
+    fn hand_in(&self, outcome: Result<Waiting, StartError>) {
+        let mut desk = self.shared.desk();
+        let outcome = match outcome {
+            Ok(waiting) if desk.closed => {
+                drop(desk);
+                discard(waiting);
+                desk = self.shared.desk();
+                None
+            }
+            outcome => Some(outcome),
+        };
+        desk.coming -= 1;
+        let pause = match outcome {
+            None => None,
+            Some(Ok(waiting)) => {
+                desk.waiting.push_back(waiting);
+                desk.failures = 0;
+                None
+            }
+            Some(Err(error)) => {
+                desk.failure = Some(error.to_string());
+                desk.failures += 1;
+                Some((FIRST_PAUSE * 2_u32.saturating_pow(desk.failures.min(10))).min(LONGEST_PAUSE))
+            }
+        };
+        self.shared.changed.notify_all();
+        if let Some(pause) = pause {
+            let _ = self.shared.changed.wait_timeout_while(desk, pause, |desk| !desk.closed);
+        }
+    }
+
+    fn make_in(&mut self, workshop: &mut Option<Workshop>) -> Result<Waiting, StartError> {
+        let place = match workshop.take() {
+            Some(workshop) if workshop.keeper.serves_this_thread() => workshop,
+            _ => self.open()?,
+        };
+        let made = self.make(&place);
+        *workshop = Some(place);
+        made
+    }
+
+    fn open(&self) -> Result<Workshop, StartError> {
+        let Recipe { host, filter, template, mount_points, null, worker, .. } = &*self.recipe;
+        let plan = Plan::maker(template, mount_points, host, filter)?;
+        let keeper = Keeper::start(worker.as_fd(), Privilege::Root).map_err(cloning)?;
+        let (reports, report) = report_pipe()?;
+        let maker = Maker::start(&keeper, &plan, null.as_fd(), worker.as_fd(), report.as_fd()).map_err(cloning)?;
+        drop(report);
+        succeeded(&plan, spawn::outcome(reports))?;
+        Ok(Workshop { plan, keeper: Arc::new(keeper), maker })
+    }
+
+    fn make(&mut self, Workshop { plan, keeper, maker }: &Workshop) -> Result<Waiting, StartError> {
+        self.made += 1;
+        let Recipe { template, groups, .. } = &*self.recipe;
+        // No name of an earlier run, whose groups may not be swept yet.
+        let name = format!("w{}-{}-{}", std::process::id(), self.number, self.made);
+        check_name(&name)?;
+        let user = UserLease::take().ok_or_else(|| {
+            let source = io::Error::from(io::ErrorKind::QuotaExceeded);
+            StartError::Prepare { action: "take a host user id", source }
+        })?;
+        let network = self.networks.take().map_err(preparing("make a network namespace"))?;
+        let group = groups.create(&name, &template.limits)?;
+        let joins = group.entrances().map_err(preparing("open the control group"))?;
+        let (socket, theirs) = sys::packet_pair().map_err(preparing("make a pair of sockets"))?;
+        let (reports, report) = report_pipe()?;
+        let map = format!("{INSIDE_ID} {} 1\n", user.id());
+        let child = Child {
+            user: user.id(),
+            map: map.as_bytes(),
+            told_at: theirs.as_fd(),
+            report: report.as_fd(),
+            network: network.namespace().as_fd(),
+            birthplace: group.birthplace(),
+            joins: &joins,
+        };
+        let pidfd = match maker.make(&child) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                let _ = group.remove();
+                return Err(cloning(error));
+            }
+        };
+        drop((report, theirs));
+        let remains = Remains::new(pidfd, Some(group), Some(user), Arc::clone(keeper), Some(network));
+        let pid = succeeded(bare(plan), spawn::outcome(reports))
+            .and_then(|_| sys::pid_of(remains.pidfd.as_fd()).map_err(preparing("learn the process id")));
+        match pid {
+            Ok(pid) => Ok(Waiting { pid, socket, remains }),
+            Err(error) => {
+                crate::native::give_up(remains);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The plan of a maker's children.
+fn bare(plan: &Plan) -> &Plan {
+    match plan.steps.last() {
+        Some(crate::plan::Step::MakeOthers(bare)) => bare,
+        _ => plan,
+    }
+}
+
+fn report_pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
+    let (reports, report) = io::pipe().map_err(preparing("make a pipe"))?;
+    let report = sys::lift(report.into()).map_err(preparing("make a pipe"))?;
+    debug_assert!(report.as_raw_fd() >= crate::limits::DESCRIPTORS_KEPT_FROM);
+    Ok((reports.into(), report))
+}

@@ -1,0 +1,235 @@
+//! Starting a sandbox that was made ahead: what is its own is added from outside, and then it is told what to become.
+//!
+//! Owns: which specs a prepared sandbox can serve, and the order of such a start. Invariant: everything of a spec is in force before its
+//! program runs, whichever way the sandbox was made. Does not know: how a sandbox is prepared (`pool`), or what a copy is made of (`zygote`).
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use crate::attach::{Attachment, Passage};
+use crate::limits::{CORES, START_PATIENCE};
+use crate::mechanism::{Descriptors, Stages, StartError, Started};
+use crate::native::{preparing, step_refused};
+use crate::order::{self, Becoming};
+use crate::plan::files::{READ_ONLY, WRITABLE};
+use crate::plan::{Step, Strings};
+use crate::pool::{Pool, PoolOptions, Recipe, Waiting};
+use crate::spec::{Bind, Spec};
+use crate::stub::{Failure, Part};
+use crate::sys;
+use crate::zygote::Image;
+
+/// Positions of the parts of a start, for messages.
+const ATTACHING: usize = 1;
+const BECOMING: usize = 2;
+
+/// Starts of prepared sandboxes.
+#[derive(Debug)]
+pub(crate) struct PreparedStarts {
+    pool: Pool,
+    template: Spec,
+    mount_points: Vec<&'static str>,
+    /// Whether the memory limit is a control group's, which can still be changed.
+    limits_memory: bool,
+    passage: Option<Passage>,
+}
+
+impl PreparedStarts {
+    pub(crate) fn new(recipe: Recipe, options: PoolOptions, limits_memory: bool) -> Result<PreparedStarts, StartError> {
+        let pool = Pool::start(recipe, options.size, options.threads).map_err(preparing("start a thread"))?;
+        let PoolOptions { template, mount_points, .. } = options;
+        Ok(PreparedStarts { pool, template, mount_points, limits_memory, passage: None })
+    }
+
+    pub(crate) fn wait_until_full(&self, patience: Duration) -> bool {
+        self.pool.wait_until_full(patience)
+    }
+
+    /// Whether this spec is the template's but for what a start can still give.
+    pub(crate) fn serves(&self, spec: &Spec) -> bool {
+        let mut same = Spec {
+            name: self.template.name.clone(),
+            command: self.template.command.clone(),
+            environment: self.template.environment.clone(),
+            working_directory: self.template.working_directory.clone(),
+            binds: self.template.binds.clone(),
+            cores: self.template.cores.clone(),
+            ..spec.clone()
+        };
+        if self.limits_memory {
+            same.limits.memory_bytes = self.template.limits.memory_bytes;
+        }
+        same == self.template
+            && order::fits(spec)
+            && self.own_binds(spec).all(|bind| self.mount_points.contains(&bind.target.as_str()))
+    }
+
+    /// The binds that are not in every sandbox already.
+    fn own_binds<'a>(&'a self, spec: &'a Spec) -> impl Iterator<Item = &'a Bind> {
+        spec.binds.iter().filter(|bind| !self.template.binds.contains(bind))
+    }
+
+    /// Starts a sandbox: a copy of an image, or the spec's program.
+    pub(crate) fn start(
+        &mut self,
+        spec: &Spec,
+        descriptors: &Descriptors,
+        image: Option<&Image>,
+    ) -> Result<Started, StartError> {
+        let begun_ns = sys::now_ns();
+        spec.check()?;
+        let becoming = image.map_or(Becoming::Program, |image| {
+            let (address, bytes) = image.script();
+            Becoming::Copy { address, bytes }
+        });
+        let order = order::encode(spec, becoming);
+        let planned_ns = sys::now_ns();
+        let (waiting, had_to_wait) = self.pool.take()?;
+        let taken_ns = sys::now_ns();
+        let told = Told { order: &order, descriptors, image };
+        let result = self.give(spec, &waiting, &told);
+        let (grouped_ns, attached_ns) = match result {
+            Ok(times) => times,
+            Err(error) => {
+                crate::native::give_up(waiting.remains);
+                return Err(error);
+            }
+        };
+        let Waiting { pid, remains, .. } = waiting;
+        let pidfd = match remains.pidfd.try_clone() {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                crate::native::give_up(remains);
+                return Err(preparing("copy the pidfd")(error));
+            }
+        };
+        let executed_ns = sys::now_ns();
+        let stages = Stages {
+            planned_ns: planned_ns - begun_ns,
+            grouped_ns: grouped_ns - taken_ns,
+            cloned_ns: taken_ns - planned_ns,
+            mounted_ns: attached_ns - grouped_ns,
+            executed_ns: executed_ns - attached_ns,
+            total_ns: executed_ns - begun_ns,
+            prepared: !had_to_wait,
+            copied: image.is_some(),
+            ..Stages::default()
+        };
+        Ok(Started { pid, pidfd, stages, remains })
+    }
+
+    /// Gives a waiting sandbox what is its own; when its groups were set and when its mounts stood.
+    fn give(&mut self, spec: &Spec, waiting: &Waiting, told: &Told<'_>) -> Result<(u64, u64), StartError> {
+        if let Some(group) = waiting.remains.group.as_ref().filter(|_| spec.limits != self.template.limits) {
+            group.limit_memory(&spec.limits).map_err(preparing("set the memory limit"))?;
+        }
+        if !spec.cores.is_empty() {
+            let mut mask = [0_u64; CORES / 64];
+            spec.cores.iter().for_each(|core| mask[core / 64] |= 1 << (core % 64));
+            let refused = |error: io::Error| step_refused(Some(&Step::Cores(mask)), ATTACHING, errno(&error));
+            sys::set_cores(waiting.pid, &mask).map_err(refused)?;
+        }
+        let grouped_ns = sys::now_ns();
+        self.attach(spec, waiting)?;
+        let attached_ns = sys::now_ns();
+        tell(spec, waiting, told)?;
+        Ok((grouped_ns, attached_ns))
+    }
+
+    fn attach(&mut self, spec: &Spec, waiting: &Waiting) -> Result<(), StartError> {
+        let own: Vec<Bind> = self.own_binds(spec).cloned().collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        let trees: Result<Vec<Attachment>, StartError> = own.iter().map(attachment).collect();
+        let trees = trees?;
+        let passage = match self.passage.take().filter(Passage::is_of_this_thread) {
+            Some(passage) => passage,
+            None => Passage::of_this_thread().map_err(preparing("visit a mount namespace"))?,
+        };
+        let attached = passage.attach(waiting.remains.pidfd.as_fd(), &trees);
+        self.passage = Some(passage);
+        attached.map_err(|error| step_refused(own.first().map(step_of).as_ref(), ATTACHING, errno(&error)))
+    }
+}
+
+fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+fn text(string: impl AsRef<[u8]>) -> CString {
+    CString::new(string.as_ref()).expect("the spec's check refuses NUL bytes")
+}
+
+fn step_of(bind: &Bind) -> Step {
+    Step::Bind {
+        source: text(bind.source.as_os_str().as_bytes()),
+        target: text(bind.target.trim_start_matches('/')),
+        attributes: if bind.read_only { READ_ONLY } else { WRITABLE },
+        follow: false,
+    }
+}
+
+fn attachment(bind: &Bind) -> Result<Attachment, StartError> {
+    let refused = |errno| step_refused(Some(&step_of(bind)), ATTACHING, errno);
+    let source = text(bind.source.as_os_str().as_bytes());
+    let attributes = if bind.read_only { READ_ONLY } else { WRITABLE };
+    let tree = sys::detached_tree(&source, attributes).map_err(|error| refused(errno(&error)))?;
+    let tree = File::from(tree);
+    let kind = tree.metadata().map_err(|error| refused(errno(&error)))?.file_type();
+    if kind.is_symlink() {
+        // What it points to inside is not what it points to on the host.
+        return Err(refused(libc::ELOOP));
+    }
+    if !kind.is_dir() {
+        return Err(refused(libc::ENOTDIR));
+    }
+    Ok(Attachment { tree: tree.into(), target: text(&bind.target) })
+}
+
+/// What a waiting sandbox is sent.
+struct Told<'a> {
+    order: &'a [u8],
+    descriptors: &'a Descriptors,
+    image: Option<&'a Image>,
+}
+
+/// Tells a waiting sandbox what to become, and waits until it is that.
+fn tell(spec: &Spec, waiting: &Waiting, Told { order, descriptors, image }: &Told<'_>) -> Result<(), StartError> {
+    let Descriptors { ring: [down, up, doorbell], stdout, stderr } = descriptors;
+    let mut numbers = [stdout, stderr, down, up, doorbell].map(|fd: &OwnedFd| fd.as_raw_fd()).to_vec();
+    numbers.extend(image.map(|image| image.memory().as_raw_fd()));
+    let gone = |errno| if errno == libc::EPIPE { StartError::Killed } else { step_refused(None, BECOMING, errno) };
+    sys::send_with(waiting.socket.as_raw_fd(), order, &numbers).map_err(gone)?;
+    let is_told =
+        sys::poll_readable(waiting.socket.as_fd(), START_PATIENCE).map_err(preparing("wait for a sandbox"))?;
+    if !is_told {
+        return Err(StartError::Late);
+    }
+    let mut answer = [0; Failure::BYTES];
+    match sys::receive_owned(waiting.socket.as_fd(), &mut answer) {
+        // Closed by `exec`, or by its death, which is told of by its pidfd. A copy says that it is one.
+        Ok((0, _)) if image.is_none() => Ok(()),
+        Ok((1, _)) => Ok(()),
+        Ok((0, _)) => Err(StartError::NotCopied),
+        Ok(_) => {
+            let Failure { part, errno } = Failure::from_bytes(answer);
+            let step = if part == Part::Entering { Step::Enter(text(&spec.working_directory)) } else { becoming(spec) };
+            Err(step_refused(Some(&step), BECOMING, errno))
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(StartError::Killed),
+        Err(error) => Err(preparing("wait for a sandbox")(error)),
+    }
+}
+
+fn becoming(spec: &Spec) -> Step {
+    Step::Execute {
+        program: text(spec.command.first().map_or("", String::as_str)),
+        arguments: Strings::new(spec.command.iter().map(text).collect()),
+        environment: Strings::new(Vec::new()),
+    }
+}

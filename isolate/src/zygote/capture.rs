@@ -1,0 +1,278 @@
+//! Taking the image of a process that waits to be copied.
+//!
+//! Owns: which processes can be copied, and reading one. Invariant: the process is hostile: nothing is done on its word but to its copies,
+//! which are as hostile. What a copy would lack is found from outside and is a reason to make none. Does not know: what the process ran.
+//!
+//! The process waits in `read` on descriptor 3. A copy finds that this read returned 0.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use super::CaptureError;
+use super::image::{Identity, Image};
+use super::maps::{self, Backing, Mapping, PAGE};
+use super::script::{self, AX, Process};
+use super::tracee::Tracee;
+
+/// Descriptors that a waiting process may have.
+const DESCRIPTORS: Range<u32> = 0..6;
+/// The descriptor that it waits on.
+const WAITS_ON: u64 = 3;
+/// What an interrupted `read` is to return, in the kernel's own words: it is begun again.
+const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
+/// How often, and with which pauses, it is looked whether it waits.
+const WAIT_LOOKS: u32 = 200;
+const WAIT_LOOK: Duration = Duration::from_millis(5);
+/// Largest image, in bytes.
+const LARGEST: u64 = 1 << 30;
+/// Untouched pages that are taken along rather than making another mapping.
+const GAP_PAGES: u64 = 4;
+
+/// Takes the image of a process of a sandbox, which must be killed afterwards. `working_directory` is what its copies begin in.
+///
+/// # Errors
+/// When its copies would not be like it; the message says why.
+pub fn capture(pid: i32, working_directory: &str) -> Result<Image, CaptureError> {
+    let unfit = |reason: String| CaptureError::Unfit(reason);
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    await_wait(&proc)?;
+    check_outside(&proc, working_directory)?;
+    let tracee = Tracee::seize(pid)?;
+    // What could have changed until it stopped.
+    check_outside(&proc, working_directory)?;
+    let process = look(&proc, &tracee)?;
+    let waiting = mappings_of_the_waiting()?;
+    let pages = script::region_pages(&process);
+    let script = script::write(&process, &waiting, pages).map_err(unfit)?;
+    let files = identities(&proc, &process.mappings);
+    Ok(Image::write(&script, files, |file| copy_pages(&tracee, &process.runs, file))?)
+}
+
+/// Waits a moment until it waits: it says so just before.
+fn await_wait(proc: &Path) -> Result<(), CaptureError> {
+    let expected = format!("{} {WAITS_ON:#x} ", libc::SYS_read);
+    for _ in 0..WAIT_LOOKS {
+        if fs::read_to_string(proc.join("syscall"))?.starts_with(&expected) {
+            return Ok(());
+        }
+        thread::sleep(WAIT_LOOK);
+    }
+    Err(CaptureError::Unfit("it does not wait to be copied".into()))
+}
+
+/// A waiting sandbox is a copy of the worker's own memory, so what this process has of the kernel's is where it is there.
+fn mappings_of_the_waiting() -> io::Result<Vec<Mapping>> {
+    let text = fs::read_to_string("/proc/self/maps")?;
+    maps::parse(&text).map_err(io::Error::other)
+}
+
+/// What can be seen without stopping it.
+fn check_outside(proc: &Path, working_directory: &str) -> Result<(), CaptureError> {
+    let unfit = |reason: String| Err(CaptureError::Unfit(reason));
+    let threads = fs::read_dir(proc.join("task"))?.count();
+    if threads != 1 {
+        return unfit(format!("it has {threads} threads"));
+    }
+    let pid = proc.file_name().unwrap_or_default().to_owned();
+    let children = fs::read_to_string(proc.join("task").join(pid).join("children")).unwrap_or_default();
+    if !children.trim().is_empty() {
+        return unfit("it has child processes".into());
+    }
+    let open: BTreeSet<u32> = numbers(&proc.join("fd"))?;
+    if let Some(extra) = open.iter().find(|fd| !DESCRIPTORS.contains(fd)) {
+        let target = fs::read_link(proc.join("fd").join(extra.to_string())).unwrap_or_default();
+        return unfit(format!("it has {} open as descriptor {extra}", target.display()));
+    }
+    if fs::read_link(proc.join("cwd"))? != Path::new(working_directory) {
+        return unfit("it has changed its working directory".into());
+    }
+    if !fs::read_to_string(proc.join("timers")).unwrap_or_default().trim().is_empty() {
+        return unfit("it has timers".into());
+    }
+    for place in ["tmp", "dev/shm"] {
+        if fs::read_dir(proc.join("root").join(place))?.next().is_some() {
+            return unfit(format!("it has left files in /{place}"));
+        }
+    }
+    Ok(())
+}
+
+fn numbers(directory: &Path) -> io::Result<BTreeSet<u32>> {
+    let names = fs::read_dir(directory)?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names.filter_map(|name| name.parse().ok()).collect())
+}
+
+/// A line of `/proc/<pid>/status` in base 16 or 8.
+fn field(status: &str, name: &str, radix: u32) -> Result<u64, CaptureError> {
+    let text = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("").trim();
+    u64::from_str_radix(text, radix)
+        .map_err(|_| CaptureError::Unseen(io::Error::other(format!("/proc/<pid>/status has no {name}"))))
+}
+
+fn look(proc: &Path, tracee: &Tracee) -> Result<Process, CaptureError> {
+    let unfit = |reason: &str| CaptureError::Unfit(reason.to_owned());
+    let (call, waits_on, result) = tracee.interrupted_call();
+    if call != libc::SYS_read as u64 || waits_on != WAITS_ON || !RESTARTS.contains(&result) {
+        return Err(unfit("it does not wait to be copied"));
+    }
+    let status = fs::read_to_string(proc.join("status"))?;
+    if field(&status, "Umask", 8)? != 0o022 {
+        return Err(unfit("it has changed its umask"));
+    }
+    if field(&status, "SigPnd", 16)? | field(&status, "ShdPnd", 16)? != 0 {
+        return Err(unfit("it has signals pending"));
+    }
+    for which in 0..3 {
+        let timer: [u8; 32] = tracee.ask(libc::SYS_getitimer, |place| [which, place, 0, 0])?;
+        if timer != [0; 32] {
+            return Err(unfit("it has timers"));
+        }
+    }
+    let mappings = maps::parse(&fs::read_to_string(proc.join("maps"))?).map_err(CaptureError::Unfit)?;
+    if let Some(shared) = mappings.iter().find(|mapping| !can_be_mapped_again(mapping)) {
+        return Err(CaptureError::Unfit(format!("it shares memory or has mapped what is gone: {:?}", shared.backing)));
+    }
+    let runs = runs(proc, &mappings)?;
+    let bytes: u64 = runs.iter().map(|run| run.end - run.start).sum();
+    if bytes > LARGEST {
+        return Err(CaptureError::Unfit(format!("it has {bytes} bytes of memory, more than {LARGEST}")));
+    }
+    let mut registers = tracee.registers();
+    registers.general[AX] = 0;
+    let mut name = [0; 16];
+    let comm = fs::read(proc.join("comm"))?;
+    let comm = comm.trim_ascii_end();
+    name[..comm.len().min(15)].copy_from_slice(&comm[..comm.len().min(15)]);
+    Ok(Process {
+        registers,
+        floating_point: tracee.floating_point()?,
+        blocked_signals: tracee.blocked_signals()?,
+        actions: actions(tracee, &status)?,
+        signal_stack: words(tracee.ask::<24>(libc::SYS_sigaltstack, |place| [0, place, 0, 0])?),
+        robust_list: tracee.robust_list()?,
+        restartable: tracee.restartable()?,
+        name,
+        runs,
+        mappings,
+    })
+}
+
+/// Whether a private mapping in a copy shows what this one does.
+fn can_be_mapped_again(mapping: &Mapping) -> bool {
+    match mapping.backing {
+        Backing::Other(_) => false,
+        Backing::File { .. } => !mapping.is_shared || mapping.protection & libc::PROT_WRITE == 0,
+        _ => !mapping.is_shared,
+    }
+}
+
+/// What it does about each signal that it does not leave to its default.
+fn actions(tracee: &Tracee, status: &str) -> Result<Vec<(u32, [u64; 4])>, CaptureError> {
+    const SET_BYTES: u64 = 8;
+    let handled = field(status, "SigIgn", 16)? | field(status, "SigCgt", 16)?;
+    let signals = (1..=64_u32).filter(|signal| handled >> (signal - 1) & 1 == 1);
+    let ask = |signal: u32| {
+        let action: [u8; 32] = tracee.ask(libc::SYS_rt_sigaction, |place| [u64::from(signal), 0, place, SET_BYTES])?;
+        Ok((signal, words(action)))
+    };
+    signals.map(ask).collect()
+}
+
+fn words<const BYTES: usize, const WORDS: usize>(bytes: [u8; BYTES]) -> [u64; WORDS] {
+    let mut words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+    std::array::from_fn(|_| words.next().unwrap_or(0))
+}
+
+/// The stretches of pages that are this process's own.
+fn runs(proc: &Path, mappings: &[Mapping]) -> Result<Vec<Range<u64>>, CaptureError> {
+    let pagemap = File::open(proc.join("pagemap"))?;
+    let mut runs = Vec::new();
+    for mapping in mappings {
+        let is_kernel = matches!(mapping.backing, Backing::Kernel(_) | Backing::Vsyscall);
+        if is_kernel || mapping.protection == 0 {
+            continue;
+        }
+        let pages = (mapping.range.end - mapping.range.start) / PAGE;
+        let mut entries = vec![0; pages as usize * 8];
+        pagemap.read_exact_at(&mut entries, mapping.range.start / PAGE * 8)?;
+        let own = entries.as_chunks::<8>().0.iter().map(|entry| is_own(u64::from_le_bytes(*entry)));
+        runs.extend(
+            stretches(own)
+                .into_iter()
+                .map(|stretch| mapping.range.start + stretch.start * PAGE..mapping.range.start + stretch.end * PAGE),
+        );
+    }
+    Ok(runs)
+}
+
+/// Whether an entry of `pagemap` is of a page that is there and is no file's.
+fn is_own(entry: u64) -> bool {
+    const PRESENT: u64 = 1 << 63;
+    const SWAPPED: u64 = 1 << 62;
+    const OF_A_FILE: u64 = 1 << 61;
+    entry & (PRESENT | SWAPPED) != 0 && entry & OF_A_FILE == 0
+}
+
+/// Ranges of pages that are `true`, small gaps included.
+fn stretches(pages: impl Iterator<Item = bool>) -> Vec<Range<u64>> {
+    let mut stretches: Vec<Range<u64>> = Vec::new();
+    for (page, _) in (0_u64..).zip(pages).filter(|(_, own)| *own) {
+        match stretches.last_mut() {
+            Some(last) if page - last.end <= GAP_PAGES => last.end = page + 1,
+            _ => stretches.push(page..page + 1),
+        }
+    }
+    stretches
+}
+
+fn copy_pages(tracee: &Tracee, runs: &[Range<u64>], file: &mut File) -> io::Result<u64> {
+    const CHUNK: u64 = 1 << 20;
+    let mut buffer = vec![0; CHUNK as usize];
+    let mut copied = 0;
+    for run in runs {
+        let mut at = run.start;
+        while at < run.end {
+            let chunk = &mut buffer[..(run.end - at).min(CHUNK) as usize];
+            tracee.memory().read_exact_at(chunk, at)?;
+            file.write_all(chunk)?;
+            at += chunk.len() as u64;
+        }
+        copied += run.end - run.start;
+    }
+    Ok(copied)
+}
+
+/// The files whose pages belong to an image and that the host may change: those at the same path outside.
+fn identities(proc: &Path, mappings: &[Mapping]) -> Vec<Identity> {
+    let paths = mappings.iter().filter_map(|mapping| match &mapping.backing {
+        Backing::File { path, .. } => Some(Path::new(path.as_str())),
+        _ => None,
+    });
+    let paths: BTreeSet<&Path> = paths.collect();
+    let is_same = |path: &&Path| {
+        let inside = proc.join("root").join(path.strip_prefix("/").unwrap_or(path));
+        match (Identity::of(path), Identity::of(&inside)) {
+            (Some(outside), Some(inside)) => outside.is_same_file(&inside),
+            _ => false,
+        }
+    };
+    paths.into_iter().filter(is_same).filter_map(Identity::of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stretches;
+
+    #[test]
+    fn small_gaps_are_taken_along_and_large_ones_not() {
+        let pages = [true, true, false, false, true, false, false, false, false, false, false, true];
+        assert_eq!(stretches(pages.into_iter()), [0..5, 11..12]);
+        assert!(stretches([false; 8].into_iter()).is_empty());
+    }
+}

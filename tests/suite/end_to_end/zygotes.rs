@@ -1,0 +1,132 @@
+//! Sandboxes that are copies of one that has done its imports.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::client::Client;
+use super::worker::{PATIENCE, Worker};
+
+const STARTS: &str = "vilya_sandbox_starts_total";
+
+/// A worker whose sandboxes are made ahead; none where that is not possible.
+fn worker() -> Option<Worker> {
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    worker.deploy_echo("first", "");
+    worker.client().invoke("first", b"x").expect(200);
+    if worker.metric(STARTS, "form=\"made\"") == 0.0 {
+        return Some(worker);
+    }
+    println!("skipped: sandboxes are made ahead by root, with control groups");
+    None
+}
+
+/// Invokes a function, each time in a new sandbox, until so many copies have been started; what they answered.
+fn answers_of_copies(worker: &Worker, name: &str, body: &[u8], count: usize) -> Vec<Vec<u8>> {
+    let copies = || worker.metric(STARTS, "form=\"copy\"");
+    let mut client = worker.client();
+    let since = Instant::now();
+    let mut answers = Vec::new();
+    while answers.len() < count {
+        assert!(since.elapsed() < PATIENCE, "{} copies, {} of them here", copies(), answers.len());
+        let before = copies();
+        let answer = client.invoke(name, body).expect(200);
+        if copies() > before {
+            answers.push(answer.body.clone());
+        }
+        end_sandbox(&mut client, name);
+    }
+    answers
+}
+
+fn end_sandbox(client: &mut Client, name: &str) {
+    let body: &[u8] = if name.starts_with("py") { b"\"exit\"" } else { b"exit" };
+    client.invoke(name, body).expect(502);
+}
+
+#[test]
+fn python_functions_are_copied_and_what_must_differ_does() {
+    let Some(worker) = worker() else { return };
+    let code = "
+import os, random, sys, tempfile
+loaded = os.urandom(8).hex()
+random.random()
+next(tempfile._get_candidate_names())
+def handler(event, context):
+    if event == 'exit': os._exit(0)
+    drawn = [random.random(), next(tempfile._get_candidate_names()), os.urandom(8).hex(), context.log_stream_name]
+    return [loaded, drawn, 'colorsys' in sys.modules, context.request_id, os.environ.get('VILYA_ZYGOTE')]
+";
+    worker.deploy_python("py-copied", code, "preload = [\"colorsys\", \"no_such_module\"]");
+    let answers = answers_of_copies(&worker, "py-copied", b"1", 4);
+    let answers: Vec<serde_json::Value> =
+        answers.iter().map(|answer| serde_json::from_slice(answer).expect("JSON")).collect();
+    let distinct = |of: &dyn Fn(&serde_json::Value) -> String| answers.iter().map(of).collect::<BTreeSet<_>>().len();
+    assert_eq!(distinct(&|answer| answer[0].to_string()), 1, "imported once: {answers:?}");
+    for drawn in 0..4 {
+        assert_eq!(distinct(&|answer| answer[1][drawn].to_string()), answers.len(), "{drawn}: {answers:?}");
+    }
+    assert!(answers.iter().all(|answer| answer[2] == true && answer[4].is_null()), "{answers:?}");
+    assert_eq!(distinct(&|answer| answer[3].to_string()), answers.len());
+
+    // A new version is never a copy of the one before.
+    worker.deploy_python("py-copied", "def handler(event, context):\n    return 'second version'\n", "");
+    assert_eq!(worker.client().invoke("py-copied", b"1").expect(200).json(), "second version");
+}
+
+#[test]
+fn rust_functions_are_copied_and_serve_on() {
+    let Some(worker) = worker() else { return };
+    worker.deploy_echo("rust-copied", "concurrency = 4");
+    let answers = answers_of_copies(&worker, "rust-copied", b"hello", 2);
+    assert!(answers.iter().all(|answer| answer == b"hello"));
+    // The copy that is alive now takes large payloads, raises and goes on.
+    let mut client = worker.client();
+    let large = vec![7; 3 << 20];
+    for _ in 0..3 {
+        assert_eq!(client.invoke("rust-copied", &large).expect(200).body, large);
+        client.invoke("rust-copied", b"raise").expect(500);
+        client.invoke("rust-copied", b"panic").expect(500);
+    }
+}
+
+#[test]
+fn a_function_that_cannot_be_copied_is_started_whole() {
+    let Some(worker) = worker() else { return };
+    let code = "
+import os, threading, time
+threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+def handler(event, context):
+    if event == 'exit': os._exit(0)
+    return threading.active_count()
+";
+    worker.deploy_python("py-threads", code, "");
+    let mut client = worker.client();
+    for _ in 0..6 {
+        assert_eq!(client.invoke("py-threads", b"1").expect(200).json(), 2);
+        end_sandbox(&mut client, "py-threads");
+    }
+    assert_eq!(worker.metric(STARTS, "form=\"copy\""), 0.0);
+}
+
+#[test]
+fn a_function_that_fails_to_load_says_so_every_time() {
+    let Some(worker) = worker() else { return };
+    worker.deploy_python("py-broken", "import no_such_module_at_all\n", "");
+    for _ in 0..4 {
+        let answer = worker.client().invoke("py-broken", b"1").expect(500);
+        assert!(answer.text().contains("no_such_module_at_all"), "{}", answer.text());
+    }
+}
+
+#[test]
+fn without_prepared_sandboxes_every_start_makes_its_own() {
+    let worker = Worker::start_with(&["sandbox.prepared=0", "cores.shards=1"]);
+    worker.deploy_echo("alone", "");
+    let mut client = worker.client();
+    for _ in 0..4 {
+        client.invoke("alone", b"x").expect(200);
+        end_sandbox(&mut client, "alone");
+    }
+    assert_eq!(worker.metric(STARTS, "form=\"prepared\"") + worker.metric(STARTS, "form=\"copy\""), 0.0);
+    assert!(worker.metric(STARTS, "form=\"made\"") >= 4.0);
+}
