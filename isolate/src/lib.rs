@@ -37,6 +37,7 @@ mod zygote;
 
 pub use cgroup::{CgroupPreference, GroupError};
 pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
+pub use mechanism::oci::{Oci, OciOptions, OciRuntime, available as oci_available};
 pub use mechanism::{Descriptors, Mechanism, Stages, StartError, Started};
 pub use native::{Native, NativeOptions, SetupError};
 pub use pool::PoolOptions;

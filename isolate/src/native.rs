@@ -15,8 +15,8 @@ use crate::apply::{Allotment, Report};
 use crate::cgroup::{self, CgroupPreference, Group, Groups};
 use crate::host::{GroupFacts, Host, Privilege, ProbeError};
 use crate::keeper::Keeper;
-use crate::limits::{MEMORY_BYTES_LEAST, REMOVAL_PATIENCE};
-use crate::mechanism::{Descriptors, Mechanism, Stages, StartError, Started};
+use crate::limits::REMOVAL_PATIENCE;
+use crate::mechanism::{Descriptors, Mechanism, Stages, StartError, Started, trial_spec};
 use crate::plan::{Ending, INSIDE_ID, Milestone, Plan, Step};
 use crate::pool::{PoolOptions, Recipe};
 use crate::prepared::PreparedStarts;
@@ -24,7 +24,7 @@ use crate::protections::Protections;
 use crate::remains::{Exit, Remains};
 use crate::seccomp::{Filter, FilterError};
 use crate::spawn::{self, Outcome};
-use crate::spec::{ResourceLimits, Root, Spec, SpecError, check_name};
+use crate::spec::{Spec, SpecError, check_name};
 use crate::state::{Process, State};
 use crate::sys;
 use crate::users::UserLease;
@@ -79,6 +79,9 @@ pub enum SetupError {
         #[source]
         source: io::Error,
     },
+    /// Something that the mechanism needs is not there.
+    #[error("{0}")]
+    Unavailable(String),
     /// A trial sandbox could not be made.
     #[error("a trial sandbox failed: {0}")]
     Trial(#[source] StartError),
@@ -165,12 +168,7 @@ impl Native {
 
     /// Makes a sandbox that performs every step but `exec`.
     fn trial(&mut self) -> Result<(), SetupError> {
-        let copy = |fd: &OwnedFd| fd.try_clone().map_err(|source| SetupError::Open { what: "/dev/null", source });
-        let descriptors = Descriptors {
-            ring: [copy(&self.null)?, copy(&self.null)?, copy(&self.null)?],
-            stdout: copy(&self.null)?,
-            stderr: copy(&self.null)?,
-        };
+        let descriptors = Descriptors::nowhere()?;
         let spec = trial_spec();
         let plan = Plan::new(&spec, &self.host, self.filter, Ending::Finish)?;
         let started = self.perform(&plan, &spec, descriptors).map_err(SetupError::Trial)?;
@@ -343,26 +341,6 @@ fn prepare(state: &State, groups: Option<&Groups>) -> io::Result<()> {
     state.check()?;
     state.own()?;
     groups.map_or(Ok(()), |groups| state.remember_groups(groups.paths()))
-}
-
-fn trial_spec() -> Spec {
-    Spec {
-        name: format!("trial-{}-{}", std::process::id(), sys::now_ns()),
-        command: vec!["/usr/bin/true".into()],
-        environment: Vec::new(),
-        working_directory: "/".into(),
-        root: Root::System,
-        binds: Vec::new(),
-        limits: ResourceLimits {
-            memory_bytes: MEMORY_BYTES_LEAST,
-            cpu_millis: Some(1000),
-            processes: 8,
-            tmp_bytes: 64 << 10,
-            open_files: 32,
-        },
-        cores: Vec::new(),
-        hostname: "trial".into(),
-    }
 }
 
 /// What one start owns until the child has its copies.

@@ -60,6 +60,11 @@ impl Protections {
         Protections(list)
     }
 
+    /// Those of a mechanism that knows its own.
+    pub(crate) fn from(list: Vec<Protection>) -> Protections {
+        Protections(list)
+    }
+
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Protection> {
         self.0.iter()

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::cgroup::Group;
 use crate::keeper::Keeper;
+use crate::mechanism::container::{Container, End};
 use crate::network::Network;
 use crate::sys::{self, Status};
 use crate::users::UserLease;
@@ -26,7 +27,9 @@ pub struct Remains {
     /// Given back when it is dead.
     pub(crate) user: Option<UserLease>,
     /// Held so that it outlives the sandbox, which would die with it.
-    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) keeper: Option<Arc<Keeper>>,
+    /// Of a sandbox that another program made.
+    pub(crate) container: Option<Box<dyn Container>>,
     pub(crate) killed: Cell<bool>,
     /// Its network namespace, where that was made ahead; goes back when it is dead.
     pub(crate) network: Option<Network>,
@@ -63,7 +66,23 @@ impl Remains {
         keeper: Arc<Keeper>,
         network: Option<Network>,
     ) -> Remains {
-        Remains { pidfd, group, record: None, user, keeper, killed: Cell::new(false), network }
+        let (keeper, killed) = (Some(keeper), Cell::new(false));
+        Remains { pidfd, group, record: None, user, keeper, container: None, killed, network }
+    }
+
+    /// Of a sandbox that another program made.
+    pub(crate) fn of_container(pidfd: OwnedFd, container: Box<dyn Container>) -> Remains {
+        let killed = Cell::new(false);
+        Remains {
+            pidfd,
+            group: None,
+            record: None,
+            user: None,
+            keeper: None,
+            container: Some(container),
+            killed,
+            network: None,
+        }
     }
 
     /// Kills every process of it. Death is learned from the pidfd.
@@ -73,12 +92,19 @@ impl Remains {
             group.kill();
         }
         // Its first process takes the whole pid namespace with it. An error means that it is dead and reaped.
-        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let signalled = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL).is_ok();
+        if let Some(container) = &self.container {
+            container.kill(signalled);
+        }
     }
 
     /// Waits until it is dead, and cleans. Off the path of requests: removing a control group can take milliseconds.
     #[must_use]
     pub fn reap(self) -> Ended {
+        if let Some(container) = self.container {
+            let End { exit, starved, left_behind } = container.end(self.pidfd.as_fd());
+            return Ended { exit, out_of_memory: starved && !self.killed.get() && exit != Exit::Code(0), left_behind };
+        }
         let exit = match sys::wait(self.pidfd.as_fd()) {
             Ok(Status::Exited(code)) => Exit::Code(code),
             Ok(Status::Killed(signal)) => Exit::Signal(signal),

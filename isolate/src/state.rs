@@ -52,6 +52,11 @@ impl State {
         self.root.join("root")
     }
 
+    /// What a mechanism other than the native one keeps.
+    pub(crate) fn mechanism(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
     fn records(&self) -> PathBuf {
         self.root.join("sandboxes")
     }

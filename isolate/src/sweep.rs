@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cgroup;
+use crate::mechanism;
 use crate::spec::{SpecError, check_name};
 use crate::state::{Process, State};
 use crate::sys;
@@ -21,9 +22,11 @@ use crate::sys;
 pub struct Swept {
     /// Control groups that were removed.
     pub groups: usize,
+    /// Containers of other mechanisms that were removed.
+    pub containers: usize,
     /// Processes found by their record and killed.
     pub processes: usize,
-    /// Control groups that could not be removed, and why.
+    /// Control groups and containers that could not be removed, and why.
     pub stuck: Vec<(PathBuf, String)>,
 }
 
@@ -55,7 +58,7 @@ pub enum SweepError {
 /// How long the death of a killed process is awaited before its record is removed.
 const DEATH_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Removes control groups and processes that an earlier worker with this id and state directory left. Call it before the first start.
+/// Removes control groups, containers and processes that an earlier worker with this id and state directory left. Call it before the first start.
 ///
 /// # Errors
 /// When another worker runs there, or the state directory cannot be read.
@@ -79,6 +82,7 @@ pub fn sweep(state_directory: &Path, worker_id: &str) -> Result<Swept, SweepErro
     for record in records {
         swept.processes += usize::from(sweep_record(&record));
     }
+    mechanism::oci::sweep(&state, worker_id, &mut swept);
     Ok(swept)
 }
 

@@ -8,7 +8,9 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::limits::DESCRIPTORS_KEPT_FROM;
@@ -62,6 +64,36 @@ pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: a null siginfo means an ordinary kill.
     unsafe { checked(libc::SYS_pidfd_send_signal, [pidfd.as_raw_fd().into(), signal.into()]) }.map(drop)
+}
+
+/// Makes this process the parent of what its children leave behind, from now on.
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: this option takes a number.
+    unsafe { checked(libc::SYS_prctl, [libc::PR_SET_CHILD_SUBREAPER.into(), 1]) }.map(drop)
+}
+
+/// Reaps a child of this process if it is dead.
+pub(crate) fn reap_if_dead(pid: i32) {
+    // SAFETY: the status is not asked for.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+}
+
+/// Has a command run in a mount namespace of its own, in which nothing is mounted at this place.
+pub(crate) fn without_mount(command: &mut Command, point: &Path) -> io::Result<()> {
+    let point = CString::new(point.as_os_str().as_bytes())?;
+    let hide = move || {
+        let (root, point) = (c"/".as_ptr() as Word, point.as_ptr() as Word);
+        let private: Word = (libc::MS_REC | libc::MS_PRIVATE) as Word;
+        // SAFETY: the paths are null-terminated and outlive the calls.
+        unsafe {
+            checked(libc::SYS_unshare, [libc::CLONE_NEWNS.into()])?;
+            checked(libc::SYS_mount, [0, root, 0, private, 0])?;
+            checked(libc::SYS_umount2, [point, libc::MNT_DETACH.into()]).map(drop)
+        }
+    };
+    // SAFETY: between fork and exec it makes system calls and nothing else; an error is a number, which needs no memory.
+    unsafe { command.pre_exec(hide) };
+    Ok(())
 }
 
 /// How a child ended.

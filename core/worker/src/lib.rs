@@ -8,6 +8,7 @@ pub mod config;
 mod control;
 mod load;
 pub mod manifest;
+mod mechanisms;
 mod mesh;
 mod metrics;
 mod pool;
@@ -22,4 +23,5 @@ mod starter;
 pub mod storage;
 mod zygotes;
 
+pub use mechanisms::MechanismKind;
 pub use process::{Running, StartError, Worker};

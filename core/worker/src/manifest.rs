@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::units::{GIB, KIB, MIB, MILLISECOND_NS, MINUTE_NS, SECOND_NS};
 use crate::config::{Problem, Raw, Reader, Source, Value};
+use crate::mechanisms::MechanismKind;
 
 /// The file's name, at the root of a bundle.
 pub const FILE_NAME: &str = "function.toml";
@@ -74,6 +75,9 @@ pub struct Manifest {
     /// Modules that are imported before the first invocation, besides the handler's own; Python only.
     #[serde(default)]
     pub preload: Vec<String>,
+    /// What makes its sandboxes; `None` is the worker's choice.
+    #[serde(default)]
+    pub mechanism: Option<MechanismKind>,
     /// Variables given to the function.
     pub environment: BTreeMap<String, String>,
 }
@@ -96,9 +100,10 @@ impl Manifest {
         let timeout_ns = reader.duration_ns("timeout", 3 * SECOND_NS, MILLISECOND_NS..=TIMEOUT_MAX_NS);
         let concurrency = reader.count("concurrency", 1, 1..=CONCURRENCY_MAX) as u16;
         let preload = preload(&mut reader, runtime);
+        let mechanism = mechanism(&mut reader);
         let environment = environment(&mut reader);
         reader.finish()?;
-        Ok(Manifest { name, runtime, handler, memory_bytes, timeout_ns, concurrency, preload, environment })
+        Ok(Manifest { name, runtime, handler, memory_bytes, timeout_ns, concurrency, preload, mechanism, environment })
     }
 }
 
@@ -201,6 +206,12 @@ fn check_rust_handler(handler: &str) -> Result<(), String> {
     ))
 }
 
+fn mechanism(reader: &mut Reader) -> Option<MechanismKind> {
+    let written = reader.has("mechanism");
+    let chosen = reader.choice("mechanism", MechanismKind::Native, &MechanismKind::CHOICES);
+    written.then_some(chosen)
+}
+
 fn environment(reader: &mut Reader) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::new();
     let mut bytes = 0usize;
@@ -256,6 +267,7 @@ mod tests {
         assert_eq!(manifest.handler, "main.handler");
         assert_eq!((manifest.memory_bytes, manifest.timeout_ns), (128 * MIB, 3 * SECOND_NS));
         assert_eq!((manifest.concurrency, manifest.environment.len()), (1, 0));
+        assert_eq!(manifest.mechanism, None, "the worker's choice");
     }
 
     #[test]
@@ -267,6 +279,7 @@ handler = \"bin/thumbnail\"
 memory = \"256MiB\"
 timeout = \"15m\"
 concurrency = 64
+mechanism = \"oci\"
 [env]
 QUALITY = \"80\"
 _x1 = \"\"
@@ -277,6 +290,10 @@ _x1 = \"\"
         let json = serde_json::to_string(&manifest).unwrap();
         assert!(json.contains("\"runtime\":\"rust\""));
         assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
+        assert_eq!(manifest.mechanism, Some(MechanismKind::Oci));
+        let older = json.replace(",\"mechanism\":\"oci\"", "");
+        assert_ne!(older, json);
+        assert_eq!(serde_json::from_str::<Manifest>(&older).unwrap().mechanism, None, "a record of an earlier version");
     }
 
     #[test]
@@ -288,6 +305,7 @@ handler = \"main\"
 memory = \"1MiB\"
 timeout = \"16m\"
 concurency = 2
+mechanism = \"ocy\"
 [env]
 VILYA_X = \"1\"
 NUMBER = 5
@@ -301,10 +319,11 @@ NUL = \"\\u0000\"
             "function.toml:4: memory: 1MiB is out of range: write 16MiB",
             "function.toml:5: timeout: 16m is out of range: write 1ms to 15m",
             "function.toml:6: concurency: there is no such setting; did you mean \"concurrency\"?",
-            "function.toml:8: env.VILYA_X: names that start with VILYA_",
-            "function.toml:9: env.NUMBER: expected a string in quotes, found a number",
-            "function.toml:10: env.A-B: is not a variable name",
-            "function.toml:11: env.NUL: the value holds a NUL",
+            "function.toml:7: mechanism: \"ocy\" is not one of \"native\", \"oci\"; did you mean \"oci\"?",
+            "function.toml:9: env.VILYA_X: names that start with VILYA_",
+            "function.toml:10: env.NUMBER: expected a string in quotes, found a number",
+            "function.toml:11: env.A-B: is not a variable name",
+            "function.toml:12: env.NUL: the value holds a NUL",
         ];
         let problems = problems(text);
         assert_eq!(problems.len(), expected.len(), "{problems:#?}");

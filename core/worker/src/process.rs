@@ -7,7 +7,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,11 +22,12 @@ use vilya_engine::policy::keepalive::KeepAlivePolicy;
 use vilya_engine::policy::queue::QueuePolicy;
 use vilya_engine::{Bytes, Engine, Limits, Nanos, SpreadPolicy};
 use vilya_ipc::spin::SPIN_CAP;
-use vilya_isolate::{CgroupPreference, Mechanism, Native, NativeOptions, Protection, Swept};
+use vilya_isolate::Swept;
 use vilya_reactor::{Reactor, Waker};
 
 use crate::config::{self, Config};
 use crate::control::Control;
+use crate::mechanisms::{MechanismSettings, Mechanisms};
 use crate::mesh::{ControlMessage, Message, Post};
 use crate::python;
 use crate::request::random_u64;
@@ -115,7 +115,9 @@ impl Worker {
         let catalog = Catalog::open(state, catalog_limits(config)).map_err(|error| bad_state(error.to_string()))?;
         let records = catalog.list().map_err(|error| bad_state(error.to_string()))?;
         raise_open_files();
-        let mechanism = mechanism(state, catalog.worker_id())?;
+        let mechanisms = mechanisms(config, catalog.worker_id())?;
+        let offered = mechanism_settings(config, catalog.worker_id());
+        let catalog = catalog.offering(offered);
         let http = listeners(config.server.address, config.topology.shards.len())?;
         let address = local_address(&http[0])?;
         let wire = WireListeners::open(config)?;
@@ -127,7 +129,7 @@ impl Worker {
         let logs = LogFiles::open(&state.join("logs"), config.limits.log_bytes)
             .and_then(LogWriter::start)
             .map_err(|error| bad_state(error.to_string()))?;
-        let (nursery, nursery_threads) = starter::spawn(mechanism, sandbox_defaults(config), posts.clone())?;
+        let (nursery, nursery_threads) = starter::spawn(mechanisms, sandbox_defaults(config), posts.clone())?;
         let (control_post, control_inbox) = unbounded();
 
         let mut shards = Vec::with_capacity(cradles.len());
@@ -222,33 +224,28 @@ fn catalog_limits(config: &Config) -> CatalogLimits {
     }
 }
 
-fn mechanism(state: &Path, worker_id: &str) -> Result<Box<dyn Mechanism>, StartError> {
+/// Removes what an earlier run left behind, and sets up the mechanism of the configuration.
+fn mechanisms(config: &Config, worker_id: &str) -> Result<Mechanisms, StartError> {
+    let state = &config.server.state_directory;
     let failed = |error: &dyn std::fmt::Display| StartError::Sandboxes(error.to_string());
     let swept = vilya_isolate::sweep(state, worker_id).map_err(|error| failed(&error))?;
     if swept != Swept::default() {
-        let Swept { groups, processes, stuck } = &swept;
-        tracing::info!(groups, processes, "removed what an earlier run left behind");
+        let Swept { groups, containers, processes, stuck } = &swept;
+        tracing::info!(groups, containers, processes, "removed what an earlier run left behind");
         for (path, why) in stuck {
-            tracing::warn!("a control group of an earlier run could not be removed: {}: {why}", path.display());
+            tracing::warn!("what an earlier run left could not be removed: {}: {why}", path.display());
         }
     }
-    let options = NativeOptions {
-        state_directory: state.to_path_buf(),
+    Mechanisms::new(mechanism_settings(config, worker_id)).map_err(|error| failed(&error))
+}
+
+fn mechanism_settings(config: &Config, worker_id: &str) -> MechanismSettings {
+    MechanismSettings {
+        chosen: config.sandbox.mechanism,
+        state_directory: config.server.state_directory.clone(),
         worker_id: worker_id.to_owned(),
-        cgroup: CgroupPreference::Auto,
-    };
-    let native = Native::new(options).map_err(|error| failed(&error))?;
-    let (kept, missing): (Vec<&Protection>, Vec<&Protection>) =
-        native.protections().iter().partition(|protection| protection.in_force);
-    let names: Vec<&str> = kept.iter().map(|protection| protection.name).collect();
-    tracing::info!("sandboxes are protected by: {}", names.join(", "));
-    for Protection { name, detail, .. } in kept {
-        tracing::debug!("{name}: {detail}");
+        oci_runtime: config.sandbox.oci_runtime,
     }
-    for Protection { name, detail, .. } in missing {
-        tracing::warn!("{name}: NOT in force: {detail}");
-    }
-    Ok(Box::new(native))
 }
 
 /// One listening socket a shard on one address. The first is bound alone, so that an address that another process

@@ -17,9 +17,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use vilya_engine::SandboxId;
 use vilya_ipc::host::{Host, ReadOnlyBy};
 use vilya_ipc::layout::RegionSpec;
-use vilya_isolate::{Bind, Descriptors, Image, Mechanism, PoolOptions, Remains, ResourceLimits, Root, Spec};
+use vilya_isolate::{Bind, Descriptors, Image, PoolOptions, Remains, ResourceLimits, Root, Spec};
 
 use crate::manifest::Runtime;
+use crate::mechanisms::Mechanisms;
 use crate::mesh::{Message, Post, StartedSandbox};
 use crate::process::vital;
 use crate::python::PythonHome;
@@ -80,7 +81,7 @@ pub(crate) struct Nursery {
 
 /// Starts both threads.
 pub(crate) fn spawn(
-    mechanism: Box<dyn Mechanism>,
+    mechanisms: Mechanisms,
     defaults: SandboxDefaults,
     shards: Vec<Post>,
 ) -> io::Result<(Nursery, [JoinHandle<()>; 2])> {
@@ -88,7 +89,7 @@ pub(crate) fn spawn(
     let (starts, start_inbox) = unbounded();
     let (reaps, reap_inbox) = unbounded();
     let reap_posts = shards.clone();
-    let mut starter = Starter { mechanism, defaults, shards, sequence: 0, zygotes: None };
+    let mut starter = Starter { mechanisms, defaults, shards, sequence: 0, zygotes: None };
     starter.prepare()?;
     let starter = std::thread::Builder::new()
         .name("vilya-starter".into())
@@ -108,7 +109,7 @@ fn reap(inbox: &Receiver<Reap>, shards: &[Post]) {
 }
 
 struct Starter {
-    mechanism: Box<dyn Mechanism>,
+    mechanisms: Mechanisms,
     defaults: SandboxDefaults,
     shards: Vec<Post>,
     sequence: u64,
@@ -135,7 +136,7 @@ impl Starter {
             hostname: HOSTNAME.into(),
         };
         let options = PoolOptions { template, mount_points: vec![FUNCTION], size: prepared, threads: makers };
-        match self.mechanism.prepare(options) {
+        match self.mechanisms.chosen().prepare(options) {
             Ok(true) => {
                 tracing::debug!(prepared, makers, "sandboxes are made ahead");
                 self.zygotes = (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes)).transpose()?;
@@ -176,7 +177,9 @@ impl Starter {
 
     fn start(&mut self, start: &Start) -> Result<StartedSandbox, String> {
         let spec = self.spec(start)?;
-        let way = self.zygotes.as_ref().map_or(Way::Whole, |zygotes| zygotes.way(&start.record));
+        // Only the mechanism that makes sandboxes ahead makes copies.
+        let zygotes = self.zygotes.as_ref().filter(|_| self.mechanisms.is_chosen(start.record.manifest.mechanism));
+        let way = zygotes.map_or(Way::Whole, |zygotes| zygotes.way(&start.record));
         if let Way::Copy(image) = &way {
             match self.start_as(&spec, start, Some(image)) {
                 Ok(started) => return Ok(started),
@@ -201,15 +204,16 @@ impl Starter {
             lanes: start.record.manifest.concurrency,
             payload_limit_bytes: self.defaults.payload_limit_bytes,
         };
-        let read_only_by = if self.mechanism.distinct_users() { ReadOnlyBy::Permission } else { ReadOnlyBy::Seal };
+        let mechanism = self.mechanisms.get(start.record.manifest.mechanism).map_err(|error| error.to_string())?;
+        let read_only_by = if mechanism.distinct_users() { ReadOnlyBy::Permission } else { ReadOnlyBy::Seal };
         let (host, guest) = Host::create(&region, read_only_by).map_err(|error| error.to_string())?;
         let (stdout, stdout_end) = pipe().map_err(|error| format!("no pipe for standard output: {error}"))?;
         let (stderr, stderr_end) = pipe().map_err(|error| format!("no pipe for standard error: {error}"))?;
         let descriptors =
             Descriptors { ring: [guest.down, guest.up, guest.doorbell], stdout: stdout_end, stderr: stderr_end };
         let started = match image {
-            Some(image) => self.mechanism.start_copy(spec, descriptors, image),
-            None => self.mechanism.start(spec, descriptors),
+            Some(image) => mechanism.start_copy(spec, descriptors, image),
+            None => mechanism.start(spec, descriptors),
         };
         Ok(StartedSandbox { host, started: started.map_err(|error| error.to_string())?, stdout, stderr })
     }
@@ -224,7 +228,7 @@ impl Starter {
         let (says, told) = UnixStream::pair().map_err(failed)?;
         let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from).map_err(failed);
         let descriptors = Descriptors { ring: [told.into(), null()?, null()?], stdout: null()?, stderr: null()? };
-        let started = self.mechanism.start(&spec, descriptors).map_err(|error| error.to_string())?;
+        let started = self.mechanisms.chosen().start(&spec, descriptors).map_err(|error| error.to_string())?;
         let patience = self.defaults.start_timeout;
         let record = Arc::clone(&start.record);
         zygotes.raise(Zygote { record, started, says, patience, working_directory: FUNCTION });

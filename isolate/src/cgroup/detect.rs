@@ -19,13 +19,13 @@ const WORKER_LEAF: &str = "vilya-worker";
 
 /// A mounted hierarchy and this process's group in it.
 #[derive(Debug, PartialEq, Eq)]
-struct Mounted {
-    version: Version,
-    point: PathBuf,
+pub(super) struct Mounted {
+    pub(super) version: Version,
+    pub(super) point: PathBuf,
     /// Controllers of interest (version 1; version 2 says them in a file).
-    controllers: Vec<Controller>,
+    pub(super) controllers: Vec<Controller>,
     /// This process's group, as a path below `point`.
-    own: PathBuf,
+    pub(super) own: PathBuf,
 }
 
 /// Finds the hierarchies to use. `Err` says why there are none.
@@ -88,8 +88,16 @@ fn mounted() -> Result<Vec<Mounted>, String> {
     Ok(parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
 }
 
+/// Where hierarchies of any kind are mounted.
+pub(super) fn points() -> Vec<PathBuf> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = mountinfo.lines().filter_map(|line| line.split_once(" - "));
+    let groups = mounts.filter(|(_, file_system)| file_system.starts_with("cgroup"));
+    groups.filter_map(|(mount, _)| mount.split(' ').nth(4).map(PathBuf::from)).collect()
+}
+
 /// Version 1 hierarchies without a controller of interest are left out.
-fn parse(mountinfo: &str, own: &str) -> Vec<Mounted> {
+pub(super) fn parse(mountinfo: &str, own: &str) -> Vec<Mounted> {
     let mut found: Vec<Mounted> = Vec::new();
     for line in mountinfo.lines() {
         let Some((mount, file_system)) = line.split_once(" - ") else {

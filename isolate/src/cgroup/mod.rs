@@ -8,6 +8,7 @@
 //! inside a group (`CLONE_INTO_CGROUP`). A start here is a `mkdir` and a handful of writes below directories that stay open.
 
 mod detect;
+mod foreign;
 mod settings;
 
 use std::ffi::{CStr, CString};
@@ -24,6 +25,7 @@ use crate::spec::ResourceLimits;
 use crate::sys;
 
 pub(crate) use detect::{bases, detect};
+pub(crate) use foreign::{MemoryEvents, is_unified, remove_empty, unified_besides};
 
 /// Which control groups to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,14 +3,22 @@
 //! Owns: the [`Mechanism`] trait and what goes in and out of it. Invariant: a start either gives a running sandbox together with everything
 //! that must be cleaned after it, or nothing at all. Does not know: any one mechanism.
 
+pub(crate) mod container;
+mod layout;
+pub(crate) mod oci;
+
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::cgroup::GroupError;
+use crate::limits::MEMORY_BYTES_LEAST;
+use crate::native::SetupError;
 use crate::pool::PoolOptions;
 use crate::protections::Protections;
 use crate::remains::Remains;
-use crate::spec::{Spec, SpecError};
+use crate::spec::{ResourceLimits, Root, Spec, SpecError};
+use crate::sys;
 use crate::zygote::Image;
 
 /// A way of making sandboxes.
@@ -56,6 +64,17 @@ pub struct Descriptors {
     pub stdout: OwnedFd,
     /// Becomes 2.
     pub stderr: OwnedFd,
+}
+
+impl Descriptors {
+    /// For a trial: `/dev/null` five times.
+    pub(crate) fn nowhere() -> Result<Descriptors, SetupError> {
+        let open = || {
+            let file = File::options().read(true).write(true).open("/dev/null");
+            file.map(OwnedFd::from).map_err(|source| SetupError::Open { what: "/dev/null", source })
+        };
+        Ok(Descriptors { ring: [open()?, open()?, open()?], stdout: open()?, stderr: open()? })
+    }
 }
 
 /// A sandbox that runs its program.
@@ -138,6 +157,14 @@ pub enum StartError {
         /// What to do.
         advice: &'static str,
     },
+    /// A container could not be made.
+    #[error("{mechanism} could not start it: {reason}")]
+    Container {
+        /// Which mechanism.
+        mechanism: &'static str,
+        /// What it said, or what is wrong.
+        reason: String,
+    },
     /// It died before its program ran.
     #[error("it was killed before its program ran; its memory limit may be too small for the program")]
     Killed,
@@ -147,4 +174,25 @@ pub enum StartError {
     /// It did not get on.
     #[error("it did not run its program in time and was killed; a file system it needs may hang")]
     Late,
+}
+
+/// A small sandbox whose program ends at once.
+pub(crate) fn trial_spec() -> Spec {
+    Spec {
+        name: format!("trial-{}-{}", std::process::id(), sys::now_ns()),
+        command: vec!["/usr/bin/true".into()],
+        environment: Vec::new(),
+        working_directory: "/".into(),
+        root: Root::System,
+        binds: Vec::new(),
+        limits: ResourceLimits {
+            memory_bytes: MEMORY_BYTES_LEAST,
+            cpu_millis: Some(1000),
+            processes: 8,
+            tmp_bytes: 64 << 10,
+            open_files: 32,
+        },
+        cores: Vec::new(),
+        hostname: "trial".into(),
+    }
 }

@@ -5,6 +5,7 @@
 
 mod compile;
 mod policy;
+mod profile;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::sync::OnceLock;
 
 use compile::{Span, Verdict};
 use policy::ROWS;
+pub(crate) use profile::profile;
 use rules::Rule;
 
 /// The compiled program.

@@ -21,7 +21,6 @@ use super::rules::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     /// `SYS_` and the kernel's name.
-    #[cfg_attr(not(test), allow(dead_code, reason = "read by reviewers and by the tests of this table"))]
     pub(super) name: &'static str,
     pub(super) number: libc::c_long,
     pub(super) rule: Rule,

@@ -3,7 +3,7 @@
 use super::rules::{Argument, Case, Half, Rule};
 use super::{ARCHITECTURE, Filter, ROWS, policy};
 
-const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+pub(super) const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
@@ -40,7 +40,7 @@ fn holds(argument: &Argument, arguments: &[u64; 6]) -> bool {
     (half & argument.mask == argument.value) == argument.equal
 }
 
-fn demanded(rule: Rule, arguments: &[u64; 6]) -> u32 {
+pub(super) fn demanded(rule: Rule, arguments: &[u64; 6]) -> u32 {
     let any = |cases: &[Case]| cases.iter().any(|case| case.iter().all(|argument| holds(argument, arguments)));
     let allowed = match rule {
         Rule::Always => true,
@@ -51,7 +51,7 @@ fn demanded(rule: Rule, arguments: &[u64; 6]) -> u32 {
 }
 
 /// Arguments around everything that the rule mentions: each value, its neighbours and single other bits, in both halves.
-fn samples(rule: Rule) -> Vec<[u64; 6]> {
+pub(super) fn samples(rule: Rule) -> Vec<[u64; 6]> {
     let (Rule::Only(cases) | Rule::Except(cases)) = rule else {
         return vec![[0; 6], [u64::MAX; 6]];
     };

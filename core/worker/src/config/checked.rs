@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use vilya_isolate::OciRuntime;
+
 use super::rules;
 use super::sources::{Host, Problem, Source, Sources};
 use super::topology::Topology;
+use crate::mechanisms::MechanismKind;
 
 /// The whole configuration of a worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -273,6 +276,10 @@ pub enum Interpreter {
 /// Section `[sandbox]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
+    /// What makes the sandboxes of functions that do not say.
+    pub mechanism: MechanismKind,
+    /// The program behind [`MechanismKind::Oci`]; `None` is the first of them that works.
+    pub oci_runtime: Option<OciRuntime>,
     /// Processor time, in thousandths of a core; `None` is no limit.
     pub cpu_millis: Option<u32>,
     /// How long a runtime spins for its next invocation before it sleeps.

@@ -5,6 +5,8 @@
 
 use std::fmt::Write;
 
+use vilya_isolate::OciRuntime;
+
 use super::checked::{
     ConcurrencyPolicy, Config, Interpreter, KeepAlivePolicy, QueuePolicy, SandboxCores, Shards, Spin, SpreadPolicy,
 };
@@ -112,6 +114,8 @@ impl Config {
             ("policies.concurrency", concurrency),
             ("policies.spread", quoted(spread)),
             ("runtimes.python.interpreter", quoted(&interpreter)),
+            ("sandbox.mechanism", quoted(self.sandbox.mechanism.as_str())),
+            ("sandbox.oci_runtime", quoted(self.sandbox.oci_runtime.map_or("auto", OciRuntime::name))),
             ("sandbox.cpu", quoted(&cpu)),
             ("sandbox.spin", quoted(&spin(self.sandbox.spin))),
             ("sandbox.prepared", self.sandbox.prepared.to_string()),
@@ -169,6 +173,8 @@ mod tests {
             ("sandbox.cpu", "1.25"),
             ("sandbox.spin", "0s"),
             ("sandbox.prepared", "0"),
+            ("sandbox.mechanism", "oci"),
+            ("sandbox.oci_runtime", "runc"),
             ("policies.queue", "sjf"),
             ("policies.keep_alive", "ttl"),
             ("policies.concurrency", "12"),

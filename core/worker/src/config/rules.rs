@@ -6,6 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use vilya_isolate::OciRuntime;
+
 use super::checked::{
     ConcurrencyPolicy, Config, Cores, Interpreter, KeepAlivePolicy, Limits, Policies, QueuePolicy, Runtimes, Sandbox,
     SandboxCores, Server, Shards, Spin, SpreadPolicy,
@@ -15,6 +17,7 @@ use super::reader::{Reader, duration_ns, in_range, text, wrong_type};
 use super::sources::{Host, Problem, Sources};
 use super::topology::{SHARDS_MAX, Topology, TopologyError, topology};
 use super::units::{GIB, KIB, MIB, MILLISECOND_NS, MINUTE_NS, SECOND_NS, format_bytes};
+use crate::mechanisms::MechanismKind;
 
 /// Least memory of a sandbox, which the budget of every shard must hold.
 const SANDBOX_MEMORY_MIN_BYTES: u64 = 16 * MIB;
@@ -172,6 +175,8 @@ fn interpreter(reader: &mut Reader) -> Interpreter {
 
 fn sandbox(reader: &mut Reader) -> Sandbox {
     Sandbox {
+        mechanism: reader.choice("sandbox.mechanism", MechanismKind::Native, &MechanismKind::CHOICES),
+        oci_runtime: reader.choice("sandbox.oci_runtime", None, &oci_runtimes()),
         cpu_millis: reader.read("sandbox.cpu", cpu_millis).unwrap_or(None),
         spin: reader.read("sandbox.spin", spin).unwrap_or(Spin::Auto),
         prepared: reader.count("sandbox.prepared", PREPARED, 0..=1024),
@@ -180,6 +185,11 @@ fn sandbox(reader: &mut Reader) -> Sandbox {
 
 /// As many as start at once after a quiet moment; each takes a few hundred KiB of the kernel's memory.
 const PREPARED: u32 = 16;
+
+fn oci_runtimes() -> [(&'static str, Option<OciRuntime>); 4] {
+    let [first, second, third] = OciRuntime::ALL.map(|runtime| (runtime.name(), Some(runtime)));
+    [("auto", None), first, second, third]
+}
 
 fn spin(value: &Value) -> Result<Spin, String> {
     match value {

@@ -17,6 +17,7 @@ use super::registry::{FunctionRecord, Registry, RegistryError};
 use crate::config::Problem;
 use crate::config::units::format_bytes;
 use crate::manifest::{self, Manifest, Runtime};
+use crate::mechanisms::MechanismSettings;
 
 const BUNDLES: &str = "bundles";
 /// A function's name cannot start with a dot, so that no bundle is mistaken for this.
@@ -131,6 +132,8 @@ pub struct Catalog {
     state_directory: PathBuf,
     registry: Registry,
     limits: CatalogLimits,
+    /// What functions may ask for; unknown until it is said.
+    mechanisms: Option<MechanismSettings>,
 }
 
 impl Catalog {
@@ -141,9 +144,14 @@ impl Catalog {
         }
         // First the registry: its lock says that no other worker is unpacking here.
         let registry = Registry::open(state_directory)?;
-        let catalog = Catalog { state_directory: state_directory.to_owned(), registry, limits };
+        let catalog = Catalog { state_directory: state_directory.to_owned(), registry, limits, mechanisms: None };
         catalog.sweep()?;
         Ok(catalog)
+    }
+
+    /// The same catalog, which refuses functions whose mechanism is not there.
+    pub(crate) fn offering(self, mechanisms: MechanismSettings) -> Catalog {
+        Catalog { mechanisms: Some(mechanisms), ..self }
     }
 
     /// The worker's id, made once for this state directory.
@@ -250,6 +258,10 @@ impl Catalog {
                 manifest::FILE_NAME,
                 manifest.name
             )));
+        }
+        if let (Some(mechanisms), Some(wanted)) = (&self.mechanisms, manifest.mechanism) {
+            let missing = |why| CatalogError::Mismatch(format!("mechanism = \"{}\": {why}", wanted.as_str()));
+            mechanisms.check(wanted).map_err(missing)?;
         }
         let bound = self.limits.function_memory_bytes;
         if manifest.memory_bytes > bound {

@@ -111,6 +111,18 @@ fn processor_time_and_spinning_are_understood() {
 }
 
 #[test]
+fn mechanisms_are_chosen_by_name() {
+    let sandbox = |text: &str| load(&format!("[sandbox]\n{text}\n"), &[]).map(|config| config.sandbox);
+    assert_eq!(sandbox("").unwrap().mechanism, MechanismKind::Native);
+    assert_eq!(sandbox("mechanism = \"oci\"").unwrap().mechanism, MechanismKind::Oci);
+    assert_eq!(sandbox("").unwrap().oci_runtime, None);
+    assert_eq!(sandbox("oci_runtime = \"runc\"").unwrap().oci_runtime, Some(OciRuntime::Runc));
+    let refused = sandbox("mechanism = \"podman\"\noci_runtime = \"cruun\"").unwrap_err();
+    assert!(refused[0].contains("is not one of \"native\", \"oci\""), "{refused:?}");
+    assert!(refused[1].contains("did you mean \"crun\"?"), "{refused:?}");
+}
+
+#[test]
 fn the_number_running_is_understood() {
     let read = |value: &str| {
         load(&format!("[policies]\nconcurrency = {value}\n"), &[]).map(|config| config.policies.concurrency)

@@ -1,0 +1,67 @@
+//! Control groups that a container runtime makes: found and read, not made.
+//!
+//! Owns: where the group of a container's process is, and the empty directories that runtimes leave above such groups. Invariant: nothing is
+//! removed but an empty directory. Does not know: containers.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::detect::{self, Mounted};
+use super::{Controller, Version, read_at, settings};
+
+/// The memory group of a process, open, so that it can be read when the process is dead.
+#[derive(Debug)]
+pub(crate) struct MemoryEvents {
+    version: Version,
+    directory: OwnedFd,
+}
+
+impl MemoryEvents {
+    /// `None` if no group counts its memory.
+    pub(crate) fn of_process(pid: i32) -> Option<MemoryEvents> {
+        let mounted = memory_hierarchy(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)?;
+        let directory = File::open(mounted.point.join(&mounted.own)).ok()?;
+        Some(MemoryEvents { version: mounted.version, directory: directory.into() })
+    }
+
+    /// Whether the kernel killed a process in it for memory.
+    pub(crate) fn killed(&self) -> bool {
+        let file = settings::kill_count_file(self.version);
+        read_at(self.directory.as_fd(), file).is_ok_and(|text| settings::kill_count(&text) > 0)
+    }
+}
+
+/// Whether memory is limited by version 2 here.
+pub(crate) fn is_unified() -> bool {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    memory_hierarchy(&own).is_some_and(|mounted| mounted.version == Version::Two)
+}
+
+/// Where version 2 is mounted on a host that limits memory by version 1.
+pub(crate) fn unified_besides() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let memory = memory_hierarchy(&own)?;
+    let mounted = detect::parse(&fs::read_to_string("/proc/self/mountinfo").ok()?, &own);
+    let unified = mounted.into_iter().find(|mounted| mounted.version == Version::Two)?;
+    (memory.version == Version::One).then_some(unified.point)
+}
+
+/// The hierarchy that counts memory: that of version 1 where there is one, since a controller is in one hierarchy only.
+fn memory_hierarchy(groups: &str) -> Option<Mounted> {
+    let mounted = detect::parse(&fs::read_to_string("/proc/self/mountinfo").ok()?, groups);
+    let (one, two): (Vec<Mounted>, Vec<Mounted>) =
+        mounted.into_iter().partition(|mounted| mounted.version == Version::One);
+    let memory = one.into_iter().find(|mounted| mounted.controllers.contains(&Controller::Memory));
+    memory.or_else(|| two.into_iter().next())
+}
+
+/// Removes this directory, and the one above it, from every hierarchy, if they are empty.
+pub(crate) fn remove_empty(below: &Path) {
+    for point in detect::points() {
+        for directory in below.ancestors().take(2) {
+            // Others may be in it, or it may never have been made.
+            let _ = fs::remove_dir(point.join(directory));
+        }
+    }
+}
