@@ -9,6 +9,7 @@ use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use crate::maker;
+use crate::memory::{self, Memory};
 use crate::plan::{Milestone, Plan, Step, Strings};
 use crate::seccomp::Filter;
 use crate::stub;
@@ -35,6 +36,8 @@ pub(crate) struct Allotment<'a> {
     pub(crate) joins: &'a [RawFd],
     /// The network namespace to enter, where the plan does not make one.
     pub(crate) network: RawFd,
+    /// What a maker and its children can do without of the worker's memory.
+    pub(crate) memory: Option<&'a Memory>,
 }
 
 /// What the child writes to the worker: once before `exec`, and once more if a step, or `exec` itself, fails.
@@ -181,11 +184,13 @@ impl State<'_> {
             }
             Step::AwaitOrder => {
                 self.tell()?;
-                stub::wait_for_order()
+                self.allotment.memory.map_or(Err(libc::EINVAL), |memory| stub::wait_for_order(&memory.kernel))
             }
             Step::MakeOthers(bare) => {
                 self.tell()?;
-                maker::serve(bare, self.proc, self.allotment.worker)
+                // SAFETY: this child has its memory to itself, and its plan is nothing large.
+                self.allotment.memory.map_or(Ok(()), |memory| unsafe { memory::forget(&memory.large) })?;
+                maker::serve(bare, self.proc, self.allotment)
             }
             Step::Finish => {
                 self.tell()?;

@@ -10,12 +10,14 @@
 
 mod apply;
 mod attach;
+mod calls;
 mod cgroup;
 mod host;
 mod keeper;
 pub mod limits;
 mod maker;
 mod mechanism;
+mod memory;
 mod native;
 mod network;
 mod order;

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::apply::{self, Allotment};
 use crate::keeper::Keeper;
+use crate::memory::Memory;
 use crate::plan::Plan;
 use crate::spawn::CloneArguments;
 use crate::sys::{self, DESCRIPTORS_SENT, Errno, Word, call};
@@ -75,6 +76,15 @@ pub(crate) struct Child<'a> {
     pub(crate) joins: &'a [OwnedFd],
 }
 
+/// What a maker is given.
+pub(crate) struct Given<'a> {
+    pub(crate) null: BorrowedFd<'a>,
+    /// A pidfd of the worker.
+    pub(crate) worker: BorrowedFd<'a>,
+    pub(crate) report: BorrowedFd<'a>,
+    pub(crate) memory: &'a Memory,
+}
+
 /// The worker's end of a maker.
 #[derive(Debug)]
 pub(crate) struct Maker {
@@ -83,14 +93,9 @@ pub(crate) struct Maker {
 }
 
 impl Maker {
-    /// Starts one below a keeper, on the keeper's thread.
-    pub(crate) fn start(
-        keeper: &Keeper,
-        plan: &Plan,
-        null: BorrowedFd<'_>,
-        worker: BorrowedFd<'_>,
-        report: BorrowedFd<'_>,
-    ) -> io::Result<Maker> {
+    /// Starts one below a keeper, on the keeper's thread. It reports when it is ready.
+    pub(crate) fn start(keeper: &Keeper, plan: &Plan, given: &Given<'_>) -> io::Result<Maker> {
+        let Given { null, worker, report, memory } = given;
         let (socket, theirs) = sys::packet_pair()?;
         let null = null.as_raw_fd();
         let allotment = Allotment {
@@ -102,6 +107,7 @@ impl Maker {
             worker: worker.as_raw_fd(),
             joins: &[],
             network: -1,
+            memory: Some(memory),
         };
         let pidfd = keeper.make(plan, &allotment, None)?;
         Ok(Maker { socket, pidfd })
@@ -151,8 +157,8 @@ const WORKER: RawFd = 7;
 const FIRST_FREE: RawFd = 8;
 
 /// The maker's loop. Ends the process when the worker closes its end; returns only with the reason why it cannot begin.
-pub(crate) fn serve(bare: &Plan, proc: RawFd, worker: RawFd) -> Result<(), Errno> {
-    keep_only(proc, worker)?;
+pub(crate) fn serve(bare: &Plan, proc: RawFd, own: &Allotment<'_>) -> Result<(), Errno> {
+    keep_only(proc, own.worker)?;
     let mut bytes = [0; ORDER_BYTES];
     loop {
         let mut descriptors = [-1; DESCRIPTORS_SENT];
@@ -160,7 +166,7 @@ pub(crate) fn serve(bare: &Plan, proc: RawFd, worker: RawFd) -> Result<(), Errno
             Ok((0, _)) | Err(_) => apply::exit(0),
             Ok((ORDER_BYTES, count)) if count >= 3 => {
                 let order = Order::from_bytes(&bytes);
-                let answered = answer(bare, &order, &descriptors[..count]);
+                let answered = answer(bare, &order, own, &descriptors[..count]);
                 close_from(FIRST_FREE)?;
                 if answered.is_err() {
                     apply::exit(1);
@@ -171,15 +177,21 @@ pub(crate) fn serve(bare: &Plan, proc: RawFd, worker: RawFd) -> Result<(), Errno
     }
 }
 
-fn answer(bare: &Plan, order: &Order, descriptors: &[RawFd]) -> Result<(), Errno> {
+fn answer(bare: &Plan, order: &Order, own: &Allotment<'_>, descriptors: &[RawFd]) -> Result<(), Errno> {
     let mut pidfd: RawFd = -1;
-    match make(bare, order, descriptors, &mut pidfd) {
+    match make(bare, order, own, descriptors, &mut pidfd) {
         Ok(()) => sys::send_with(TOLD_AT, &0_i32.to_ne_bytes(), &[pidfd]),
         Err(errno) => sys::send_with(TOLD_AT, &errno.to_ne_bytes(), &[]),
     }
 }
 
-fn make(bare: &Plan, order: &Order, descriptors: &[RawFd], pidfd: &mut RawFd) -> Result<(), Errno> {
+fn make(
+    bare: &Plan,
+    order: &Order,
+    own: &Allotment<'_>,
+    descriptors: &[RawFd],
+    pidfd: &mut RawFd,
+) -> Result<(), Errno> {
     let [told_at, report, network, groups @ ..] = descriptors else { return Err(libc::EBADMSG) };
     let (birthplace, joins) = match groups {
         [birthplace, joins @ ..] if order.is_born_in_group != 0 => (Some(*birthplace), joins),
@@ -198,6 +210,7 @@ fn make(bare: &Plan, order: &Order, descriptors: &[RawFd], pidfd: &mut RawFd) ->
         worker: WORKER,
         joins,
         network: *network,
+        memory: own.memory,
     };
     let arguments = CloneArguments::sibling(bare.namespaces, birthplace, pidfd);
     // SAFETY: neither CLONE_VM nor a stack is asked for: the child works on a copy of this one. The pidfd's place outlives the call.

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::apply::{Allotment, Report};
+use crate::calls;
 use crate::cgroup::{self, CgroupPreference, Group, Groups};
 use crate::host::{GroupFacts, Host, Privilege, ProbeError};
 use crate::keeper::Keeper;
@@ -301,6 +302,9 @@ impl Mechanism for Native {
     /// Only root can, with control groups: an ordinary user may not enter a network namespace that was made ahead.
     fn prepare(&mut self, options: PoolOptions) -> Result<bool, StartError> {
         let (Privilege::Root, Some(groups)) = (self.host.privilege, &self.groups) else { return Ok(false) };
+        if calls::code().is_none() {
+            return Ok(false);
+        }
         options.template.check()?;
         let copy = |fd: &OwnedFd| fd.try_clone().and_then(sys::lift).map_err(preparing("duplicate a descriptor"));
         let recipe = Recipe {
@@ -380,6 +384,7 @@ impl Prepared {
             worker,
             joins,
             network: -1,
+            memory: None,
         }
     }
 }

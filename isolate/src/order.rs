@@ -1,86 +1,133 @@
-//! What a waiting sandbox is told: the bytes of the one message that makes it a program or a copy.
+//! What a waiting sandbox is told: the script that makes it a program or a copy.
 //!
-//! Owns: the message, both ways. Invariant: reading one neither allocates nor trusts a length: what does not fit is an error. Does not know:
+//! Owns: the calls of that script, and what a failure of one means. Invariant: pure; the script is complete before it is sent. Does not know:
 //! sockets, or what a program is.
 
-use std::ffi::CStr;
-
+use crate::calls::{ANY, BACK, CALL_BYTES, NEVER, NO_ERROR, Script, Word};
 use crate::spec::Spec;
+use crate::stub::{FIRST_RECEIVED, MESSAGE_AT, MESSAGE_BYTES, TOLD_AT};
 
-/// Largest message: a command and an environment at their bounds with room to spare. Longer ones are started another way.
-pub(crate) const ORDER_BYTES: usize = 128 << 10;
-/// Before the strings.
-pub(crate) const HEADER_BYTES: usize = 32;
+/// Descriptors that come with a message: standard output and error, the three of the ring, and the image of a copy.
+pub(crate) const PLACED: usize = 5;
+/// Where the image is until it was restored.
+pub(crate) const IMAGE: i32 = FIRST_RECEIVED;
 
 /// What to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Becoming {
-    /// The program that the strings name.
+    /// The program of the spec.
     Program,
-    /// A copy: the first bytes of the image belong at this address, and begin with what restores the rest.
+    /// A copy: so many first bytes of the image belong at this address, and are the script that restores the rest.
     Copy { address: u64, bytes: u64 },
 }
 
-/// A message as it was read.
-#[derive(Debug)]
-pub(crate) struct Order<'a> {
-    pub(crate) becoming: Becoming,
-    pub(crate) working_directory: &'a CStr,
-    /// How many of the strings are arguments, the program first; the others are the environment.
-    pub(crate) arguments: usize,
-    pub(crate) environment: usize,
-    /// Each with its NUL, one after the other.
-    pub(crate) strings: &'a [u8],
+/// What could not be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Entering,
+    Becoming,
 }
+
+/// A message and how to read what is said of it.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) bytes: Vec<u8>,
+    entering: usize,
+}
+
+/// Bytes of what is said when a call fails.
+pub(crate) const FAILURE_BYTES: usize = 16;
+/// More than the calls of a message.
+const CALLS_BYTES: usize = 32 * CALL_BYTES;
 
 /// Whether a spec's strings fit into a message.
 pub(crate) fn fits(spec: &Spec) -> bool {
+    let pointers = 8 * (spec.command.len() + spec.environment.len() + 2);
     let words = spec.command.iter().map(|word| word.len() + 1);
     let variables = spec.environment.iter().map(|(name, value)| name.len() + value.len() + 2);
     let bytes: usize = words.chain(variables).sum();
-    HEADER_BYTES + spec.working_directory.len() + 1 + bytes <= ORDER_BYTES
+    CALLS_BYTES + spec.working_directory.len() + pointers + bytes <= MESSAGE_BYTES
 }
 
-/// Writes a message for a spec that fits.
-pub(crate) fn encode(spec: &Spec, becoming: Becoming) -> Vec<u8> {
-    let (address, bytes) = match becoming {
-        Becoming::Program => (0, 0),
-        Becoming::Copy { address, bytes } => (address, bytes),
-    };
-    let environment = spec.environment.iter().map(|(name, value)| format!("{name}={value}"));
-    let strings =
-        std::iter::once(spec.working_directory.clone()).chain(spec.command.iter().cloned()).chain(environment);
-    let mut message = Vec::with_capacity(1024);
-    message.extend_from_slice(&address.to_le_bytes());
-    message.extend_from_slice(&bytes.to_le_bytes());
-    message.extend_from_slice(&(spec.command.len() as u64).to_le_bytes());
-    message.extend_from_slice(&(spec.environment.len() as u64).to_le_bytes());
-    for string in strings {
-        message.extend_from_slice(string.as_bytes());
-        message.push(0);
+impl Order {
+    /// Writes a message for a spec that fits.
+    pub(crate) fn new(spec: &Spec, becoming: Becoming) -> Order {
+        let mut script = Script::default();
+        place(&mut script, becoming != Becoming::Program);
+        let directory = script.put(&terminated(&spec.working_directory));
+        let entering = script.call(libc::SYS_chdir, &[Word::Data(directory)], NO_ERROR);
+        match becoming {
+            Becoming::Program => execute(&mut script, spec),
+            Becoming::Copy { address, bytes } => {
+                const FLAGS: u64 = (libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE) as u64;
+                let arguments = [address, bytes, libc::PROT_READ as u64, FLAGS, IMAGE as u64, 0];
+                script.numbers(libc::SYS_mmap, &arguments, address);
+                script.jump(address);
+            }
+        }
+        let bytes = script.lay_out(MESSAGE_AT);
+        debug_assert!(bytes.len() <= MESSAGE_BYTES, "checked by `fits`");
+        Order { bytes, entering }
     }
-    debug_assert!(message.len() <= ORDER_BYTES, "checked by `fits`");
-    message
+
+    /// What could not be done, and the error, as the sandbox says it: the result of a call and where the call is.
+    pub(crate) fn failure(&self, said: &[u8; FAILURE_BYTES]) -> (Part, i32) {
+        let [result, place] = [0, 8].map(|at| i64::from_le_bytes(std::array::from_fn(|index| said[at + index])));
+        let call = (place as u64).saturating_sub(MESSAGE_AT) / CALL_BYTES as u64;
+        let part = if call == self.entering as u64 { Part::Entering } else { Part::Becoming };
+        (part, i32::try_from(-result).unwrap_or(libc::EIO))
+    }
 }
 
-/// Reads a message.
-pub(crate) fn decode(message: &[u8]) -> Option<Order<'_>> {
-    let (words, strings) = message.split_at_checked(HEADER_BYTES)?;
-    let mut words = words.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-    let (address, bytes) = (words.next()?, words.next()?);
-    let (arguments, environment) = (words.next()? as usize, words.next()? as usize);
-    let working_directory = CStr::from_bytes_until_nul(strings).ok()?;
-    let strings = &strings[working_directory.count_bytes() + 1..];
-    let whole = strings.iter().filter(|byte| **byte == 0).count();
-    let complete = arguments >= 1 && strings.last() == Some(&0) && Some(whole) == arguments.checked_add(environment);
-    let becoming = if address == 0 { Becoming::Program } else { Becoming::Copy { address, bytes } };
-    complete.then_some(Order { becoming, working_directory, arguments, environment, strings })
+/// Puts the descriptors of the message where a program expects them.
+fn place(script: &mut Script, with_image: bool) {
+    let mut duplicate = |source: i32, place: i32, flags: i32| {
+        script.numbers(libc::SYS_dup3, &[source as u64, place as u64, flags as u64], place as u64);
+    };
+    duplicate(TOLD_AT, BACK, libc::O_CLOEXEC);
+    for (place, source) in (1..).zip(FIRST_RECEIVED..).take(PLACED) {
+        duplicate(source, place, 0);
+    }
+    // Those that came have the numbers from 6 on, the image last, so this overwrites nothing that is still needed.
+    let kept = if with_image {
+        duplicate(FIRST_RECEIVED + PLACED as i32, IMAGE, libc::O_CLOEXEC);
+        IMAGE + 1
+    } else {
+        FIRST_RECEIVED
+    };
+    script.numbers(libc::SYS_close_range, &[kept as u64, BACK as u64 - 1, 0], ANY);
+}
+
+fn execute(script: &mut Script, spec: &Spec) {
+    let environment = spec.environment.iter().map(|(name, value)| format!("{name}={value}"));
+    let arguments = array(script, spec.command.iter().cloned());
+    let environment = array(script, environment);
+    let program = script.put(&terminated(spec.command.first().map_or("", String::as_str)));
+    let words = [program, arguments, environment].map(Word::Data);
+    script.call(libc::SYS_execve, &words, NEVER);
+}
+
+fn terminated(text: &str) -> Vec<u8> {
+    [text.as_bytes(), b"\0"].concat()
+}
+
+/// A null-terminated array of pointers to these strings; its place.
+fn array(script: &mut Script, strings: impl Iterator<Item = String>) -> usize {
+    let strings: Vec<String> = strings.collect();
+    let table = script.put(&vec![0; 8 * (strings.len() + 1)]);
+    for (index, string) in strings.iter().enumerate() {
+        let place = script.append(&terminated(string));
+        script.point(table + 8 * index, place);
+    }
+    table
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Becoming, ORDER_BYTES, decode, encode, fits};
+    use super::{Becoming, Order, Part, fits};
+    use crate::calls::CALL_BYTES;
     use crate::spec::{ResourceLimits, Root, Spec};
+    use crate::stub::{MESSAGE_AT, MESSAGE_BYTES};
 
     fn spec() -> Spec {
         Spec {
@@ -103,31 +150,46 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
-        let message = encode(&spec(), Becoming::Copy { address: 4096, bytes: 8192 });
-        let order = decode(&message).expect("a whole one");
-        assert_eq!(order.becoming, Becoming::Copy { address: 4096, bytes: 8192 });
-        assert_eq!(order.working_directory, c"/function");
-        assert_eq!((order.arguments, order.environment), (3, 1));
-        assert_eq!(order.strings, b"/bin/program\0\0two\0A=1\0");
+    fn the_strings_are_where_the_arrays_point() {
+        let Order { bytes, .. } = Order::new(&spec(), Becoming::Program);
+        let word = |at: u64| u64::from_le_bytes(std::array::from_fn(|index| bytes[(at - MESSAGE_AT) as usize + index]));
+        let text = |at: u64| {
+            let rest = &bytes[(at - MESSAGE_AT) as usize..];
+            std::ffi::CStr::from_bytes_until_nul(rest).expect("terminated").to_str().expect("text").to_owned()
+        };
+        let mut calls = (0..).map(|index| MESSAGE_AT + index * CALL_BYTES as u64);
+        let exec = calls.find(|at| word(*at) == libc::SYS_execve as u64).expect("a call of execve");
+        let (program, arguments, environment) = (word(exec + 8), word(exec + 16), word(exec + 24));
+        assert_eq!(text(program), "/bin/program");
+        let listed =
+            |table: u64| (0..).map(move |index| table + 8 * index).map(word).take_while(|at| *at != 0).map(text);
+        assert_eq!(listed(arguments).collect::<Vec<_>>(), ["/bin/program", "", "two"]);
+        assert_eq!(listed(environment).collect::<Vec<_>>(), ["A=1"]);
     }
 
     #[test]
-    fn what_is_cut_short_is_refused() {
-        let message = encode(&spec(), Becoming::Program);
-        for length in 0..message.len() {
-            assert!(decode(&message[..length]).is_none(), "{length} bytes");
-        }
+    fn a_failure_names_its_call() {
+        let order = Order::new(&spec(), Becoming::Program);
+        let said = |call: usize, errno: i64| {
+            let place = MESSAGE_AT + (call * CALL_BYTES) as u64;
+            let bytes = [(-errno).to_le_bytes(), place.to_le_bytes()].concat();
+            order.failure(&bytes.try_into().expect("two words"))
+        };
+        assert_eq!(said(order.entering, 2), (Part::Entering, 2));
+        assert_eq!(said(order.entering + 1, 13), (Part::Becoming, 13));
     }
 
     #[test]
-    fn what_is_too_long_is_not_sent() {
+    fn what_fits_is_not_too_long() {
         let mut spec = spec();
-        let left = ORDER_BYTES - encode(&spec, Becoming::Program).len();
-        spec.environment.push(("B".into(), "x".repeat(left - 3)));
-        assert!(fits(&spec));
-        assert_eq!(encode(&spec, Becoming::Program).len(), ORDER_BYTES);
-        spec.environment.push(("C".into(), String::new()));
-        assert!(!fits(&spec));
+        spec.environment.push(("B".into(), String::new()));
+        for length in (MESSAGE_BYTES - 8192..MESSAGE_BYTES).step_by(97) {
+            spec.environment[1].1 = "x".repeat(length);
+            if !fits(&spec) {
+                return;
+            }
+            assert!(Order::new(&spec, Becoming::Program).bytes.len() <= MESSAGE_BYTES, "{length}");
+        }
+        panic!("it never becomes too long");
     }
 }

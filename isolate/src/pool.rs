@@ -16,8 +16,9 @@ use crate::cgroup::Groups;
 use crate::host::{Host, Privilege};
 use crate::keeper::Keeper;
 use crate::limits::START_PATIENCE;
-use crate::maker::{Child, Maker};
+use crate::maker::{Child, Given, Maker};
 use crate::mechanism::StartError;
+use crate::memory::Memory;
 use crate::native::{cloning, preparing, succeeded};
 use crate::network::Returned;
 use crate::plan::{INSIDE_ID, Plan};
@@ -296,7 +297,9 @@ impl Worker {
         let plan = Plan::maker(template, mount_points, host, filter)?;
         let keeper = Keeper::start(worker.as_fd(), Privilege::Root).map_err(cloning)?;
         let (reports, report) = report_pipe()?;
-        let maker = Maker::start(&keeper, &plan, null.as_fd(), worker.as_fd(), report.as_fd()).map_err(cloning)?;
+        let memory = Memory::of_this_process().map_err(preparing("read the mappings"))?;
+        let given = Given { null: null.as_fd(), worker: worker.as_fd(), report: report.as_fd(), memory: &memory };
+        let maker = Maker::start(&keeper, &plan, &given).map_err(cloning)?;
         drop(report);
         succeeded(&plan, spawn::outcome(reports))?;
         Ok(Workshop { plan, keeper: Arc::new(keeper), maker })

@@ -14,12 +14,11 @@ use crate::attach::{Attachment, Passage};
 use crate::limits::{CORES, START_PATIENCE};
 use crate::mechanism::{Descriptors, Stages, StartError, Started};
 use crate::native::{preparing, step_refused};
-use crate::order::{self, Becoming};
+use crate::order::{self, Becoming, FAILURE_BYTES, Order, Part};
 use crate::plan::files::{READ_ONLY, WRITABLE};
 use crate::plan::{Step, Strings};
 use crate::pool::{Pool, PoolOptions, Recipe, Waiting};
 use crate::spec::{Bind, Spec};
-use crate::stub::{Failure, Part};
 use crate::sys;
 use crate::zygote::Image;
 
@@ -86,7 +85,7 @@ impl PreparedStarts {
             let (address, bytes) = image.script();
             Becoming::Copy { address, bytes }
         });
-        let order = order::encode(spec, becoming);
+        let order = Order::new(spec, becoming);
         let planned_ns = sys::now_ns();
         let (waiting, had_to_wait) = self.pool.take()?;
         let taken_ns = sys::now_ns();
@@ -193,7 +192,7 @@ fn attachment(bind: &Bind) -> Result<Attachment, StartError> {
 
 /// What a waiting sandbox is sent.
 struct Told<'a> {
-    order: &'a [u8],
+    order: &'a Order,
     descriptors: &'a Descriptors,
     image: Option<&'a Image>,
 }
@@ -204,20 +203,20 @@ fn tell(spec: &Spec, waiting: &Waiting, Told { order, descriptors, image }: &Tol
     let mut numbers = [stdout, stderr, down, up, doorbell].map(|fd: &OwnedFd| fd.as_raw_fd()).to_vec();
     numbers.extend(image.map(|image| image.memory().as_raw_fd()));
     let gone = |errno| if errno == libc::EPIPE { StartError::Killed } else { step_refused(None, BECOMING, errno) };
-    sys::send_with(waiting.socket.as_raw_fd(), order, &numbers).map_err(gone)?;
+    sys::send_with(waiting.socket.as_raw_fd(), &order.bytes, &numbers).map_err(gone)?;
     let is_told =
         sys::poll_readable(waiting.socket.as_fd(), START_PATIENCE).map_err(preparing("wait for a sandbox"))?;
     if !is_told {
         return Err(StartError::Late);
     }
-    let mut answer = [0; Failure::BYTES];
+    let mut answer = [0; FAILURE_BYTES];
     match sys::receive_owned(waiting.socket.as_fd(), &mut answer) {
         // Closed by `exec`, or by its death, which is told of by its pidfd. A copy says that it is one.
         Ok((0, _)) if image.is_none() => Ok(()),
         Ok((1, _)) => Ok(()),
         Ok((0, _)) => Err(StartError::NotCopied),
         Ok(_) => {
-            let Failure { part, errno } = Failure::from_bytes(answer);
+            let (part, errno) = order.failure(&answer);
             let step = if part == Part::Entering { Step::Enter(text(&spec.working_directory)) } else { becoming(spec) };
             Err(step_refused(Some(&step), BECOMING, errno))
         }

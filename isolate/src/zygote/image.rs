@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::restore;
 use crate::sys;
 
 /// How long files that were found unchanged are taken to be so. An upgrade of the system's libraries takes longer.
@@ -61,13 +60,9 @@ impl Image {
         files: Vec<Identity>,
         pages: impl FnOnce(&mut File) -> io::Result<u64>,
     ) -> io::Result<Image> {
-        let code = restore::code().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
         let mut memory = File::from(sys::memory_file(c"vilya-zygote")?);
-        let mut first = vec![0; restore::SCRIPT_AT];
-        first[..code.len()].copy_from_slice(code);
-        memory.write_all(&first)?;
         memory.write_all(&script.bytes)?;
-        let script_bytes = (first.len() + script.bytes.len()) as u64;
+        let script_bytes = script.bytes.len() as u64;
         let bytes = script_bytes + pages(&mut memory)?;
         sys::seal_contents(memory.as_raw_fd())?;
         let checked = Mutex::new(Instant::now());
@@ -97,7 +92,7 @@ impl Image {
         self.memory.as_fd()
     }
 
-    /// Where its script belongs, and how long that is, code included.
+    /// Where its script belongs, and how long that is.
     pub(crate) fn script(&self) -> (u64, u64) {
         (self.address, self.script_bytes)
     }

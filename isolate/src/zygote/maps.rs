@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 /// Bytes of a page on the machines that images are taken on.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const PAGE: u64 = 4096;
 
 /// What a mapping shows.
@@ -32,6 +33,14 @@ pub(crate) struct Mapping {
     pub(crate) protection: i32,
     pub(crate) is_shared: bool,
     pub(crate) backing: Backing,
+}
+
+/// The kernel's own, with their names.
+pub(crate) fn kernel_mappings(mappings: &[Mapping]) -> impl Iterator<Item = (&str, &Range<u64>)> {
+    mappings.iter().filter_map(|mapping| match &mapping.backing {
+        Backing::Kernel(name) => Some((name.as_str(), &mapping.range)),
+        _ => None,
+    })
 }
 
 /// Reads the whole list.

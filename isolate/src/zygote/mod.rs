@@ -8,9 +8,7 @@
 #[cfg(target_arch = "x86_64")]
 mod capture;
 mod image;
-#[cfg(target_arch = "x86_64")]
-mod maps;
-pub(crate) mod restore;
+pub(crate) mod maps;
 #[cfg(target_arch = "x86_64")]
 mod script;
 #[cfg(target_arch = "x86_64")]

@@ -2,13 +2,14 @@
 //!
 //! Owns: which calls, in which order. Invariant: pure; the same process gives the same script, which can be performed any number of times.
 //! Every call with a result that matters names it, so a copy that cannot be made ends instead of running half made. Does not know: how the
-//! process was looked at (`capture`), or who performs the calls (`restore`).
+//! process was looked at (`capture`), or who performs the calls (`calls`).
 
 use std::ops::Range;
 
-use super::maps::{Backing, Mapping, PAGE};
-use super::restore::{ANY, CALL_WORDS, END, NO_ERROR, SCRIPT_AT};
-use crate::stub::{BACK, IMAGE};
+use super::maps::{Backing, Mapping, PAGE, kernel_mappings};
+use crate::calls::{self, ANY, BACK, CALL_BYTES, NO_ERROR, Word};
+use crate::order::IMAGE;
+use crate::stub::{CODE, END_OF_MEMORY};
 
 /// A process, as it was seen.
 #[derive(Clone, Debug, Default)]
@@ -44,20 +45,18 @@ pub(crate) struct Registers {
 /// Where `ax` is among the general registers.
 pub(crate) const AX: usize = 13;
 
-/// What lies at the beginning of an image: code, calls, data.
+/// What lies at the beginning of an image: calls and data.
 #[derive(Debug)]
 pub(crate) struct Script {
     /// Where it must be mapped.
     pub(crate) address: u64,
-    /// What goes behind the code, at [`SCRIPT_AT`], padded to whole pages.
+    /// Whole pages.
     pub(crate) bytes: Vec<u8>,
 }
 
 /// Why an image of this process cannot be made.
 pub(crate) type Unfit = String;
 
-/// The end of what a process can map.
-const END_OF_MEMORY: u64 = 0x7fff_ffff_f000;
 /// The first descriptor that is free while the script runs.
 const OPENED: u64 = IMAGE as u64 + 1;
 /// The stack of a first thread: what RLIMIT_STACK is nearly everywhere.
@@ -68,31 +67,33 @@ const ALIGN: usize = 64;
 /// Writes the script, which takes so many pages. `waiting` is what a waiting sandbox has mapped. In the image file the pages of the runs
 /// follow the script.
 pub(crate) fn write(process: &Process, waiting: &[Mapping], region_pages: u64) -> Result<Script, Unfit> {
-    let address = free_place(process, waiting, (region_pages * PAGE) + SCRIPT_AT as u64)?;
-    let mut writer = Writer { calls: Vec::new(), data: Vec::new(), pointers: Vec::new() };
-    writer.clear(address..address + SCRIPT_AT as u64 + region_pages * PAGE, waiting);
+    let bytes = region_pages * PAGE;
+    if process.mappings.iter().any(|mapping| overlap(&mapping.range, &CODE)) {
+        return Err("it has mapped what the code of a waiting sandbox takes".into());
+    }
+    let address = free_place(process, waiting, bytes)?;
+    let mut writer = Writer { script: calls::Script::default() };
+    writer.clear(address..address + bytes, waiting);
     writer.move_kernel_mappings(process, waiting)?;
     writer.map_files(process);
     writer.map_anonymous(process);
-    writer.map_runs(process, SCRIPT_AT as u64 + region_pages * PAGE);
+    writer.map_runs(process, bytes);
     writer.restore_thread(process);
     let frame = writer.frame(process);
-    let end = [Word::Is(END), frame, Word::Is(0), Word::Is(0), Word::Is(0), Word::Is(0), Word::Is(0), Word::Is(0)];
-    writer.calls.push(end);
-    let bytes = writer.lay_out(address);
-    if bytes.len() as u64 > region_pages * PAGE {
-        return Err(format!("the script takes {} bytes", bytes.len()));
+    writer.script.end(frame);
+    let mut script = writer.script.lay_out(address);
+    if script.len() as u64 > bytes {
+        return Err(format!("the script takes {} bytes", script.len()));
     }
-    let mut bytes = bytes;
-    bytes.resize((region_pages * PAGE) as usize, 0);
-    Ok(Script { address, bytes })
+    script.resize(bytes as usize, 0);
+    Ok(Script { address, bytes: script })
 }
 
 /// Pages that are enough for the script of this process.
 pub(crate) fn region_pages(process: &Process) -> u64 {
     let paths: usize = process.mappings.iter().filter_map(path_of).map(|path| path.len() + 1 + ALIGN).sum();
     let calls = 64 + 3 * process.mappings.len() + process.runs.len() + process.actions.len();
-    let bytes = calls * CALL_WORDS * 8 + paths + process.actions.len() * ALIGN + 4096;
+    let bytes = calls * CALL_BYTES + paths + process.actions.len() * ALIGN + 4096;
     (bytes as u64).div_ceil(PAGE)
 }
 
@@ -118,51 +119,21 @@ fn free_place(process: &Process, waiting: &[Mapping], bytes: u64) -> Result<u64,
     (0..64).map(|step| FIRST + step * STEP).find(is_free).ok_or_else(|| "no free place for the script".into())
 }
 
-/// A word of a call.
-#[derive(Clone, Copy)]
-enum Word {
-    Is(u64),
-    /// The address of this place in the data.
-    Data(usize),
-}
-
+/// Adds what each part of a process needs.
 struct Writer {
-    calls: Vec<[Word; CALL_WORDS]>,
-    data: Vec<u8>,
-    /// Places in the data that hold the address of another.
-    pointers: Vec<(usize, usize)>,
+    script: calls::Script,
 }
 
 impl Writer {
-    fn call(&mut self, number: libc::c_long, arguments: &[Word], result: u64) {
-        let mut call = [Word::Is(0); CALL_WORDS];
-        call[0] = Word::Is(number as u64);
-        call[1..=arguments.len()].copy_from_slice(arguments);
-        call[CALL_WORDS - 1] = Word::Is(result);
-        self.calls.push(call);
-    }
-
-    fn numbers(&mut self, number: libc::c_long, arguments: &[u64], result: u64) {
-        let words: Vec<Word> = arguments.iter().map(|argument| Word::Is(*argument)).collect();
-        self.call(number, &words, result);
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Word {
-        let place = self.data.len().next_multiple_of(ALIGN);
-        self.data.resize(place, 0);
-        self.data.extend_from_slice(bytes);
-        Word::Data(place)
-    }
-
     /// Unmaps everything but the script and the kernel's own.
     fn clear(&mut self, script: Range<u64>, waiting: &[Mapping]) {
         let mut kept: Vec<Range<u64>> = kernel_mappings(waiting).map(|(_, range)| range.clone()).collect();
-        kept.push(script);
+        kept.extend([script, CODE]);
         kept.sort_by_key(|range| range.start);
         let mut from = 0;
         for range in kept.into_iter().chain(std::iter::once(END_OF_MEMORY..END_OF_MEMORY)) {
             if from < range.start {
-                self.numbers(libc::SYS_munmap, &[from, range.start - from], 0);
+                self.script.numbers(libc::SYS_munmap, &[from, range.start - from], 0);
             }
             from = range.end;
         }
@@ -184,7 +155,7 @@ impl Writer {
         }
         for ((_, to), (_, from)) in there.iter().zip(&here) {
             let bytes = to.end - to.start;
-            self.numbers(libc::SYS_mremap, &[from.start, bytes, bytes, FLAGS, to.start], to.start);
+            self.script.numbers(libc::SYS_mremap, &[from.start, bytes, bytes, FLAGS, to.start], to.start);
         }
         Ok(())
     }
@@ -195,23 +166,24 @@ impl Writer {
         paths.sort_unstable();
         paths.dedup();
         for path in paths {
-            let name = self.put(&[path.as_bytes(), b"\0"].concat());
+            let name = Word::Data(self.script.put(&[path.as_bytes(), b"\0"].concat()));
             let open = [
                 Word::Is(libc::AT_FDCWD as i64 as u64),
                 name,
                 Word::Is((libc::O_RDONLY | libc::O_CLOEXEC) as u64),
                 Word::Is(0),
             ];
-            self.call(libc::SYS_openat, &open, OPENED);
+            self.script.call(libc::SYS_openat, &open, OPENED);
             for mapping in &process.mappings {
                 let Backing::File { path: of, offset } = &mapping.backing else { continue };
-                if of == path {
+                // One that the image covers is mapped from there.
+                if of == path && !process.runs.contains(&mapping.range) {
                     let Range { start, end } = mapping.range;
                     let arguments = [start, end - start, mapping.protection as u64, FLAGS, OPENED, *offset];
-                    self.numbers(libc::SYS_mmap, &arguments, start);
+                    self.script.numbers(libc::SYS_mmap, &arguments, start);
                 }
             }
-            self.numbers(libc::SYS_close, &[OPENED], 0);
+            self.script.numbers(libc::SYS_close, &[OPENED], 0);
         }
     }
 
@@ -230,7 +202,7 @@ impl Writer {
                 continue;
             }
             let arguments = [start, end - start, mapping.protection as u64, FLAGS as u64, u64::MAX, 0];
-            self.numbers(libc::SYS_mmap, &arguments, start);
+            self.script.numbers(libc::SYS_mmap, &arguments, start);
         }
     }
 
@@ -242,11 +214,11 @@ impl Writer {
             match mapping {
                 // A stack of anonymous memory, as programs that look at their mappings expect.
                 Some(Mapping { backing: Backing::Stack, .. }) => {
-                    self.numbers(libc::SYS_pread64, &[IMAGE as u64, run.start, bytes, place], bytes);
+                    self.script.numbers(libc::SYS_pread64, &[IMAGE as u64, run.start, bytes, place], bytes);
                 }
                 Some(Mapping { protection, .. }) => {
                     let arguments = [run.start, bytes, *protection as u64, FLAGS, IMAGE as u64, place];
-                    self.numbers(libc::SYS_mmap, &arguments, run.start);
+                    self.script.numbers(libc::SYS_mmap, &arguments, run.start);
                 }
                 None => {}
             }
@@ -260,28 +232,28 @@ impl Writer {
         /// Bytes of the kernel's signal set.
         const SET_BYTES: u64 = 8;
         let Registers { fs_base, gs_base, .. } = process.registers;
-        self.numbers(libc::SYS_arch_prctl, &[SET_FS, fs_base], 0);
+        self.script.numbers(libc::SYS_arch_prctl, &[SET_FS, fs_base], 0);
         if gs_base != 0 {
-            self.numbers(libc::SYS_arch_prctl, &[SET_GS, gs_base], 0);
+            self.script.numbers(libc::SYS_arch_prctl, &[SET_GS, gs_base], 0);
         }
         if process.robust_list[0] != 0 {
-            self.numbers(libc::SYS_set_robust_list, &process.robust_list, 0);
+            self.script.numbers(libc::SYS_set_robust_list, &process.robust_list, 0);
         }
         if let Some([address, bytes, signature]) = process.restartable {
-            self.numbers(libc::SYS_rseq, &[address, bytes, 0, signature], 0);
+            self.script.numbers(libc::SYS_rseq, &[address, bytes, 0, signature], 0);
         }
         for (signal, action) in &process.actions {
-            let action = self.put(&words_to_bytes(action));
+            let action = Word::Data(self.script.put(&words_to_bytes(action)));
             let arguments = [Word::Is((*signal).into()), action, Word::Is(0), Word::Is(SET_BYTES)];
-            self.call(libc::SYS_rt_sigaction, &arguments, 0);
+            self.script.call(libc::SYS_rt_sigaction, &arguments, 0);
         }
-        let name = self.put(&process.name);
-        self.call(libc::SYS_prctl, &[Word::Is(libc::PR_SET_NAME as u64), name], NO_ERROR);
-        self.numbers(libc::SYS_close, &[IMAGE as u64], 0);
-        let done = self.put(&[1]);
+        let name = Word::Data(self.script.put(&process.name));
+        self.script.call(libc::SYS_prctl, &[Word::Is(libc::PR_SET_NAME as u64), name], NO_ERROR);
+        self.script.numbers(libc::SYS_close, &[IMAGE as u64], 0);
+        let done = Word::Data(self.script.put(&[1]));
         // Whoever started this may have gone; the copy serves all the same.
-        self.call(libc::SYS_write, &[Word::Is(BACK as u64), done, Word::Is(1)], ANY);
-        self.numbers(libc::SYS_close, &[BACK as u64], 0);
+        self.script.call(libc::SYS_write, &[Word::Is(BACK as u64), done, Word::Is(1)], ANY);
+        self.script.numbers(libc::SYS_close, &[BACK as u64], 0);
     }
 
     /// What `rt_sigreturn` loads: a signal frame after its return address. The address is the stack pointer that it wants.
@@ -289,7 +261,7 @@ impl Writer {
         const SAVES_STACK_SEGMENT: u64 = 2 | 4;
         /// Code segment 0x33 in the lowest quarter, stack segment 0x2b in the highest.
         const SEGMENTS: u64 = 0x33 | 0x2b << 48;
-        let Word::Data(floating_point) = self.put(&process.floating_point) else { unreachable!("data was put") };
+        let floating_point = self.script.put(&process.floating_point);
         let mut words = vec![0, SAVES_STACK_SEGMENT, 0];
         words.extend(process.signal_stack);
         words.extend(process.registers.general);
@@ -298,38 +270,11 @@ impl Writer {
         let pointer = words.len() * 8;
         words.extend([0; 9]);
         words.push(process.blocked_signals);
-        let Word::Data(frame) = self.put(&words_to_bytes(&words)) else { unreachable!("data was put") };
-        self.pointers.push((frame + pointer, floating_point));
+        let frame = self.script.put(&words_to_bytes(&words));
+        self.script.point(frame + pointer, floating_point);
         // Past the return address, which nobody returns to.
         Word::Data(frame + 8)
     }
-
-    /// The bytes of calls and data, for this address of the code before them.
-    fn lay_out(mut self, address: u64) -> Vec<u8> {
-        let calls_bytes = self.calls.len() * CALL_WORDS * 8;
-        let data_at = address + SCRIPT_AT as u64 + calls_bytes.next_multiple_of(ALIGN) as u64;
-        for (place, of) in self.pointers {
-            self.data[place..place + 8].copy_from_slice(&(data_at + of as u64).to_le_bytes());
-        }
-        let mut bytes = Vec::with_capacity(calls_bytes + ALIGN + self.data.len());
-        for word in self.calls.iter().flatten() {
-            let value = match word {
-                Word::Is(value) => *value,
-                Word::Data(place) => data_at + *place as u64,
-            };
-            bytes.extend_from_slice(&value.to_le_bytes());
-        }
-        bytes.resize(calls_bytes.next_multiple_of(ALIGN), 0);
-        bytes.extend_from_slice(&self.data);
-        bytes
-    }
-}
-
-fn kernel_mappings(mappings: &[Mapping]) -> impl Iterator<Item = (&str, &Range<u64>)> {
-    mappings.iter().filter_map(|mapping| match &mapping.backing {
-        Backing::Kernel(name) => Some((name.as_str(), &mapping.range)),
-        _ => None,
-    })
 }
 
 fn words_to_bytes(words: &[u64]) -> Vec<u8> {
