@@ -17,7 +17,7 @@ use crate::cgroup::{self, CgroupPreference, Group, Groups};
 use crate::host::{GroupFacts, Host, Privilege, ProbeError};
 use crate::keeper::Keeper;
 use crate::limits::REMOVAL_PATIENCE;
-use crate::mechanism::{Descriptors, Mechanism, Stages, StartError, Started, trial_spec};
+use crate::mechanism::{Begun, Descriptors, Mechanism, Stages, StartError, Started, trial_spec};
 use crate::plan::{Ending, INSIDE_ID, Milestone, Plan, Step};
 use crate::pool::{PoolOptions, Recipe};
 use crate::prepared::PreparedStarts;
@@ -321,18 +321,15 @@ impl Mechanism for Native {
     }
 
     fn start(&mut self, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError> {
-        if let Some(prepared) = self.prepared.as_mut().filter(|prepared| prepared.serves(spec)) {
-            return prepared.start(spec, &descriptors, None);
-        }
-        let plan = self.plan(spec)?;
-        self.perform(&plan, spec, descriptors)
+        self.begin(spec, descriptors, None)?.finish()
     }
 
-    fn start_copy(&mut self, spec: &Spec, descriptors: Descriptors, image: &Image) -> Result<Started, StartError> {
-        match self.prepared.as_mut().filter(|prepared| prepared.serves(spec)) {
-            Some(prepared) => prepared.start(spec, &descriptors, Some(image)),
-            None => self.start(spec, descriptors),
+    fn begin(&mut self, spec: &Spec, descriptors: Descriptors, image: Option<&Image>) -> Result<Begun, StartError> {
+        if let Some(prepared) = self.prepared.as_mut().filter(|prepared| prepared.serves(spec)) {
+            return prepared.begin(spec, &descriptors, image).map(|unfinished| Begun::Unfinished(Box::new(unfinished)));
         }
+        let plan = self.plan(spec)?;
+        self.perform(&plan, spec, descriptors).map(|started| Begun::Done(Box::new(started)))
     }
 
     fn protections(&self) -> &Protections {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::attach::{Attachment, Passage};
 use crate::limits::{CORES, START_PATIENCE};
 use crate::mechanism::{Descriptors, Stages, StartError, Started};
-use crate::native::{preparing, step_refused};
+use crate::native::{give_up, preparing, step_refused};
 use crate::order::{self, Becoming, FAILURE_BYTES, Order, Part};
 use crate::plan::files::{READ_ONLY, WRITABLE};
 use crate::plan::{Step, Strings};
@@ -72,13 +72,13 @@ impl PreparedStarts {
         spec.binds.iter().filter(|bind| !self.template.binds.contains(bind))
     }
 
-    /// Starts a sandbox: a copy of an image, or the spec's program.
-    pub(crate) fn start(
+    /// Begins a start: of a copy of an image, or of the spec's program.
+    pub(crate) fn begin(
         &mut self,
         spec: &Spec,
         descriptors: &Descriptors,
         image: Option<&Image>,
-    ) -> Result<Started, StartError> {
+    ) -> Result<Unfinished, StartError> {
         let begun_ns = sys::now_ns();
         spec.check()?;
         let becoming = image.map_or(Becoming::Program, |image| {
@@ -89,40 +89,32 @@ impl PreparedStarts {
         let planned_ns = sys::now_ns();
         let (waiting, had_to_wait) = self.pool.take()?;
         let taken_ns = sys::now_ns();
-        let told = Told { order: &order, descriptors, image };
-        let result = self.give(spec, &waiting, &told);
-        let (grouped_ns, attached_ns) = match result {
+        let given = self.give(spec, &waiting).and_then(|grouped_ns| {
+            let attached_ns = sys::now_ns();
+            send(&waiting, &order, descriptors, image)?;
+            Ok((grouped_ns, attached_ns))
+        });
+        let (grouped_ns, attached_ns) = match given {
             Ok(times) => times,
             Err(error) => {
-                crate::native::give_up(waiting.remains);
+                give_up(waiting.remains);
                 return Err(error);
             }
         };
-        let Waiting { pid, remains, .. } = waiting;
-        let pidfd = match remains.pidfd.try_clone() {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                crate::native::give_up(remains);
-                return Err(preparing("copy the pidfd")(error));
-            }
-        };
-        let executed_ns = sys::now_ns();
         let stages = Stages {
             planned_ns: planned_ns - begun_ns,
             grouped_ns: grouped_ns - taken_ns,
             cloned_ns: taken_ns - planned_ns,
             mounted_ns: attached_ns - grouped_ns,
-            executed_ns: executed_ns - attached_ns,
-            total_ns: executed_ns - begun_ns,
             prepared: !had_to_wait,
             copied: image.is_some(),
             ..Stages::default()
         };
-        Ok(Started { pid, pidfd, stages, remains })
+        Ok(Unfinished { waiting, order, spec: spec.clone(), stages, begun_ns, attached_ns })
     }
 
-    /// Gives a waiting sandbox what is its own; when its groups were set and when its mounts stood.
-    fn give(&mut self, spec: &Spec, waiting: &Waiting, told: &Told<'_>) -> Result<(u64, u64), StartError> {
+    /// Gives a waiting sandbox what is its own; when its groups were set.
+    fn give(&mut self, spec: &Spec, waiting: &Waiting) -> Result<u64, StartError> {
         if let Some(group) = waiting.remains.group.as_ref().filter(|_| spec.limits != self.template.limits) {
             group.limit_memory(&spec.limits).map_err(preparing("set the memory limit"))?;
         }
@@ -134,9 +126,7 @@ impl PreparedStarts {
         }
         let grouped_ns = sys::now_ns();
         self.attach(spec, waiting)?;
-        let attached_ns = sys::now_ns();
-        tell(spec, waiting, told)?;
-        Ok((grouped_ns, attached_ns))
+        Ok(grouped_ns)
     }
 
     fn attach(&mut self, spec: &Spec, waiting: &Waiting) -> Result<(), StartError> {
@@ -190,42 +180,73 @@ fn attachment(bind: &Bind) -> Result<Attachment, StartError> {
     Ok(Attachment { tree: tree.into(), target: text(&bind.target) })
 }
 
-/// What a waiting sandbox is sent.
-struct Told<'a> {
-    order: &'a Order,
-    descriptors: &'a Descriptors,
-    image: Option<&'a Image>,
-}
-
-/// Tells a waiting sandbox what to become, and waits until it is that.
-fn tell(spec: &Spec, waiting: &Waiting, Told { order, descriptors, image }: &Told<'_>) -> Result<(), StartError> {
+/// Tells a waiting sandbox what to become.
+fn send(waiting: &Waiting, order: &Order, descriptors: &Descriptors, image: Option<&Image>) -> Result<(), StartError> {
     let Descriptors { ring: [down, up, doorbell], stdout, stderr } = descriptors;
     let mut numbers = [stdout, stderr, down, up, doorbell].map(|fd: &OwnedFd| fd.as_raw_fd()).to_vec();
     numbers.extend(image.map(|image| image.memory().as_raw_fd()));
     let gone = |errno| if errno == libc::EPIPE { StartError::Killed } else { step_refused(None, BECOMING, errno) };
-    sys::send_with(waiting.socket.as_raw_fd(), &order.bytes, &numbers).map_err(gone)?;
-    let is_told =
-        sys::poll_readable(waiting.socket.as_fd(), START_PATIENCE).map_err(preparing("wait for a sandbox"))?;
-    if !is_told {
-        return Err(StartError::Late);
-    }
-    let mut answer = [0; FAILURE_BYTES];
-    match sys::receive_owned(waiting.socket.as_fd(), &mut answer) {
-        // Closed by `exec`, or by its death, which is told of by its pidfd. A copy says that it is one.
-        Ok((0, _)) if image.is_none() => Ok(()),
-        Ok((1, _)) => Ok(()),
-        Ok((0, _)) => Err(StartError::NotCopied),
-        Ok(_) => {
-            let (part, errno) = order.failure(&answer);
-            let step = if part == Part::Entering { Step::Enter(text(&spec.working_directory)) } else { becoming(spec) };
-            Err(step_refused(Some(&step), BECOMING, errno))
+    sys::send_with(waiting.socket.as_raw_fd(), &order.bytes, &numbers).map_err(gone)
+}
+
+/// A sandbox that was told what to become and may not be it yet.
+#[derive(Debug)]
+#[must_use = "a start is not over before it is finished"]
+pub struct Unfinished {
+    waiting: Waiting,
+    order: Order,
+    spec: Spec,
+    stages: Stages,
+    begun_ns: u64,
+    attached_ns: u64,
+}
+
+impl Unfinished {
+    /// Waits until it is what it was told.
+    pub(crate) fn finish(self) -> Result<Started, StartError> {
+        let pidfd = self.wait().and_then(|()| {
+            let pidfd = self.waiting.remains.pidfd.try_clone();
+            pidfd.map_err(preparing("copy the pidfd"))
+        });
+        let Unfinished { waiting: Waiting { pid, remains, .. }, stages, begun_ns, attached_ns, .. } = self;
+        match pidfd {
+            Ok(pidfd) => {
+                let now_ns = sys::now_ns();
+                let stages = Stages { executed_ns: now_ns - attached_ns, total_ns: now_ns - begun_ns, ..stages };
+                Ok(Started { pid, pidfd, stages, remains })
+            }
+            Err(error) => {
+                give_up(remains);
+                Err(error)
+            }
         }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(StartError::Killed),
-        Err(error) => Err(preparing("wait for a sandbox")(error)),
+    }
+
+    fn wait(&self) -> Result<(), StartError> {
+        let Unfinished { waiting, order, spec, stages, .. } = self;
+        let waiting_for = preparing("wait for a sandbox");
+        if !sys::poll_readable(waiting.socket.as_fd(), START_PATIENCE).map_err(waiting_for)? {
+            return Err(StartError::Late);
+        }
+        let mut answer = [0; FAILURE_BYTES];
+        match sys::receive_owned(waiting.socket.as_fd(), &mut answer) {
+            // Closed by `exec`, or by its death, which is told of by its pidfd. A copy says that it is one.
+            Ok((0, _)) if !stages.copied => Ok(()),
+            Ok((1, _)) => Ok(()),
+            Ok((0, _)) => Err(StartError::NotCopied),
+            Ok(_) => {
+                let (part, errno) = order.failure(&answer);
+                let entering = || Step::Enter(text(&spec.working_directory));
+                let step = if part == Part::Entering { entering() } else { becoming_step(spec) };
+                Err(step_refused(Some(&step), BECOMING, errno))
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(StartError::Killed),
+            Err(error) => Err(preparing("wait for a sandbox")(error)),
+        }
     }
 }
 
-fn becoming(spec: &Spec) -> Step {
+fn becoming_step(spec: &Spec) -> Step {
     Step::Execute {
         program: text(spec.command.first().map_or("", String::as_str)),
         arguments: Strings::new(spec.command.iter().map(text).collect()),

@@ -16,6 +16,7 @@ mod process;
 mod python;
 mod request;
 mod response;
+mod ring;
 mod route;
 mod shard;
 mod slots;

@@ -13,17 +13,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use vilya_engine::SandboxId;
 use vilya_ipc::host::{Host, ReadOnlyBy};
-use vilya_ipc::layout::RegionSpec;
-use vilya_isolate::{Bind, Descriptors, Image, PoolOptions, Remains, ResourceLimits, Root, Spec};
+use vilya_isolate::{Begun, Bind, Descriptors, Image, PoolOptions, Remains, ResourceLimits, Root, Spec};
 
 use crate::manifest::Runtime;
 use crate::mechanisms::Mechanisms;
 use crate::mesh::{Message, Post, StartedSandbox};
 use crate::process::vital;
 use crate::python::PythonHome;
+use crate::ring::{Ring, Rings};
 use crate::storage::FunctionRecord;
 use crate::zygotes::{Way, Zygote, Zygotes};
 
@@ -61,6 +61,47 @@ pub(crate) struct Start {
     pub(crate) sandbox: SandboxId,
     pub(crate) record: Arc<FunctionRecord>,
     pub(crate) cores: Vec<usize>,
+    /// Never as a copy: one has failed.
+    pub(crate) whole: bool,
+}
+
+/// A start that has begun.
+struct Unfinished {
+    start: Start,
+    begun: Begun,
+    host: Host,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    copied: bool,
+}
+
+/// Waits for the ends of starts, in the order in which they began, so that the starter can begin the next.
+struct Witness {
+    shards: Vec<Post>,
+    zygotes: Option<Arc<Zygotes>>,
+    /// Starts that failed as copies and are made again.
+    failed: Sender<Start>,
+}
+
+impl Witness {
+    fn run(&self, inbox: &Receiver<Unfinished>) {
+        for Unfinished { start, begun, host, stdout, stderr, copied } in inbox {
+            let outcome = match begun.finish() {
+                Ok(started) => Ok(StartedSandbox { host, started, stdout, stderr }),
+                Err(error) if copied => {
+                    tracing::warn!(function = start.record.name, "a copy failed and the program is started: {error}");
+                    self.zygotes.iter().for_each(|zygotes| zygotes.refuse(&start.record));
+                    match self.failed.send(Start { whole: true, ..start }) {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    }
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            let message = Message::Started { sandbox: start.sandbox, outcome: Box::new(outcome) };
+            self.shards[start.shard].send(message);
+        }
+    }
 }
 
 /// A dead sandbox to clean up.
@@ -89,7 +130,7 @@ pub(crate) fn spawn(
     let (starts, start_inbox) = unbounded();
     let (reaps, reap_inbox) = unbounded();
     let reap_posts = shards.clone();
-    let mut starter = Starter { mechanisms, defaults, shards, sequence: 0, zygotes: None };
+    let mut starter = Starter { mechanisms, defaults, shards, sequence: 0, zygotes: None, rings: Rings::default() };
     starter.prepare()?;
     let starter = std::thread::Builder::new()
         .name("vilya-starter".into())
@@ -114,7 +155,8 @@ struct Starter {
     shards: Vec<Post>,
     sequence: u64,
     /// Where copies can be made.
-    zygotes: Option<Zygotes>,
+    zygotes: Option<Arc<Zygotes>>,
+    rings: Rings,
 }
 
 impl Starter {
@@ -139,7 +181,7 @@ impl Starter {
         match self.mechanisms.chosen().prepare(options) {
             Ok(true) => {
                 tracing::debug!(prepared, makers, "sandboxes are made ahead");
-                self.zygotes = (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes)).transpose()?;
+                self.zygotes = (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes)).transpose()?.map(Arc::new);
             }
             Ok(false) => tracing::info!("sandboxes cannot be made ahead here: each start makes its own"),
             Err(error) => tracing::warn!("sandboxes cannot be made ahead: {error}; each start makes its own"),
@@ -169,53 +211,84 @@ impl Starter {
     }
 
     fn run(&mut self, inbox: &Receiver<Start>) {
-        for start in inbox {
-            let outcome = Box::new(self.start(&start));
-            self.shards[start.shard].send(Message::Started { sandbox: start.sandbox, outcome });
-        }
-    }
-
-    fn start(&mut self, start: &Start) -> Result<StartedSandbox, String> {
-        let spec = self.spec(start)?;
-        // Only the mechanism that makes sandboxes ahead makes copies.
-        let zygotes = self.zygotes.as_ref().filter(|_| self.mechanisms.is_chosen(start.record.manifest.mechanism));
-        let way = zygotes.map_or(Way::Whole, |zygotes| zygotes.way(&start.record));
-        if let Way::Copy(image) = &way {
-            match self.start_as(&spec, start, Some(image)) {
-                Ok(started) => return Ok(started),
-                Err(why) => {
-                    tracing::warn!(function = spec.name, "a copy failed and the program is started: {why}");
-                    self.zygotes.iter().for_each(|zygotes| zygotes.refuse(&start.record));
+        let (begun, begun_inbox) = unbounded();
+        let (failed, failed_inbox) = unbounded();
+        let witness = Witness { shards: self.shards.clone(), zygotes: self.zygotes.clone(), failed };
+        std::thread::scope(|scope| {
+            let witness = std::thread::Builder::new()
+                .name("vilya-witness".into())
+                .spawn_scoped(scope, move || vital("the witness of starts", || witness.run(&begun_inbox)));
+            witness.expect("a thread more, at start");
+            while let Some(start) = self.next(inbox, &failed_inbox) {
+                let shard = start.shard;
+                let sandbox = start.sandbox;
+                match self.begin(start) {
+                    // The thread waits for exactly this; it ends after this one.
+                    Ok(unfinished) => drop(begun.send(unfinished)),
+                    Err(why) => {
+                        self.shards[shard].send(Message::Started { sandbox, outcome: Box::new(Err(why)) });
+                    }
                 }
             }
-        }
-        let started = self.start_as(&spec, start, None)?;
-        if let Way::WholeAndZygote = way
-            && let Err(why) = self.raise_zygote(spec, start)
-        {
-            tracing::info!(function = start.record.name, "no zygote: {why}");
-            self.zygotes.iter().for_each(|zygotes| zygotes.refuse(&start.record));
-        }
-        Ok(started)
+            drop(begun);
+        });
     }
 
-    fn start_as(&mut self, spec: &Spec, start: &Start, image: Option<&Image>) -> Result<StartedSandbox, String> {
-        let region = RegionSpec {
-            lanes: start.record.manifest.concurrency,
-            payload_limit_bytes: self.defaults.payload_limit_bytes,
-        };
+    /// The next start; while there is none, rings are made for those to come.
+    fn next(&mut self, inbox: &Receiver<Start>, failed: &Receiver<Start>) -> Option<Start> {
+        loop {
+            if let Ok(start) = failed.try_recv() {
+                return Some(start);
+            }
+            match inbox.try_recv() {
+                Ok(start) => return Some(start),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) if self.make_ring_ahead() => {}
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        crossbeam_channel::select! {
+            recv(inbox) -> start => start.ok(),
+            recv(failed) -> start => start.ok(),
+        }
+    }
+
+    /// Whether one was made.
+    fn make_ring_ahead(&mut self) -> bool {
+        let wanted = if self.zygotes.is_some() { self.defaults.prepared } else { 0 };
+        self.rings.count() < wanted
+            && Ring::new(1, self.defaults.payload_limit_bytes, ReadOnlyBy::Permission)
+                .map(|ring| self.rings.keep(ring))
+                .is_ok()
+    }
+
+    fn begin(&mut self, start: Start) -> Result<Unfinished, String> {
+        let spec = self.spec(&start)?;
+        // Only the mechanism that makes sandboxes ahead makes copies.
+        let is_chosen = self.mechanisms.is_chosen(start.record.manifest.mechanism);
+        let zygotes = self.zygotes.as_ref().filter(|_| is_chosen && !start.whole);
+        let way = zygotes.map_or(Way::Whole, |zygotes| zygotes.way(&start.record));
+        let image = if let Way::Copy(image) = &way { Some(&**image) } else { None };
+        let unfinished = self.begin_as(&spec, start, image)?;
+        if let Way::WholeAndZygote = way
+            && let Err(why) = self.raise_zygote(spec, &unfinished.start)
+        {
+            tracing::info!(function = unfinished.start.record.name, "no zygote: {why}");
+            self.zygotes.iter().for_each(|zygotes| zygotes.refuse(&unfinished.start.record));
+        }
+        Ok(unfinished)
+    }
+
+    fn begin_as(&mut self, spec: &Spec, start: Start, image: Option<&Image>) -> Result<Unfinished, String> {
         let mechanism = self.mechanisms.get(start.record.manifest.mechanism).map_err(|error| error.to_string())?;
         let read_only_by = if mechanism.distinct_users() { ReadOnlyBy::Permission } else { ReadOnlyBy::Seal };
-        let (host, guest) = Host::create(&region, read_only_by).map_err(|error| error.to_string())?;
-        let (stdout, stdout_end) = pipe().map_err(|error| format!("no pipe for standard output: {error}"))?;
-        let (stderr, stderr_end) = pipe().map_err(|error| format!("no pipe for standard error: {error}"))?;
-        let descriptors =
-            Descriptors { ring: [guest.down, guest.up, guest.doorbell], stdout: stdout_end, stderr: stderr_end };
-        let started = match image {
-            Some(image) => mechanism.start_copy(spec, descriptors, image),
-            None => mechanism.start(spec, descriptors),
-        };
-        Ok(StartedSandbox { host, started: started.map_err(|error| error.to_string())?, stdout, stderr })
+        let lanes = start.record.manifest.concurrency;
+        let ahead = if lanes == 1 && read_only_by == ReadOnlyBy::Permission { self.rings.take() } else { None };
+        let ring = ahead.map_or_else(|| Ring::new(lanes, self.defaults.payload_limit_bytes, read_only_by), Ok)?;
+        let Ring { host, stdout, stderr, descriptors } = ring;
+        let copied = image.is_some();
+        let begun = mechanism.begin(spec, descriptors, image).map_err(|error| error.to_string())?;
+        Ok(Unfinished { start, begun, host, stdout, stderr, copied })
     }
 
     /// Starts a sandbox of the function that loads it and then waits to be copied. What it prints is thrown away: the sandboxes that were
@@ -294,10 +367,4 @@ impl Starter {
         }
         environment
     }
-}
-
-/// A pipe for a function's output. Its reading end blocks: io_uring polls such a descriptor and answers EAGAIN at once
-/// on one that does not block.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
 }

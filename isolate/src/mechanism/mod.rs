@@ -15,6 +15,7 @@ use crate::cgroup::GroupError;
 use crate::limits::MEMORY_BYTES_LEAST;
 use crate::native::SetupError;
 use crate::pool::PoolOptions;
+use crate::prepared::Unfinished;
 use crate::protections::Protections;
 use crate::remains::Remains;
 use crate::spec::{ResourceLimits, Root, Spec, SpecError};
@@ -43,16 +44,40 @@ pub trait Mechanism: Send {
     /// When it could not be started; nothing of it is left then.
     fn start(&mut self, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError>;
 
-    /// Starts a sandbox as a copy of an image, if this mechanism can for this spec; otherwise its program, from the beginning.
+    /// Begins a start as far as it needs this mechanism, so that the next can begin: of a copy of an image, if one is given and if this
+    /// mechanism can make it for this spec; otherwise of the spec's program. The calling thread must live as long as the worker.
     ///
     /// # Errors
-    /// As [`Mechanism::start`]. A copy that fails says nothing against starting the program.
-    fn start_copy(&mut self, spec: &Spec, descriptors: Descriptors, _image: &Image) -> Result<Started, StartError> {
-        self.start(spec, descriptors)
+    /// As [`Mechanism::start`].
+    fn begin(&mut self, spec: &Spec, descriptors: Descriptors, _image: Option<&Image>) -> Result<Begun, StartError> {
+        self.start(spec, descriptors).map(|started| Begun::Done(Box::new(started)))
     }
 
     /// Which protections are in force.
     fn protections(&self) -> &Protections;
+}
+
+/// A start that has begun.
+#[derive(Debug)]
+#[must_use = "a start is not over before it is finished"]
+pub enum Begun {
+    /// And is over.
+    Done(Box<Started>),
+    /// And goes on in the sandbox.
+    Unfinished(Box<Unfinished>),
+}
+
+impl Begun {
+    /// Waits until it is over, on any thread.
+    ///
+    /// # Errors
+    /// As [`Mechanism::start`]. A copy that fails says nothing against starting the program.
+    pub fn finish(self) -> Result<Started, StartError> {
+        match self {
+            Begun::Done(started) => Ok(*started),
+            Begun::Unfinished(unfinished) => unfinished.finish(),
+        }
+    }
 }
 
 /// What a sandbox is given. It has no other descriptor but 0, which is `/dev/null`.

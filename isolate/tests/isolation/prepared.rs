@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use vilya_isolate::{Bind, CaptureError, Descriptors, Exit, Image, Mechanism, StartError, capture};
+use vilya_isolate::{Begun, Bind, CaptureError, Descriptors, Exit, Image, Mechanism, StartError, capture};
 
 use crate::support::{Ran, Room, null, python, running, spec};
 
@@ -66,7 +66,8 @@ fn image_of(room: &mut Room, program: &str) -> Result<Image, CaptureError> {
 }
 
 fn copy(room: &mut Room, image: &Image) -> Result<Ran, StartError> {
-    running(|descriptors| room.native.start_copy(&python("raise SystemExit('this must not run')"), descriptors, image))
+    let spec = python("raise SystemExit('this must not run')");
+    running(|descriptors| room.native.begin(&spec, descriptors, Some(image)).and_then(Begun::finish))
         .map(crate::support::Running::finish)
 }
 

@@ -152,6 +152,7 @@ impl Shard {
             sandbox,
             record: owned.record.clone(),
             cores: self.settings.sandbox_cores.clone(),
+            whole: false,
         };
         let record = owned.record.clone();
         self.expect_sandbox(sandbox, record);
