@@ -90,7 +90,10 @@ fn fifty_cycles_leave_nothing() {
         for number in WARM..WARM + CYCLES {
             cycle(room, number);
         }
-        assert_eq!(counts(room), before, "{:?}", room.kind);
+        // What the mechanism before left to end may still have been counted at first: fewer is fine.
+        let after = counts(room);
+        let grown: Vec<_> = after.iter().filter(|(name, count)| **count > before[**name]).collect();
+        assert!(grown.is_empty(), "{:?}: {grown:?} after {before:?}", room.kind);
         println!("{before:?} before and after");
     });
 }
