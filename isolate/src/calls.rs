@@ -26,7 +26,7 @@ pub(crate) const NO_ERROR: u64 = u64::MAX - 1;
 /// No result will do: of a call that does not return if it succeeds.
 pub(crate) const NEVER: u64 = u64::MAX - 2;
 /// Where a failure is told.
-pub(crate) const BACK: RawFd = 12;
+pub(crate) const BACK: RawFd = 14;
 /// Exit status of a process whose script failed.
 const FAILED: i32 = 126;
 /// Data is laid out in these steps; FXSAVE wants 16.

@@ -40,7 +40,7 @@ mod zygote;
 pub use cgroup::{CgroupPreference, GroupError};
 pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
 pub use mechanism::oci::{Oci, OciOptions, OciRuntime, available as oci_available};
-pub use mechanism::{Begun, Descriptors, Mechanism, Stages, StartError, Started};
+pub use mechanism::{Begun, CopyOf, Descriptors, Mechanism, Stages, StartError, Started};
 pub use native::{Native, NativeOptions, SetupError};
 pub use pool::PoolOptions;
 pub use prepared::Unfinished;

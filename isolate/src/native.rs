@@ -17,7 +17,7 @@ use crate::cgroup::{self, CgroupPreference, Group, Groups};
 use crate::host::{GroupFacts, Host, Privilege, ProbeError};
 use crate::keeper::Keeper;
 use crate::limits::REMOVAL_PATIENCE;
-use crate::mechanism::{Begun, Descriptors, Mechanism, Stages, StartError, Started, trial_spec};
+use crate::mechanism::{Begun, CopyOf, Descriptors, Mechanism, Stages, StartError, Started, trial_spec};
 use crate::plan::{Ending, INSIDE_ID, Milestone, Plan, Step};
 use crate::pool::{PoolOptions, Recipe};
 use crate::prepared::PreparedStarts;
@@ -29,7 +29,6 @@ use crate::spec::{Spec, SpecError, check_name};
 use crate::state::{Process, State};
 use crate::sys;
 use crate::users::UserLease;
-use crate::zygote::Image;
 
 /// How to set the mechanism up.
 #[derive(Clone, Debug)]
@@ -324,9 +323,9 @@ impl Mechanism for Native {
         self.begin(spec, descriptors, None)?.finish()
     }
 
-    fn begin(&mut self, spec: &Spec, descriptors: Descriptors, image: Option<&Image>) -> Result<Begun, StartError> {
+    fn begin(&mut self, spec: &Spec, descriptors: Descriptors, copy: Option<CopyOf<'_>>) -> Result<Begun, StartError> {
         if let Some(prepared) = self.prepared.as_mut().filter(|prepared| prepared.serves(spec)) {
-            return prepared.begin(spec, &descriptors, image).map(|unfinished| Begun::Unfinished(Box::new(unfinished)));
+            return prepared.begin(spec, &descriptors, copy).map(|unfinished| Begun::Unfinished(Box::new(unfinished)));
         }
         let plan = self.plan(spec)?;
         self.perform(&plan, spec, descriptors).map(|started| Begun::Done(Box::new(started)))

@@ -7,10 +7,16 @@ use crate::calls::{ANY, BACK, CALL_BYTES, NEVER, NO_ERROR, Script, Word};
 use crate::spec::Spec;
 use crate::stub::{FIRST_RECEIVED, MESSAGE_AT, MESSAGE_BYTES, TOLD_AT};
 
-/// Descriptors that come with a message: standard output and error, the three of the ring, and the image of a copy.
+/// Descriptors that come with every message: standard output and error, and the three of the ring. The image of a copy follows, and what
+/// tells it its environment.
 pub(crate) const PLACED: usize = 5;
 /// Where the image is until it was restored.
 pub(crate) const IMAGE: i32 = FIRST_RECEIVED;
+
+/// Where a copy of a runtime that knew no function yet reads its environment: `NAME=value` with a NUL each, to the end.
+pub(crate) const ENVIRONMENT: i32 = 13;
+
+const _: () = assert!(FIRST_RECEIVED + PLACED as i32 + 2 <= ENVIRONMENT && ENVIRONMENT < BACK);
 
 /// What to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +24,7 @@ pub(crate) enum Becoming {
     /// The program of the spec.
     Program,
     /// A copy: so many first bytes of the image belong at this address, and are the script that restores the rest.
-    Copy { address: u64, bytes: u64 },
+    Copy { address: u64, bytes: u64, tells_environment: bool },
 }
 
 /// What could not be done.
@@ -53,12 +59,12 @@ impl Order {
     /// Writes a message for a spec that fits.
     pub(crate) fn new(spec: &Spec, becoming: Becoming) -> Order {
         let mut script = Script::default();
-        place(&mut script, becoming != Becoming::Program);
+        place(&mut script, becoming);
         let directory = script.put(&terminated(&spec.working_directory));
         let entering = script.call(libc::SYS_chdir, &[Word::Data(directory)], NO_ERROR);
         match becoming {
             Becoming::Program => execute(&mut script, spec),
-            Becoming::Copy { address, bytes } => {
+            Becoming::Copy { address, bytes, .. } => {
                 const FLAGS: u64 = (libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE) as u64;
                 let arguments = [address, bytes, libc::PROT_READ as u64, FLAGS, IMAGE as u64, 0];
                 script.numbers(libc::SYS_mmap, &arguments, address);
@@ -80,7 +86,7 @@ impl Order {
 }
 
 /// Puts the descriptors of the message where a program expects them.
-fn place(script: &mut Script, with_image: bool) {
+fn place(script: &mut Script, becoming: Becoming) {
     let mut duplicate = |source: i32, place: i32, flags: i32| {
         script.numbers(libc::SYS_dup3, &[source as u64, place as u64, flags as u64], place as u64);
     };
@@ -88,14 +94,18 @@ fn place(script: &mut Script, with_image: bool) {
     for (place, source) in (1..).zip(FIRST_RECEIVED..).take(PLACED) {
         duplicate(source, place, 0);
     }
-    // Those that came have the numbers from 6 on, the image last, so this overwrites nothing that is still needed.
-    let kept = if with_image {
-        duplicate(FIRST_RECEIVED + PLACED as i32, IMAGE, libc::O_CLOEXEC);
-        IMAGE + 1
-    } else {
-        FIRST_RECEIVED
-    };
-    script.numbers(libc::SYS_close_range, &[kept as u64, BACK as u64 - 1, 0], ANY);
+    // Those that came have the numbers from 6 on, the image behind the ring, so this overwrites nothing that is still needed.
+    let image = FIRST_RECEIVED + PLACED as i32;
+    let (mut kept, mut last) = (FIRST_RECEIVED, BACK - 1);
+    if let Becoming::Copy { tells_environment, .. } = becoming {
+        duplicate(image, IMAGE, libc::O_CLOEXEC);
+        kept = IMAGE + 1;
+        if tells_environment {
+            duplicate(image + 1, ENVIRONMENT, libc::O_CLOEXEC);
+            last = ENVIRONMENT - 1;
+        }
+    }
+    script.numbers(libc::SYS_close_range, &[kept as u64, last as u64, 0], ANY);
 }
 
 fn execute(script: &mut Script, spec: &Spec) {
@@ -109,6 +119,11 @@ fn execute(script: &mut Script, spec: &Spec) {
 
 fn terminated(text: &str) -> Vec<u8> {
     [text.as_bytes(), b"\0"].concat()
+}
+
+/// The environment of a spec, as a copy reads it.
+pub(crate) fn environment(spec: &Spec) -> Vec<u8> {
+    spec.environment.iter().flat_map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect()
 }
 
 /// A null-terminated array of pointers to these strings; its place.

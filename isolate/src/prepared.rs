@@ -5,14 +5,14 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use crate::attach::{Attachment, Passage};
 use crate::limits::{CORES, START_PATIENCE};
-use crate::mechanism::{Descriptors, Stages, StartError, Started};
+use crate::mechanism::{CopyOf, Descriptors, Stages, StartError, Started};
 use crate::native::{give_up, preparing, step_refused};
 use crate::order::{self, Becoming, FAILURE_BYTES, Order, Part};
 use crate::plan::files::{READ_ONLY, WRITABLE};
@@ -20,7 +20,6 @@ use crate::plan::{Step, Strings};
 use crate::pool::{Pool, PoolOptions, Recipe, Waiting};
 use crate::spec::{Bind, Spec};
 use crate::sys;
-use crate::zygote::Image;
 
 /// Positions of the parts of a start, for messages.
 const ATTACHING: usize = 1;
@@ -77,21 +76,24 @@ impl PreparedStarts {
         &mut self,
         spec: &Spec,
         descriptors: &Descriptors,
-        image: Option<&Image>,
+        copy: Option<CopyOf<'_>>,
     ) -> Result<Unfinished, StartError> {
         let begun_ns = sys::now_ns();
         spec.check()?;
-        let becoming = image.map_or(Becoming::Program, |image| {
+        let becoming = copy.map_or(Becoming::Program, |CopyOf { image, tells_environment }| {
             let (address, bytes) = image.script();
-            Becoming::Copy { address, bytes }
+            Becoming::Copy { address, bytes, tells_environment }
         });
+        let environment = copy.filter(|copy| copy.tells_environment).map(|_| environment_file(spec)).transpose()?;
         let order = Order::new(spec, becoming);
         let planned_ns = sys::now_ns();
         let (waiting, had_to_wait) = self.pool.take()?;
         let taken_ns = sys::now_ns();
         let given = self.give(spec, &waiting).and_then(|grouped_ns| {
             let attached_ns = sys::now_ns();
-            send(&waiting, &order, descriptors, image)?;
+            let more: Vec<RawFd> = copy.map(|copy| copy.image.memory().as_raw_fd()).into_iter().collect();
+            let environment = environment.as_ref().map(AsRawFd::as_raw_fd);
+            send(&waiting, &order, descriptors, more.into_iter().chain(environment))?;
             Ok((grouped_ns, attached_ns))
         });
         let (grouped_ns, attached_ns) = match given {
@@ -107,7 +109,8 @@ impl PreparedStarts {
             cloned_ns: taken_ns - planned_ns,
             mounted_ns: attached_ns - grouped_ns,
             prepared: !had_to_wait,
-            copied: image.is_some(),
+            copied: copy.is_some(),
+            of_runtime: copy.is_some_and(|copy| copy.tells_environment),
             ..Stages::default()
         };
         Ok(Unfinished { waiting, order, spec: spec.clone(), stages, begun_ns, attached_ns })
@@ -180,11 +183,24 @@ fn attachment(bind: &Bind) -> Result<Attachment, StartError> {
     Ok(Attachment { tree: tree.into(), target: text(&bind.target) })
 }
 
+/// What tells a copy its environment: a file in memory that is read from its beginning.
+fn environment_file(spec: &Spec) -> Result<OwnedFd, StartError> {
+    let failed = || preparing("write the environment");
+    let mut file = File::from(sys::memory_file(c"vilya-environment").map_err(failed())?);
+    file.write_all(&order::environment(spec)).and_then(|()| file.rewind()).map_err(failed())?;
+    Ok(file.into())
+}
+
 /// Tells a waiting sandbox what to become.
-fn send(waiting: &Waiting, order: &Order, descriptors: &Descriptors, image: Option<&Image>) -> Result<(), StartError> {
+fn send(
+    waiting: &Waiting,
+    order: &Order,
+    descriptors: &Descriptors,
+    more: impl Iterator<Item = RawFd>,
+) -> Result<(), StartError> {
     let Descriptors { ring: [down, up, doorbell], stdout, stderr } = descriptors;
     let mut numbers = [stdout, stderr, down, up, doorbell].map(|fd: &OwnedFd| fd.as_raw_fd()).to_vec();
-    numbers.extend(image.map(|image| image.memory().as_raw_fd()));
+    numbers.extend(more);
     let gone = |errno| if errno == libc::EPIPE { StartError::Killed } else { step_refused(None, BECOMING, errno) };
     sys::send_with(waiting.socket.as_raw_fd(), &order.bytes, &numbers).map_err(gone)
 }

@@ -123,8 +123,10 @@ pub(crate) struct ShardCounters {
 /// What a shard counts of the sandboxes that were started for it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StartCounters {
-    /// Copies of an image.
+    /// Copies of their function's zygote.
     copied: u64,
+    /// Copies of their runtime's.
+    of_runtime: u64,
     /// Programs that began in a sandbox that was made before.
     prepared: u64,
     /// Programs whose sandbox was made for them.
@@ -139,10 +141,11 @@ const RUNTIME_READY: usize = STAGES.len() - 1;
 impl StartCounters {
     /// A start came to its end.
     pub(crate) fn record(&mut self, stages: &Stages) {
-        let form = match (stages.copied, stages.prepared) {
-            (true, _) => &mut self.copied,
-            (false, true) => &mut self.prepared,
-            (false, false) => &mut self.made,
+        let form = match stages {
+            Stages { copied: true, of_runtime: false, .. } => &mut self.copied,
+            Stages { copied: true, .. } => &mut self.of_runtime,
+            Stages { prepared: true, .. } => &mut self.prepared,
+            _ => &mut self.made,
         };
         *form += 1;
         let parts = [
@@ -274,10 +277,15 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
 
 fn render_starts(out: &mut String, reports: &[ShardReport]) {
     const STARTS: &str = "vilya_sandbox_starts_total";
-    family(out, STARTS, "counter", "Sandboxes started, by how: a copy, in a sandbox made before, in one made for it.");
+    family(
+        out,
+        STARTS,
+        "counter",
+        "Sandboxes started, by how: a copy of the function's zygote, of its runtime's, in a sandbox made before, in one made for it.",
+    );
     for ShardReport { shard, counters, .. } in reports {
-        let StartCounters { copied, prepared, made, .. } = counters.starts;
-        for (form, count) in [("copy", copied), ("prepared", prepared), ("made", made)] {
+        let StartCounters { copied, of_runtime, prepared, made, .. } = counters.starts;
+        for (form, count) in [("copy", copied), ("runtime", of_runtime), ("prepared", prepared), ("made", made)] {
             line(out, format_args!("{STARTS}{{shard=\"{shard}\",form=\"{form}\"}} {count}"));
         }
     }

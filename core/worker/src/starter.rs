@@ -16,7 +16,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use vilya_engine::SandboxId;
 use vilya_ipc::host::{Host, ReadOnlyBy};
-use vilya_isolate::{Begun, Bind, Descriptors, Image, PoolOptions, Remains, ResourceLimits, Root, Spec};
+use vilya_isolate::{Begun, Bind, CopyOf, Descriptors, PoolOptions, Remains, ResourceLimits, Root, Spec};
 
 use crate::manifest::Runtime;
 use crate::mechanisms::Mechanisms;
@@ -25,7 +25,7 @@ use crate::process::vital;
 use crate::python::PythonHome;
 use crate::ring::{Ring, Rings};
 use crate::storage::FunctionRecord;
-use crate::zygotes::{Way, Zygote, Zygotes};
+use crate::zygotes::{Subject, Zygote, Zygotes};
 
 /// What every sandbox of this worker has in common.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ pub(crate) struct SandboxDefaults {
 const TEMPLATE_MEMORY_BYTES: u64 = 128 << 20;
 /// Where a function's files are inside.
 const FUNCTION: &str = "/function";
+/// Where programs are looked for inside.
+const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Tells a runtime that it is to wait until it is copied.
 const ZYGOTE_VARIABLE: &str = "VILYA_ZYGOTE";
 /// The host name inside. The function's own name is in its environment: what is made before the function is known cannot bear it.
@@ -166,18 +168,8 @@ impl Starter {
         if prepared == 0 {
             return Ok(());
         }
-        let template = Spec {
-            name: "template".into(),
-            command: vec!["/usr/bin/true".into()],
-            environment: Vec::new(),
-            working_directory: "/".into(),
-            root: Root::System,
-            binds: self.runtime_binds(),
-            limits: self.limits(TEMPLATE_MEMORY_BYTES),
-            cores: Vec::new(),
-            hostname: HOSTNAME.into(),
-        };
-        let options = PoolOptions { template, mount_points: vec![FUNCTION], size: prepared, threads: makers };
+        let options =
+            PoolOptions { template: self.template(), mount_points: vec![FUNCTION], size: prepared, threads: makers };
         match self.mechanisms.chosen().prepare(options) {
             Ok(true) => {
                 tracing::debug!(prepared, makers, "sandboxes are made ahead");
@@ -187,6 +179,21 @@ impl Starter {
             Err(error) => tracing::warn!("sandboxes cannot be made ahead: {error}; each start makes its own"),
         }
         Ok(())
+    }
+
+    /// What every sandbox that is made ahead has in common.
+    fn template(&self) -> Spec {
+        Spec {
+            name: "template".into(),
+            command: vec!["/usr/bin/true".into()],
+            environment: Vec::new(),
+            working_directory: "/".into(),
+            root: Root::System,
+            binds: self.runtime_binds(),
+            limits: self.limits(TEMPLATE_MEMORY_BYTES),
+            cores: Vec::new(),
+            hostname: HOSTNAME.into(),
+        }
     }
 
     /// What the runtimes of every function need.
@@ -211,6 +218,7 @@ impl Starter {
     }
 
     fn run(&mut self, inbox: &Receiver<Start>) {
+        self.raise_runtime();
         let (begun, begun_inbox) = unbounded();
         let (failed, failed_inbox) = unbounded();
         let witness = Witness { shards: self.shards.clone(), zygotes: self.zygotes.clone(), failed };
@@ -267,11 +275,13 @@ impl Starter {
         // Only the mechanism that makes sandboxes ahead makes copies.
         let is_chosen = self.mechanisms.is_chosen(start.record.manifest.mechanism);
         let zygotes = self.zygotes.as_ref().filter(|_| is_chosen && !start.whole);
-        let way = zygotes.map_or(Way::Whole, |zygotes| zygotes.way(&start.record));
-        let image = if let Way::Copy(image) = &way { Some(&**image) } else { None };
-        let unfinished = self.begin_as(&spec, start, image)?;
-        if let Way::WholeAndZygote = way
-            && let Err(why) = self.raise_zygote(spec, &unfinished.start)
+        let way = zygotes.map(|zygotes| zygotes.way(&start.record));
+        let image = way.as_ref().and_then(|way| way.image.as_deref());
+        let copy =
+            image.map(|image| CopyOf { image, tells_environment: way.as_ref().is_some_and(|way| way.is_runtime) });
+        let unfinished = self.begin_as(&spec, start, copy)?;
+        if way.as_ref().is_some_and(|way| way.raises_zygote)
+            && let Err(why) = self.raise_zygote_of(spec, &unfinished.start)
         {
             tracing::info!(function = unfinished.start.record.name, "no zygote: {why}");
             self.zygotes.iter().for_each(|zygotes| zygotes.refuse(&unfinished.start.record));
@@ -279,33 +289,57 @@ impl Starter {
         Ok(unfinished)
     }
 
-    fn begin_as(&mut self, spec: &Spec, start: Start, image: Option<&Image>) -> Result<Unfinished, String> {
+    fn begin_as(&mut self, spec: &Spec, start: Start, copy: Option<CopyOf<'_>>) -> Result<Unfinished, String> {
         let mechanism = self.mechanisms.get(start.record.manifest.mechanism).map_err(|error| error.to_string())?;
         let read_only_by = if mechanism.distinct_users() { ReadOnlyBy::Permission } else { ReadOnlyBy::Seal };
         let lanes = start.record.manifest.concurrency;
         let ahead = if lanes == 1 && read_only_by == ReadOnlyBy::Permission { self.rings.take() } else { None };
         let ring = ahead.map_or_else(|| Ring::new(lanes, self.defaults.payload_limit_bytes, read_only_by), Ok)?;
         let Ring { host, stdout, stderr, descriptors } = ring;
-        let copied = image.is_some();
-        let begun = mechanism.begin(spec, descriptors, image).map_err(|error| error.to_string())?;
+        let copied = copy.is_some();
+        let begun = mechanism.begin(spec, descriptors, copy).map_err(|error| error.to_string())?;
         Ok(Unfinished { start, begun, host, stdout, stderr, copied })
     }
 
     /// Starts a sandbox of the function that loads it and then waits to be copied. What it prints is thrown away: the sandboxes that were
     /// started whole have printed it.
-    fn raise_zygote(&mut self, mut spec: Spec, start: &Start) -> Result<(), String> {
-        let Some(zygotes) = &self.zygotes else { return Ok(()) };
+    fn raise_zygote_of(&mut self, mut spec: Spec, start: &Start) -> Result<(), String> {
         spec.name.insert(0, 'z');
-        spec.environment.push((ZYGOTE_VARIABLE.into(), "1".into()));
+        spec.environment.push((ZYGOTE_VARIABLE.into(), "function".into()));
+        self.raise_zygote(&spec, Subject::Function(Arc::clone(&start.record)))
+    }
+
+    /// Starts the Python runtime without a function. Without its image, the first sandboxes of a function are started from the beginning.
+    fn raise_runtime(&mut self) {
+        let Some(command) = self.python_command() else { return };
+        let environment = vec![
+            ("PATH".into(), SEARCH_PATH.into()),
+            ("LANG".into(), "C.UTF-8".into()),
+            (ZYGOTE_VARIABLE.into(), "runtime".into()),
+        ];
+        let spec = Spec { name: "zygote-python".into(), command, environment, ..self.template() };
+        if let Err(why) = self.raise_zygote(&spec, Subject::Runtime(Runtime::Python)) {
+            tracing::info!("no zygote of the Python runtime: {why}");
+        }
+    }
+
+    fn raise_zygote(&mut self, spec: &Spec, subject: Subject) -> Result<(), String> {
+        let Some(zygotes) = &self.zygotes else { return Ok(()) };
         let failed = |error: io::Error| format!("cannot prepare a zygote: {error}");
         let (says, told) = UnixStream::pair().map_err(failed)?;
         let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from).map_err(failed);
         let descriptors = Descriptors { ring: [told.into(), null()?, null()?], stdout: null()?, stderr: null()? };
-        let started = self.mechanisms.chosen().start(&spec, descriptors).map_err(|error| error.to_string())?;
+        let started = self.mechanisms.chosen().start(spec, descriptors).map_err(|error| error.to_string())?;
         let patience = self.defaults.start_timeout;
-        let record = Arc::clone(&start.record);
-        zygotes.raise(Zygote { record, started, says, patience, working_directory: FUNCTION });
+        let working_directory = spec.working_directory.clone();
+        zygotes.raise(Zygote { subject, started, says, patience, working_directory });
         Ok(())
+    }
+
+    fn python_command(&self) -> Option<Vec<String>> {
+        let interpreter = self.defaults.python.as_ref()?.interpreter.to_string_lossy().into_owned();
+        let arguments = ["-I", "-B", "-X", "utf8", "/vilya/python/vilya_runtime/__main__.py"];
+        Some(std::iter::once(interpreter).chain(arguments.map(String::from)).collect())
     }
 
     fn spec(&mut self, start: &Start) -> Result<Spec, String> {
@@ -319,13 +353,10 @@ impl Starter {
         let command = match manifest.runtime {
             Runtime::Rust => vec![format!("{FUNCTION}/{}", manifest.handler)],
             Runtime::Python => {
-                let python = self.defaults.python.as_ref().ok_or(
-                    "no Python 3.9 or later was found at start; install one or set runtimes.python.interpreter",
-                )?;
                 binds.extend(self.runtime_binds());
-                let interpreter = python.interpreter.to_string_lossy().into_owned();
-                let arguments = ["-I", "-B", "-X", "utf8", "/vilya/python/vilya_runtime/__main__.py"];
-                std::iter::once(interpreter).chain(arguments.map(String::from)).collect()
+                self.python_command().ok_or(
+                    "no Python 3.9 or later was found at start; install one or set runtimes.python.interpreter",
+                )?
             }
         };
         Ok(Spec {
@@ -344,7 +375,7 @@ impl Starter {
     fn environment(&self, record: &FunctionRecord) -> Vec<(String, String)> {
         let manifest = &record.manifest;
         let mut environment: Vec<(String, String)> = vec![
-            ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
+            ("PATH".into(), SEARCH_PATH.into()),
             ("HOME".into(), "/tmp".into()),
             ("LANG".into(), "C.UTF-8".into()),
             ("VILYA_FUNCTION".into(), manifest.name.clone()),

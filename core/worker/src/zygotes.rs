@@ -1,6 +1,6 @@
 //! Which functions have an image that their sandboxes are copied from, and the thread that takes images.
 //!
-//! Invariant: an image is used for the one version of the one function that it was taken of. Images are bounded in bytes: the one not used
+//! Invariant: an image of a function is used for the one version of it that it was taken of; one that serves several has run nobody's code. Images are bounded in bytes: the one not used
 //! for longest goes first. It does not know how an image is taken or copied.
 
 use std::collections::HashMap;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use vilya_isolate::{Image, Started, capture};
 
+use crate::manifest::Runtime;
 use crate::process::vital;
 use crate::storage::FunctionRecord;
 
@@ -23,23 +24,39 @@ const HOT_STARTS: u32 = 2;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How a sandbox is to be started.
-pub(crate) enum Way {
-    /// As a copy.
-    Copy(Arc<Image>),
-    /// From the beginning.
-    Whole,
-    /// From the beginning, and a zygote is to be started beside it.
-    WholeAndZygote,
+pub(crate) struct Way {
+    /// As a copy of this image; none: from the beginning.
+    pub(crate) image: Option<Arc<Image>>,
+    /// Whether the image is the bare runtime's, which has to be told the function.
+    pub(crate) is_runtime: bool,
+    /// Whether a zygote of the function is to be started beside it.
+    pub(crate) raises_zygote: bool,
+}
+
+/// Whose image is taken.
+pub(crate) enum Subject {
+    Function(Arc<FunctionRecord>),
+    /// A runtime that knows no function.
+    Runtime(Runtime),
+}
+
+impl Subject {
+    fn name(&self) -> &str {
+        match self {
+            Subject::Function(record) => &record.name,
+            Subject::Runtime(runtime) => runtime.as_str(),
+        }
+    }
 }
 
 /// A zygote that was started.
 pub(crate) struct Zygote {
-    pub(crate) record: Arc<FunctionRecord>,
+    pub(crate) subject: Subject,
     pub(crate) started: Started,
     /// Where it says that it waits to be copied.
     pub(crate) says: UnixStream,
     pub(crate) patience: Duration,
-    pub(crate) working_directory: &'static str,
+    pub(crate) working_directory: String,
 }
 
 /// The images of this worker.
@@ -52,6 +69,8 @@ pub(crate) struct Zygotes {
 
 struct Book {
     entries: HashMap<u64, Entry>,
+    /// Images of runtimes that know no function. They have run no code but ours, so they serve all.
+    runtimes: Vec<(Runtime, Arc<Image>)>,
     bytes: u64,
     limit_bytes: u64,
     uses: u64,
@@ -75,7 +94,7 @@ enum State {
 
 impl Zygotes {
     pub(crate) fn start(limit_bytes: u64) -> io::Result<Zygotes> {
-        let book = Book { entries: HashMap::new(), bytes: 0, limit_bytes, uses: 0 };
+        let book = Book { entries: HashMap::new(), runtimes: Vec::new(), bytes: 0, limit_bytes, uses: 0 };
         let book = Arc::new(Mutex::new(book));
         let stopping = Arc::new(AtomicBool::new(false));
         let (zygotes, inbox) = unbounded();
@@ -89,28 +108,10 @@ impl Zygotes {
     /// How the next sandbox of this function is to be started.
     pub(crate) fn way(&self, record: &FunctionRecord) -> Way {
         let mut book = lock(&self.book);
-        book.uses += 1;
-        let now = book.uses;
-        let entry = book.entry(record);
-        match &mut entry.state {
-            State::Ready { image, .. } if !image.is_current() => {
-                book.set(record.version, State::Starts(HOT_STARTS - 1));
-                Way::Whole
-            }
-            State::Ready { image, used } => {
-                *used = now;
-                Way::Copy(Arc::clone(image))
-            }
-            State::Starts(starts) => {
-                *starts += 1;
-                if *starts < HOT_STARTS {
-                    return Way::Whole;
-                }
-                entry.state = State::Making;
-                Way::WholeAndZygote
-            }
-            State::Making | State::Refused => Way::Whole,
-        }
+        let (own, raises_zygote) = book.own_image(record);
+        let is_runtime = own.is_none();
+        let image = own.or_else(|| book.runtime_image(record.manifest.runtime));
+        Way { image, is_runtime, raises_zygote }
     }
 
     /// Takes a zygote over: its image is taken when it waits, and it is ended.
@@ -121,11 +122,14 @@ impl Zygotes {
         }
     }
 
-    /// This function has no image, and gets none.
+    /// This function has no image, and gets none. A copy of it failed, perhaps one of its runtime.
     pub(crate) fn refuse(&self, record: &FunctionRecord) {
         let mut book = lock(&self.book);
-        book.entry(record);
+        let had_own = matches!(book.entry(record).state, State::Ready { .. });
         book.set(record.version, State::Refused);
+        if !had_own {
+            book.runtimes.retain(|(runtime, _)| *runtime != record.manifest.runtime);
+        }
     }
 }
 
@@ -146,6 +150,38 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 }
 
 impl Book {
+    /// A function's own image, and whether it is to be taken now.
+    fn own_image(&mut self, record: &FunctionRecord) -> (Option<Arc<Image>>, bool) {
+        self.uses += 1;
+        let now = self.uses;
+        let entry = self.entry(record);
+        match &mut entry.state {
+            State::Ready { image, .. } if !image.is_current() => {
+                self.set(record.version, State::Starts(HOT_STARTS - 1));
+                (None, false)
+            }
+            State::Ready { image, used } => {
+                *used = now;
+                (Some(Arc::clone(image)), false)
+            }
+            State::Starts(starts) => {
+                *starts += 1;
+                let is_hot = *starts >= HOT_STARTS;
+                if is_hot {
+                    entry.state = State::Making;
+                }
+                (None, is_hot)
+            }
+            State::Making | State::Refused => (None, false),
+        }
+    }
+
+    fn runtime_image(&mut self, of: Runtime) -> Option<Arc<Image>> {
+        // One whose files have changed is not made again before the worker is.
+        self.runtimes.retain(|(_, image)| image.is_current());
+        self.runtimes.iter().find(|(runtime, _)| *runtime == of).map(|(_, image)| Arc::clone(image))
+    }
+
     fn entry(&mut self, record: &FunctionRecord) -> &mut Entry {
         if !self.entries.contains_key(&record.version) {
             // Other versions of the name are not started any more, or are about to end.
@@ -170,39 +206,44 @@ impl Book {
     }
 
     /// Keeps an image if there is room, or if those not used for longest make some.
-    fn keep(&mut self, version: u64, image: Image) -> bool {
+    fn keep(&mut self, version: u64, image: Image) {
         if image.bytes() > self.limit_bytes {
-            self.set(version, State::Refused);
-            return false;
+            return self.set(version, State::Refused);
         }
         while self.bytes + image.bytes() > self.limit_bytes {
             let ready = self.entries.iter().filter_map(|(version, entry)| match entry.state {
                 State::Ready { used, .. } => Some((used, *version)),
                 _ => None,
             });
-            let Some((_, oldest)) = ready.min() else { return false };
+            let Some((_, oldest)) = ready.min() else { return };
             self.set(oldest, State::Starts(0));
         }
         let used = self.uses;
         self.set(version, State::Ready { image: Arc::new(image), used });
-        true
     }
 }
 
 fn take_images(inbox: &Receiver<Zygote>, book: &Mutex<Book>, stopping: &AtomicBool) {
-    for zygote in inbox {
-        let record = Arc::clone(&zygote.record);
+    for mut zygote in inbox {
         let begun = Instant::now();
-        match take_image(zygote, stopping) {
-            Ok(image) => {
-                let bytes = image.bytes();
-                let kept = lock(book).keep(record.version, image);
-                let milliseconds = begun.elapsed().as_millis();
-                tracing::debug!(function = record.name, bytes, milliseconds, kept, "took the image of a zygote");
+        let subject = std::mem::replace(&mut zygote.subject, Subject::Runtime(Runtime::Python));
+        let name = subject.name().to_owned();
+        let taken = take_image(zygote, stopping);
+        let mut book = lock(book);
+        match (taken, subject) {
+            (Ok(image), subject) => {
+                let (bytes, milliseconds) = (image.bytes(), begun.elapsed().as_millis());
+                match subject {
+                    Subject::Function(record) => book.keep(record.version, image),
+                    Subject::Runtime(runtime) => book.runtimes.push((runtime, Arc::new(image))),
+                }
+                tracing::debug!(name, bytes, milliseconds, "took the image of a zygote");
             }
-            Err(why) => {
-                tracing::info!(function = record.name, "no zygote: {why}");
-                lock(book).set(record.version, State::Refused);
+            (Err(why), subject) => {
+                tracing::info!(name, "no zygote: {why}");
+                if let Subject::Function(record) = subject {
+                    book.set(record.version, State::Refused);
+                }
             }
         }
     }
@@ -211,7 +252,7 @@ fn take_images(inbox: &Receiver<Zygote>, book: &Mutex<Book>, stopping: &AtomicBo
 fn take_image(zygote: Zygote, stopping: &AtomicBool) -> Result<Image, String> {
     let Zygote { started, mut says, patience, working_directory, .. } = zygote;
     let image = await_word(&mut says, patience, stopping)
-        .and_then(|()| capture(started.pid, working_directory).map_err(|error| error.to_string()));
+        .and_then(|()| capture(started.pid, &working_directory).map_err(|error| error.to_string()));
     end(started);
     image
 }

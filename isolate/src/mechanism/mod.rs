@@ -44,17 +44,27 @@ pub trait Mechanism: Send {
     /// When it could not be started; nothing of it is left then.
     fn start(&mut self, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError>;
 
-    /// Begins a start as far as it needs this mechanism, so that the next can begin: of a copy of an image, if one is given and if this
-    /// mechanism can make it for this spec; otherwise of the spec's program. The calling thread must live as long as the worker.
+    /// Begins a start as far as it needs this mechanism, so that the next can begin: of a copy, if one is asked for and if this mechanism
+    /// can make it for this spec; otherwise of the spec's program. The calling thread must live as long as the worker.
     ///
     /// # Errors
     /// As [`Mechanism::start`].
-    fn begin(&mut self, spec: &Spec, descriptors: Descriptors, _image: Option<&Image>) -> Result<Begun, StartError> {
+    fn begin(&mut self, spec: &Spec, descriptors: Descriptors, _copy: Option<CopyOf<'_>>) -> Result<Begun, StartError> {
         self.start(spec, descriptors).map(|started| Begun::Done(Box::new(started)))
     }
 
     /// Which protections are in force.
     fn protections(&self) -> &Protections;
+}
+
+/// Which image a sandbox is to be a copy of.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyOf<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// Whether the image is of a runtime that knew no function yet: the copy reads the spec's environment from descriptor 13, each
+    /// variable as `NAME=value` and a NUL, to the end.
+    pub tells_environment: bool,
 }
 
 /// A start that has begun.
@@ -140,6 +150,8 @@ pub struct Stages {
     pub prepared: bool,
     /// Whether it is a copy of an image rather than a program that began.
     pub copied: bool,
+    /// Whether that image is a runtime's that knew no function yet.
+    pub of_runtime: bool,
 }
 
 /// Why a sandbox was not started.

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use vilya_isolate::{Begun, Bind, CaptureError, Descriptors, Exit, Image, Mechanism, StartError, capture};
+use vilya_isolate::{Begun, Bind, CaptureError, CopyOf, Descriptors, Exit, Image, Mechanism, StartError, capture};
 
 use crate::support::{Ran, Room, null, python, running, spec};
 
@@ -67,8 +67,11 @@ fn image_of(room: &mut Room, program: &str) -> Result<Image, CaptureError> {
 
 fn copy(room: &mut Room, image: &Image) -> Result<Ran, StartError> {
     let spec = python("raise SystemExit('this must not run')");
-    running(|descriptors| room.native.begin(&spec, descriptors, Some(image)).and_then(Begun::finish))
-        .map(crate::support::Running::finish)
+    running(|descriptors| {
+        let copy = CopyOf { image, tells_environment: false };
+        room.native.begin(&spec, descriptors, Some(copy)).and_then(Begun::finish)
+    })
+    .map(crate::support::Running::finish)
 }
 
 #[test]
@@ -221,6 +224,20 @@ print('clock', abs(time.clock_gettime(time.CLOCK_MONOTONIC) - float(open('/proc/
     assert_eq!((&*answers["errno"], &*answers["deep"]), ("7", "9000"));
     assert_eq!(answers["thread"], "[1, 2]");
     assert_eq!(answers["clock"], "True");
+}
+
+#[test]
+fn a_copy_of_a_runtime_is_told_its_environment() {
+    let Some(mut room) = prepared() else { return };
+    let program = format!("{BECOME_COPY}become_copy()\nprint('told', os.read(13, 1 << 16))\n");
+    let image = image_of(&mut room, &program).expect("it can be copied");
+    let mut spec = spec(&["/usr/bin/false"]);
+    spec.environment = vec![("A".into(), "1".into()), ("B".into(), "x=y".into())];
+    let ran = running(|descriptors| {
+        let copy = CopyOf { image: &image, tells_environment: true };
+        room.native.begin(&spec, descriptors, Some(copy)).and_then(Begun::finish)
+    });
+    assert_eq!(ran.expect("a copy").finish().answers()["told"], r"b'A=1\x00B=x=y\x00'");
 }
 
 /// A zygote has run the function's code, so all that it says and holds may be made to harm. Its copies are confined before a byte of it is

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::client::Client;
-use super::worker::{PATIENCE, Worker};
+use super::worker::{PATIENCE, Worker, archive};
 
 const STARTS: &str = "vilya_sandbox_starts_total";
 
@@ -71,6 +71,34 @@ def handler(event, context):
     // A new version is never a copy of the one before.
     worker.deploy_python("py-copied", "def handler(event, context):\n    return 'second version'\n", "");
     assert_eq!(worker.client().invoke("py-copied", b"1").expect(200).json(), "second version");
+}
+
+/// A function that was never started gets a copy of a runtime that knows none, with an environment and a folder of its own.
+#[test]
+fn the_first_sandbox_of_a_python_function_is_a_copy_of_the_runtime() {
+    let Some(worker) = worker() else { return };
+    let of_runtime = || worker.metric(STARTS, "form=\"runtime\"");
+    let code = "import os\nfrom word import WORD\ndef handler(event, context):\n    return [WORD, os.environ['WHO'], sorted(os.environ), __file__, context.function_name]\n";
+    let since = Instant::now();
+    for number in 0.. {
+        assert!(since.elapsed() < PATIENCE, "there is no image of the runtime");
+        let name = format!("py-fresh-{number}");
+        let manifest = format!("name = \"{name}\"\nruntime = \"python\"\n[env]\nWHO = \"{name}\"\n");
+        let word = format!("WORD = 'of {name}'\n");
+        let files = [("function.toml", &*manifest, 0o644), ("main.py", code, 0o644), ("word.py", &*word, 0o644)];
+        let archive = archive(&files.map(|(path, text, mode)| (path, text.as_bytes(), mode)));
+        assert_eq!(worker.deploy(&name, &archive).status, 201);
+        let answer = worker.client().invoke(&name, b"1").expect(200).json();
+        assert_eq!(answer[0], format!("of {name}"));
+        assert_eq!(answer[1], name);
+        assert_eq!((&answer[3], &answer[4]), (&"/function/main.py".into(), &name.clone().into()));
+        let variables: Vec<String> = serde_json::from_value(answer[2].clone()).expect("names");
+        assert!(variables.iter().all(|name| name != "VILYA_ZYGOTE"), "{variables:?}");
+        assert!(variables.contains(&"VILYA_FUNCTION".to_owned()) && variables.contains(&"PATH".to_owned()));
+        if of_runtime() > 1.0 {
+            return;
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 Isolated mode leaves both this folder and the function's out of the path, so the
 two are put there by hand: the runtime's only for as long as it imports itself,
-so that none of its module names can shadow one of the function's.
+so that none of its module names can shadow one of the function's. The function's is
+added when it is known which that is (`server.main`).
 """
 
 import os
@@ -15,6 +16,5 @@ from vilya_runtime import vilya  # noqa: E402
 
 sys.path.remove(_ROOT)
 sys.modules["vilya"] = vilya
-sys.path.insert(0, os.getcwd())
 
 sys.exit(server.main(os.environ))

@@ -25,12 +25,19 @@ _JSON = response_metadata("application/json")
 
 def main(environment):
     """Runs until the worker says Stop; returns the exit status."""
-    if environment.pop("VILYA_ZYGOTE", None):
+    role = environment.pop("VILYA_ZYGOTE", None)
+    output.adopt()
+    if role == "runtime":
+        zygote.become_copy()
+        zygote.adopt_environment(environment)
+        # What is copied further has been told so.
+        role = environment.pop("VILYA_ZYGOTE", None)
+    sys.path.insert(0, os.getcwd())
+    if role is not None:
         return _run_copy(environment)
     channel = _join(environment)
     if channel is None:
         return 1
-    output.adopt()
     try:
         function = handlers.load(environment.get("VILYA_HANDLER", ""))
         zygote.preload(_preloads(environment))
@@ -45,7 +52,6 @@ def main(environment):
 
 def _run_copy(environment):
     """Loads the function, waits to be copied, and serves as a copy. A function that cannot be loaded has no copies."""
-    output.adopt()
     function = handlers.load(environment.get("VILYA_HANDLER", ""))
     zygote.preload(_preloads(environment))
     output.flush()

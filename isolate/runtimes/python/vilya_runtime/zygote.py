@@ -13,6 +13,7 @@ import os
 import sys
 
 _FD = 3
+_ENVIRONMENT_FD = 13
 _WAITING = b"Z"
 
 
@@ -40,6 +41,15 @@ def become_copy():
         heap_end.value = None
     _after_fork()
     _reseed()
+
+
+def adopt_environment(environment):
+    """Takes over the environment of the function that a copy of the bare runtime is for."""
+    with os.fdopen(_ENVIRONMENT_FD, "rb") as told:
+        pairs = [pair.partition(b"=") for pair in told.read().split(b"\0") if pair]
+    environment.clear()
+    for name, _, value in pairs:
+        environment[os.fsdecode(name)] = os.fsdecode(value)
 
 
 def _heap_end():
