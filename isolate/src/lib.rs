@@ -39,6 +39,7 @@ mod zygote;
 
 pub use cgroup::{CgroupPreference, GroupError};
 pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
+pub use mechanism::docker::{Docker, DockerOptions, available as docker_available};
 pub use mechanism::oci::{Oci, OciOptions, OciRuntime, available as oci_available};
 pub use mechanism::{Begun, CopyOf, Descriptors, Mechanism, Stages, StartError, Started};
 pub use native::{Native, NativeOptions, SetupError};

@@ -83,6 +83,7 @@ pub fn sweep(state_directory: &Path, worker_id: &str) -> Result<Swept, SweepErro
         swept.processes += usize::from(sweep_record(&record));
     }
     mechanism::oci::sweep(&state, worker_id, &mut swept);
+    mechanism::docker::sweep(&state, worker_id, &mut swept);
     Ok(swept)
 }
 

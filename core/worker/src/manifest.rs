@@ -319,7 +319,7 @@ NUL = \"\\u0000\"
             "function.toml:4: memory: 1MiB is out of range: write 16MiB",
             "function.toml:5: timeout: 16m is out of range: write 1ms to 15m",
             "function.toml:6: concurency: there is no such setting; did you mean \"concurrency\"?",
-            "function.toml:7: mechanism: \"ocy\" is not one of \"native\", \"oci\"; did you mean \"oci\"?",
+            "function.toml:7: mechanism: \"ocy\" is not one of \"native\", \"oci\", \"docker\"; did you mean \"oci\"?",
             "function.toml:9: env.VILYA_X: names that start with VILYA_",
             "function.toml:10: env.NUMBER: expected a string in quotes, found a number",
             "function.toml:11: env.A-B: is not a variable name",

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vilya_isolate::{
-    CgroupPreference, Mechanism, Native, NativeOptions, Oci, OciOptions, OciRuntime, Protection, Protections,
-    SetupError,
+    CgroupPreference, Docker, DockerOptions, Mechanism, Native, NativeOptions, Oci, OciOptions, OciRuntime, Protection,
+    Protections, SetupError,
 };
 
 /// A way of making sandboxes.
@@ -21,18 +21,21 @@ pub enum MechanismKind {
     Native,
     /// By crun, runc or youki.
     Oci,
+    /// By a Docker engine on this host.
+    Docker,
 }
 
 impl MechanismKind {
     /// Each with its word in the configuration and in manifests.
-    pub const CHOICES: [(&'static str, MechanismKind); 2] =
-        [("native", MechanismKind::Native), ("oci", MechanismKind::Oci)];
+    pub const CHOICES: [(&'static str, MechanismKind); 3] =
+        [("native", MechanismKind::Native), ("oci", MechanismKind::Oci), ("docker", MechanismKind::Docker)];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
             MechanismKind::Native => "native",
             MechanismKind::Oci => "oci",
+            MechanismKind::Docker => "docker",
         }
     }
 }
@@ -44,6 +47,7 @@ pub(crate) struct MechanismSettings {
     pub(crate) state_directory: PathBuf,
     pub(crate) worker_id: String,
     pub(crate) oci_runtime: Option<OciRuntime>,
+    pub(crate) docker_socket: PathBuf,
 }
 
 impl MechanismSettings {
@@ -55,6 +59,7 @@ impl MechanismSettings {
         match kind {
             MechanismKind::Native => Ok(()),
             MechanismKind::Oci => vilya_isolate::oci_available(self.oci_runtime),
+            MechanismKind::Docker => vilya_isolate::docker_available(&self.docker_socket),
         }
     }
 
@@ -66,6 +71,10 @@ impl MechanismSettings {
             }
             MechanismKind::Oci => {
                 Box::new(Oci::new(&OciOptions { state_directory, worker_id, runtime: self.oci_runtime })?)
+            }
+            MechanismKind::Docker => {
+                let socket = self.docker_socket.clone();
+                Box::new(Docker::new(DockerOptions { state_directory, worker_id, socket })?)
             }
         };
         report(made.name(), made.protections());

@@ -4,6 +4,7 @@
 //! that must be cleaned after it, or nothing at all. Does not know: any one mechanism.
 
 pub(crate) mod container;
+pub(crate) mod docker;
 mod layout;
 pub(crate) mod oci;
 

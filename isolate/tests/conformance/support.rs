@@ -1,15 +1,16 @@
 //! The mechanisms of this machine, and sandboxes whose output is collected.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 use vilya_isolate::{
-    CgroupPreference, Descriptors, Ended, Mechanism, Native, NativeOptions, Oci, OciOptions, OciRuntime,
-    ResourceLimits, Root, SetupError, Spec, StartError, Started,
+    CgroupPreference, Descriptors, Docker, DockerOptions, Ended, Mechanism, Native, NativeOptions, Oci, OciOptions,
+    OciRuntime, ResourceLimits, Root, SetupError, Spec, StartError, Started,
 };
 
 /// The Python that the probes are written in.
@@ -20,11 +21,17 @@ pub(crate) const PYTHON: &str = "/usr/bin/python3";
 pub(crate) enum Kind {
     Native,
     Oci(OciRuntime),
+    Docker,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 4] =
-        [Kind::Native, Kind::Oci(OciRuntime::Crun), Kind::Oci(OciRuntime::Runc), Kind::Oci(OciRuntime::Youki)];
+    pub(crate) const ALL: [Kind; 5] = [
+        Kind::Native,
+        Kind::Oci(OciRuntime::Crun),
+        Kind::Oci(OciRuntime::Runc),
+        Kind::Oci(OciRuntime::Youki),
+        Kind::Docker,
+    ];
 }
 
 /// A mechanism with a state directory of its own.
@@ -60,8 +67,14 @@ pub(crate) fn set_up(kind: Kind, state_directory: PathBuf, worker_id: &str) -> R
         Kind::Native => {
             Box::new(Native::new(NativeOptions { state_directory, worker_id, cgroup: CgroupPreference::Auto })?)
         }
+        Kind::Docker => Box::new(Docker::new(DockerOptions { state_directory, worker_id, socket: docker_socket() })?),
         Kind::Oci(runtime) => Box::new(Oci::new(&OciOptions { state_directory, worker_id, runtime: Some(runtime) })?),
     })
+}
+
+/// The engine to use: the one of the environment, or the usual one.
+pub(crate) fn docker_socket() -> PathBuf {
+    std::env::var_os("VILYA_TEST_DOCKER_SOCKET").map_or_else(|| "/var/run/docker.sock".into(), PathBuf::from)
 }
 
 /// A name that no other test uses, in this process or another.
@@ -110,6 +123,16 @@ pub(crate) struct Ran {
     pub(crate) ended: Ended,
 }
 
+/// Containers that the engine has of a worker, running or not.
+fn containers_of(worker_id: &str) -> usize {
+    let mut stream = UnixStream::connect(docker_socket()).expect("an engine");
+    stream.write_all(b"GET /containers/json?all=true HTTP/1.0\r\nHost: d\r\n\r\n").expect("it listens");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    answer.matches(&format!("\"vilya.worker\":\"{worker_id}\"")).count()
+}
+
 /// Starting on a mechanism that has no room.
 pub(crate) mod room {
     use super::{Descriptors, Mechanism, OwnedFd, Running, Spec, StartError, io, null};
@@ -155,6 +178,10 @@ impl Room {
     pub(crate) fn containers(&self) -> usize {
         match self.kind {
             Kind::Native => 0,
+            Kind::Docker => {
+                let known = self.state.path().join("isolate/docker/sandboxes");
+                std::fs::read_dir(known).expect("its state").count() + containers_of(&self.worker_id)
+            }
             Kind::Oci(runtime) => {
                 let known = self.state.path().join("isolate/oci").join(runtime.name()).join("state");
                 std::fs::read_dir(known).expect("its state").count()

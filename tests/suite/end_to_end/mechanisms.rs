@@ -11,7 +11,11 @@ fn deploys(worker: &Worker, name: &str, mechanism: &str) -> bool {
     let answer = worker.deploy(name, &super::worker::archive(&files));
     if answer.status == 400 {
         let said = answer.text();
-        assert!(said.contains(mechanism) && (said.contains("install") || said.contains("root")), "{said}");
+        assert!(
+            said.contains(mechanism)
+                && (said.contains("install") || said.contains("root") || said.contains("sandbox.docker_socket")),
+            "{said}"
+        );
         println!("skipped: {said}");
         return false;
     }
@@ -75,4 +79,23 @@ fn containers_of_a_killed_worker_are_gone_when_the_next_serves() {
     let worker = Worker::start_on(state, &[]);
     assert_eq!(super::worker::sandbox_processes(&name), Vec::<i32>::new());
     worker.client().invoke(&name, b"2").expect(200);
+}
+
+#[test]
+fn a_function_is_invoked_in_a_docker_container() {
+    let socket = std::env::var("VILYA_TEST_DOCKER_SOCKET").unwrap_or_else(|_| "/var/run/docker.sock".into());
+    let worker = Worker::start_with(&[&format!("sandbox.docker_socket={socket}")]);
+    if !deploys(&worker, "docked", "docker") {
+        return;
+    }
+    let mut client = worker.client();
+    let cold = client.invoke("docked", b"\"hello\"").expect(200);
+    assert_eq!((cold.header("x-vilya-start"), &cold.json()["said"]), (Some("cold"), &"hello".into()));
+    assert_eq!(cold.json()["pid"], 1);
+    worker.deploy_echo("echo", "mechanism = \"docker\"");
+    let large = vec![b'x'; 3 << 20];
+    assert_eq!(client.invoke("echo", &large).expect(200).text().len(), large.len());
+    let sandboxes = worker.state().join("isolate/docker/sandboxes");
+    assert_eq!(std::fs::read_dir(&sandboxes).expect("its sandboxes").count(), 2);
+    assert_eq!(client.invoke("docked", b"2").expect(200).header("x-vilya-start"), Some("warm"));
 }

@@ -280,6 +280,8 @@ pub struct Sandbox {
     pub mechanism: MechanismKind,
     /// The program behind [`MechanismKind::Oci`]; `None` is the first of them that works.
     pub oci_runtime: Option<OciRuntime>,
+    /// Where the engine behind [`MechanismKind::Docker`] listens.
+    pub docker_socket: PathBuf,
     /// Processor time, in thousandths of a core; `None` is no limit.
     pub cpu_millis: Option<u32>,
     /// How long a runtime spins for its next invocation before it sleeps.

@@ -176,6 +176,9 @@ fn interpreter(reader: &mut Reader) -> Interpreter {
 fn sandbox(reader: &mut Reader) -> Sandbox {
     Sandbox {
         mechanism: reader.choice("sandbox.mechanism", MechanismKind::Native, &MechanismKind::CHOICES),
+        docker_socket: reader
+            .read("sandbox.docker_socket", |value| absolute_path(text(value)?))
+            .unwrap_or_else(|| DOCKER_SOCKET.into()),
         oci_runtime: reader.choice("sandbox.oci_runtime", None, &oci_runtimes()),
         cpu_millis: reader.read("sandbox.cpu", cpu_millis).unwrap_or(None),
         spin: reader.read("sandbox.spin", spin).unwrap_or(Spin::Auto),
@@ -185,6 +188,8 @@ fn sandbox(reader: &mut Reader) -> Sandbox {
 
 /// As many as start at once after a quiet moment; each takes a few hundred KiB of the kernel's memory.
 const PREPARED: u32 = 16;
+
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
 fn oci_runtimes() -> [(&'static str, Option<OciRuntime>); 4] {
     let [first, second, third] = OciRuntime::ALL.map(|runtime| (runtime.name(), Some(runtime)));

@@ -35,7 +35,6 @@ use crate::sweep::Swept;
 use crate::sys::{self, Status};
 use crate::users::UserLease;
 
-use orphans::Orphans;
 pub use runtime::OciRuntime;
 use runtime::Runtime;
 
@@ -157,13 +156,13 @@ impl Oci {
         &self,
         spec: &Spec,
         layout: &Layout,
-        container: &mut OciContainer,
+        container: &OciContainer,
         descriptors: Descriptors,
     ) -> Result<i32, String> {
         let groups = format!("/{}", groups(&self.worker_id).join(&spec.name).display());
         let given = bundle::Given { layout, spec, user: container.user.id(), groups: &groups, unified: self.unified };
         bundle::write(&container.directory, &given).map_err(|error| format!("cannot write the bundle: {error}"))?;
-        self.runtime.run(&spec.name, &container.directory, descriptors, &mut container.orphans)
+        self.runtime.run(&spec.name, &container.directory, descriptors)
     }
 }
 
@@ -186,9 +185,9 @@ impl Mechanism for Oci {
         // Its own, or nothing: a container of this name may be running.
         fs::create_dir(&directory).map_err(|source| StartError::Prepare { action: "make the bundle", source })?;
         let planned_ns = sys::now_ns();
-        let (runtime, name, orphans) = (Arc::clone(&self.runtime), spec.name.clone(), Orphans::default());
-        let mut container = OciContainer { runtime, name, directory, memory: None, orphans, user };
-        let made = self.make(spec, &layout, &mut container, descriptors);
+        let (runtime, name) = (Arc::clone(&self.runtime), spec.name.clone());
+        let mut container = OciContainer { runtime, name, directory, memory: None, user };
+        let made = self.make(spec, &layout, &container, descriptors);
         let pidfd = made.and_then(|pid| {
             let pidfd = sys::pidfd_open(pid).map_err(|error| format!("its process is not there: {error}"))?;
             container.memory = MemoryEvents::of_process(pid);
@@ -220,7 +219,6 @@ struct OciContainer {
     name: String,
     directory: PathBuf,
     memory: Option<MemoryEvents>,
-    orphans: Orphans,
     /// Given back when it is dead.
     user: UserLease,
 }
@@ -228,7 +226,7 @@ struct OciContainer {
 impl OciContainer {
     fn remove(&self) -> Result<(), String> {
         let deleted = self.runtime.delete(&self.name, &self.directory);
-        self.orphans.reap();
+        orphans::reap();
         deleted?;
         fs::remove_dir_all(&self.directory).map_err(|error| error.to_string())
     }

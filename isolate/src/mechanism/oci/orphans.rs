@@ -5,40 +5,38 @@
 //! a program that has ended, and nobody knows it. Does not know: containers.
 
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use crate::limits::REMOVAL_PAUSE;
 use crate::sys;
 
-/// Where to look: process ids are given out in order, and start again from the lowest.
-#[derive(Debug, Default)]
-pub(super) struct Orphans {
-    /// The runtime's own id.
-    pub(super) after: u32,
-    /// The container's, which the runtime makes last.
-    pub(super) before: Option<u32>,
+/// How long the last of them may still be ending when the runtime has.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Reaps them all, as far as they end in time.
+pub(super) fn reap() {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let adopted = adopted();
+        adopted.iter().for_each(|pid| sys::reap_if_dead(*pid));
+        if adopted.is_empty() || Instant::now() >= deadline {
+            return;
+        }
+        thread::sleep(REMOVAL_PAUSE);
+    }
 }
 
-impl Orphans {
-    /// Reaps those that are dead. The last of them may still be ending when the runtime has.
-    pub(super) fn reap(&self) {
-        let Some(own) = Standing::of("self") else { return };
-        let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-        let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-        let children: String = children.collect();
-        for pid in children.split_whitespace().filter(|pid| pid.parse().is_ok_and(|pid| self.covers(pid))) {
-            let adopted = Standing::of(pid).filter(|found| found.session != own.session && found.session != found.pid);
-            if let Some(Standing { pid, .. }) = adopted {
-                sys::reap_if_dead(pid);
-            }
-        }
-    }
-
-    fn covers(&self, pid: u32) -> bool {
-        match self.before {
-            Some(before) if before < self.after => pid > self.after || pid < before,
-            Some(before) => pid > self.after && pid < before,
-            None => true,
-        }
-    }
+fn adopted() -> Vec<i32> {
+    let Some(own) = Standing::of("self") else { return Vec::new() };
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let children: String =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok()).collect();
+    let standings = children.split_whitespace().filter_map(Standing::of);
+    standings
+        .filter(|found| found.session != own.session && found.session != found.pid)
+        .map(|found| found.pid)
+        .collect()
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -62,16 +60,7 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use super::{Orphans, Standing};
-
-    #[test]
-    fn ids_are_looked_for_between_two_also_when_they_start_again() {
-        let between = |after, before| Orphans { after, before: Some(before) };
-        let covered = |orphans: &Orphans| [5, 50, 500, 5000].map(|pid| orphans.covers(pid));
-        assert_eq!(covered(&between(10, 100)), [false, true, false, false]);
-        assert_eq!(covered(&between(1000, 20)), [true, false, false, true]);
-        assert_eq!(covered(&Orphans { after: 10, before: None }), [true; 4], "unknown when the start failed");
-    }
+    use super::Standing;
 
     #[test]
     fn a_name_does_not_confuse() {

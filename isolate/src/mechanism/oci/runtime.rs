@@ -15,7 +15,6 @@ use command_fds::{CommandFdExt, FdMapping};
 use crate::cgroup;
 use crate::limits::START_PATIENCE;
 use crate::mechanism::Descriptors;
-use crate::mechanism::oci::orphans::Orphans;
 use crate::sys;
 
 /// Which program makes the containers. All three take the same commands.
@@ -91,14 +90,8 @@ impl Runtime {
         Ok(command)
     }
 
-    /// Makes a container from a bundle and runs its program; the process id of that. What the runtime leaves is noted in `orphans`.
-    pub(super) fn run(
-        &self,
-        name: &str,
-        bundle: &Path,
-        descriptors: Descriptors,
-        orphans: &mut Orphans,
-    ) -> Result<i32, String> {
+    /// Makes a container from a bundle and runs its program; the process id of that.
+    pub(super) fn run(&self, name: &str, bundle: &Path, descriptors: Descriptors) -> Result<i32, String> {
         let (log, pid_file) = (bundle.join("log"), bundle.join("pid"));
         let mut command = self.command(&log)?;
         command.args(["run", "--detach", "--preserve-fds", "3", "--pid-file"]).arg(&pid_file);
@@ -108,10 +101,8 @@ impl Runtime {
             ring.into_iter().zip(3..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
         command.fd_mappings(mapping).map_err(|error| error.to_string())?;
         command.stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
-        self.perform(command, &log, orphans)?;
+        self.perform(command, &log)?;
         let pid = fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
-        orphans.before = pid.map(i32::cast_unsigned);
-        orphans.reap();
         pid.ok_or_else(|| format!("{} wrote no process id", self.kind.name()))
     }
 
@@ -125,12 +116,12 @@ impl Runtime {
         let _ = fs::remove_file(&log);
         let mut command = self.command(&log)?;
         command.args(["delete", "--force", name]).stdout(Stdio::null()).stderr(Stdio::null());
-        self.perform(command, &log, &mut Orphans::default())
+        self.perform(command, &log)
     }
 
-    fn perform(&self, command: Command, log: &Path, orphans: &mut Orphans) -> Result<(), String> {
+    fn perform(&self, command: Command, log: &Path) -> Result<(), String> {
         let name = self.kind.name();
-        let ended = wait(command, START_PATIENCE, orphans).map_err(|error| format!("cannot run {name}: {error}"))?;
+        let ended = wait(command, START_PATIENCE).map_err(|error| format!("cannot run {name}: {error}"))?;
         match ended {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(last_words(log).unwrap_or_else(|| format!("{name} ended with {status}"))),
@@ -140,7 +131,7 @@ impl Runtime {
 }
 
 /// `None` if it had to be killed.
-fn wait(mut command: Command, patience: Duration, orphans: &mut Orphans) -> io::Result<Option<ExitStatus>> {
+fn wait(mut command: Command, patience: Duration) -> io::Result<Option<ExitStatus>> {
     let mut child = command.spawn()?;
     // What the command holds for the child alone: the ends of pipes.
     drop(command);
@@ -150,7 +141,6 @@ fn wait(mut command: Command, patience: Duration, orphans: &mut Orphans) -> io::
         let _ = child.kill();
     }
     let status = child.wait()?;
-    orphans.after = child.id();
     ended.map(|in_time| in_time.then_some(status))
 }
 

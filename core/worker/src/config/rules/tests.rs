@@ -117,8 +117,10 @@ fn mechanisms_are_chosen_by_name() {
     assert_eq!(sandbox("mechanism = \"oci\"").unwrap().mechanism, MechanismKind::Oci);
     assert_eq!(sandbox("").unwrap().oci_runtime, None);
     assert_eq!(sandbox("oci_runtime = \"runc\"").unwrap().oci_runtime, Some(OciRuntime::Runc));
+    assert_eq!(sandbox("mechanism = \"docker\"").unwrap().docker_socket, std::path::Path::new("/var/run/docker.sock"));
+    assert!(sandbox("docker_socket = \"docker.sock\"").unwrap_err()[0].contains("absolute path"));
     let refused = sandbox("mechanism = \"podman\"\noci_runtime = \"cruun\"").unwrap_err();
-    assert!(refused[0].contains("is not one of \"native\", \"oci\""), "{refused:?}");
+    assert!(refused[0].contains("is not one of \"native\", \"oci\", \"docker\""), "{refused:?}");
     assert!(refused[1].contains("did you mean \"crun\"?"), "{refused:?}");
 }
 
