@@ -48,7 +48,8 @@ pub fn ask(address: SocketAddr, request: &[u8]) -> io::Result<String> {
 }
 
 /// The body of an answer that is whole, by its length.
-fn body(answer: &[u8]) -> Option<&[u8]> {
+#[must_use]
+pub fn body(answer: &[u8]) -> Option<&[u8]> {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
     let length = head.lines().find_map(|line| {

@@ -69,6 +69,17 @@ pub fn resident_bytes(process: u32) -> io::Result<u64> {
     kib.map(|kib: u64| kib * 1024).ok_or_else(|| io::Error::other("status is not in the kernel's format"))
 }
 
+/// Memory that a process shares with no other, in KiB.
+///
+/// # Errors
+/// There is no such process.
+pub fn private_kib(process: u32) -> io::Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+    let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
+    let kib = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    Ok(kib.sum())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

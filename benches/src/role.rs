@@ -33,12 +33,15 @@ pub enum Role {
     Echo,
     /// A function that runs until nobody waits for its answer.
     Park,
+    /// A function that answers with its payload, holds its sandbox for a while (`hold`, `hold-long`, `until-told`), or ends its process
+    /// (`exit`).
+    Mortal,
     /// The far side of a pair of rings, which answers with its payload, without a worker.
     RingEcho,
 }
 
 impl Role {
-    const ALL: [Role; 5] = [Role::Worker, Role::Command, Role::Echo, Role::Park, Role::RingEcho];
+    const ALL: [Role; 6] = [Role::Worker, Role::Command, Role::Echo, Role::Park, Role::Mortal, Role::RingEcho];
 
     /// The word in the variable.
     #[must_use]
@@ -48,6 +51,7 @@ impl Role {
             Role::Command => "command",
             Role::Echo => "echo",
             Role::Park => "park",
+            Role::Mortal => "mortal",
             Role::RingEcho => "ring-echo",
         }
     }
@@ -65,6 +69,7 @@ pub fn play() -> Result<bool, Failure> {
         Role::Command => std::process::exit(command()),
         Role::Echo => vilya_runtime::run(echo),
         Role::Park => vilya_runtime::run(park),
+        Role::Mortal => vilya_runtime::run(mortal),
         Role::RingEcho => ring_echo()?,
     }
     Ok(true)
@@ -85,6 +90,21 @@ fn park(request: &Request<'_>, _: &mut Response<'_>) -> Result<(), TooLarge> {
         std::thread::sleep(PARKED_POLL);
     }
     Ok(())
+}
+
+/// How long `hold` and `hold-long` last.
+pub const HOLD: Duration = Duration::from_millis(200);
+const HOLD_LONG: Duration = Duration::from_secs(5);
+
+fn mortal(request: &Request<'_>, response: &mut Response<'_>) -> Result<(), TooLarge> {
+    match request.payload() {
+        b"exit" => std::process::exit(0),
+        b"hold" => std::thread::sleep(HOLD),
+        b"hold-long" => std::thread::sleep(HOLD_LONG),
+        b"until-told" => return park(request, response),
+        _ => {}
+    }
+    echo(request, response)
 }
 
 fn ring_echo() -> Result<(), Failure> {

@@ -101,11 +101,19 @@ impl Testbed {
     /// # Errors
     /// The worker refuses it.
     pub fn deploy_rust(&self, function: RustFunction<'_>) -> Result<(), Failure> {
+        self.deploy_rust_with(function, "")
+    }
+
+    /// The same with more lines of `function.toml`.
+    ///
+    /// # Errors
+    /// The worker refuses it.
+    pub fn deploy_rust_with(&self, function: RustFunction<'_>, more: &str) -> Result<(), Failure> {
         let RustFunction { name, role, concurrency } = function;
         let executable = executable::own()?;
         let manifest = format!(
             "name = \"{name}\"\nruntime = \"rust\"\nhandler = \"function\"\nconcurrency = {concurrency}\n\
-             timeout = \"10m\"\n[env]\n{} = \"{}\"\n",
+             timeout = \"10m\"\n{more}[env]\n{} = \"{}\"\n",
             role::VARIABLE,
             role.word()
         );
@@ -123,7 +131,15 @@ impl Testbed {
     /// # Errors
     /// The worker refuses it.
     pub fn deploy_python(&self, name: &str, module: &str) -> Result<(), Failure> {
-        let manifest = format!("name = \"{name}\"\nruntime = \"python\"\nhandler = \"main.handler\"\n");
+        self.deploy_python_with(name, module, "")
+    }
+
+    /// The same with more lines of `function.toml`.
+    ///
+    /// # Errors
+    /// The worker refuses it.
+    pub fn deploy_python_with(&self, name: &str, module: &str, more: &str) -> Result<(), Failure> {
+        let manifest = format!("name = \"{name}\"\nruntime = \"python\"\nhandler = \"main.handler\"\n{more}");
         self.deploy(
             name,
             &[
@@ -148,6 +164,17 @@ impl Testbed {
         let of_name =
             text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         Ok(of_name.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// The sum of a metric over the labels that contain a text.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn metric_with(&self, name: &str, label: &str) -> Result<f64, Failure> {
+        let text = self.metrics()?;
+        let start = format!("{name}{{");
+        let lines = text.lines().filter(|line| line.starts_with(&start) && line.contains(label));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
     /// A metric by shard.

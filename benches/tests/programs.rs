@@ -127,6 +127,34 @@ fn steady_reports_its_tail_its_failures_and_the_memory() {
 }
 
 #[test]
+fn coldstart_reports_every_figure_of_its_contract() {
+    let report: Value = serde_json::from_str(&run(env!("CARGO_BIN_EXE_coldstart"), &["--json", "--quick"])).unwrap();
+    for figure in ["clone3_us", "clone3_all_namespaces_us", "exec_true_us", "python_bare_ms"] {
+        assert!(is_figure(&report["floor"][figure]), "floor.{figure}");
+    }
+    for runtime in ["rust", "python"] {
+        for figure in ["p50_ms", "p99_ms"] {
+            assert!(is_figure(&report["mechanisms"]["native"][runtime][figure]), "{runtime}.{figure}");
+        }
+        for stage in ["plan", "namespaces", "mounts", "cgroup", "fork", "runtime_ready", "first_answer"] {
+            assert!(is_figure(&report["stages"][runtime][format!("{stage}_us")]), "{runtime}.{stage}");
+        }
+        assert!(is_figure(&report["private_kib_idle"][runtime]), "{runtime}");
+    }
+    for count in ["1", "8", "64"] {
+        assert!(is_figure(&report["starts_per_second_per_core"][count]), "{count} at once");
+    }
+    assert_eq!(report["alive_max"]["median"], 8.0);
+    // What was not measured is told, with the reason, and is null.
+    let skipped = report["skipped"].as_array().expect("a list");
+    for mechanism in ["oci", "docker"] {
+        let is_skipped =
+            skipped.iter().any(|why| why.as_str().is_some_and(|why| why.starts_with(&format!("{mechanism}.python:"))));
+        assert_eq!(report["mechanisms"][mechanism]["python"]["p50_ms"].is_null(), is_skipped, "{mechanism}");
+    }
+}
+
+#[test]
 fn send_writes_a_row_a_round_a_size_and_a_kind() {
     let path = std::env::temp_dir().join(format!("vilya-send-{}.csv", std::process::id()));
     let file = path.to_str().expect("a temporary path is text");

@@ -1,0 +1,51 @@
+//! What a cold start costs: from request to answer for a new sandbox, over every mechanism and runtime of this machine, beside bare processes
+//! of the same run; how many starts a core makes; what an idle sandbox takes; how many are alive at once.
+//!
+//! Usage: `coldstart [--json] [--quick] [--starts N] [--alive N]`.
+
+mod alive;
+mod cold;
+mod floors;
+mod report;
+
+use serde_json::json;
+use vilya_benches::figures::Figures;
+use vilya_benches::options::Options;
+use vilya_benches::role;
+use vilya_benches::{Failure, machine};
+
+/// How much is done.
+pub(crate) struct Pace {
+    /// New sandboxes of each mechanism and runtime, one after the other.
+    pub(crate) starts: usize,
+    /// Starts before those that count: until the function has a zygote.
+    pub(crate) warm: usize,
+    /// Times that many are started at once.
+    pub(crate) bursts: usize,
+    /// Sandboxes to be alive at once.
+    pub(crate) alive: usize,
+}
+
+fn main() -> Result<(), Failure> {
+    if let Some(floor) = floors::asked_for() {
+        return floors::play(&floor);
+    }
+    if role::play()? {
+        return Ok(());
+    }
+    let options = Options::read(&["--json", "--quick"], &["--starts", "--alive"])?;
+    let quick = options.has("--quick");
+    let pace = Pace {
+        starts: options.value("--starts", if quick { 5 } else { 300 })?,
+        warm: if quick { 3 } else { 10 },
+        bursts: if quick { 1 } else { 12 },
+        alive: options.value("--alive", if quick { 8 } else { 1000 })?,
+    };
+    let mut figures = Figures::default();
+    floors::measure(pace.starts, &mut figures)?;
+    let skipped = cold::measure(&pace, &mut figures)?;
+    alive::measure(&pace, &mut figures)?;
+    let facts = json!({ "machine": machine::description(), "starts": pace.starts, "skipped": skipped });
+    vilya_benches::report::print(&report::report(figures, &facts), options.has("--json"));
+    Ok(())
+}
