@@ -26,6 +26,8 @@ _JSON = response_metadata("application/json")
 def main(environment):
     """Runs until the worker says Stop; returns the exit status."""
     role = environment.pop("VILYA_ZYGOTE", None)
+    if role is not None:
+        zygote.watch_forks()
     output.adopt()
     if role == "runtime":
         zygote.become_copy()

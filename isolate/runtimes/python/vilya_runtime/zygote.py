@@ -17,6 +17,24 @@ _ENVIRONMENT_FD = 13
 _WAITING = b"Z"
 
 
+#: What modules registered to be done in the child of a fork: a copy is one as far as they can tell. Nothing else of a
+#: fork applies: there was one thread, it held no lock, and its identity is the same.
+_hooks = []
+
+
+def watch_forks():
+    """From now on, notes what is registered for children; a real fork does it all the same."""
+    register = os.register_at_fork
+
+    def register_at_fork(*, before=None, after_in_parent=None, after_in_child=None):
+        hooks = {"before": before, "after_in_parent": after_in_parent, "after_in_child": after_in_child}
+        register(**{name: hook for name, hook in hooks.items() if hook is not None})
+        if after_in_child is not None:
+            _hooks.append(after_in_child)
+
+    os.register_at_fork = register_at_fork
+
+
 def preload(names):
     """Imports modules that the function will want; one that is not there is the function's own affair."""
     for name in names:
@@ -32,14 +50,14 @@ def become_copy():
     # What was imported stays: the collector need not walk it again, nor write to its pages.
     gc.freeze()
     heap_end = _heap_end()
-    _before_fork()
     os.write(_FD, _WAITING)
     if os.read(_FD, 1) != b"":
         os._exit(1)
     # The kernel's end of the heap is another one in a copy; without one of its own, libc asks.
     if heap_end is not None:
         heap_end.value = None
-    _after_fork()
+    for hook in _hooks:
+        hook()
     _reseed()
 
 
@@ -58,15 +76,6 @@ def _heap_end():
         return ctypes.c_void_p.in_dll(ctypes.CDLL(None), "__curbrk")
     except ValueError:
         return None  # another libc
-
-
-def _before_fork():
-    ctypes.pythonapi.PyOS_BeforeFork()
-
-
-def _after_fork():
-    """What a fork does in a child: locks made anew, and what was registered with os.register_at_fork, random among it."""
-    ctypes.pythonapi.PyOS_AfterFork_Child()
 
 
 def _reseed():
