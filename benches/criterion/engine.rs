@@ -29,7 +29,12 @@ fn warm(engine: &mut Engine, functions: u32, effects: &mut Effects) -> u64 {
     let mut now = 0;
     for index in 0..functions {
         let function = FunctionId { index, generation: 1 };
-        let spec = FunctionSpec { memory: Bytes::from_bytes(1 << 20), timeout: Nanos::from_secs(3), concurrency: 1 };
+        let spec = FunctionSpec {
+            memory: Bytes::from_bytes(1 << 20),
+            timeout: Nanos::from_secs(3),
+            concurrency: 1,
+            min_warm: 0,
+        };
         engine.step(Nanos::from_nanos(now), Event::FunctionAdded { function, spec }, effects);
         effects.clear();
         invoke(engine, &mut now, function, effects);

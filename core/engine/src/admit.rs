@@ -18,6 +18,10 @@ impl Engine {
         } else if self.functions.is_vacant(id.index) {
             self.functions.put(Function::new(id, spec));
             self.stats.functions += 1;
+            if self.drain.is_on() {
+                self.drop_target(id.index);
+            }
+            self.refresh(id.index);
         } else {
             effects.push(Effect::FunctionGone { function: id });
         }
@@ -27,6 +31,7 @@ impl Engine {
         match self.functions.resolve(id) {
             Some(slot) if !self.functions[slot].retired => {
                 self.functions[slot].retired = true;
+                self.drop_target(slot);
                 self.refresh(slot);
             }
             _ => self.stats.stale_events += 1,

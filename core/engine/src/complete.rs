@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::event::{Lane, RunResult};
 use crate::ids::{InvocationId, SandboxId};
 use crate::invocation::{Phase, Run};
-use crate::sandboxes::State;
+use crate::sandboxes::{Sandbox, State};
 
 /// A claim to have finished an invocation.
 pub(crate) struct Completion {
@@ -76,6 +76,7 @@ impl Engine {
     fn run_ended(&mut self, index: u32, run: Run, result: RunResult, effects: &mut Effects) {
         let invocation = &self.invocations[index];
         let slot = invocation.function;
+        self.functions[slot].warm.succeeded();
         // One answered before was cancelled or overdue: how long it took says nothing about the function.
         if !invocation.answered {
             let outcome = match result {
@@ -122,10 +123,12 @@ impl Engine {
 
     /// Kills a living sandbox that lied.
     fn break_off(&mut self, index: u32, effects: &mut Effects) {
-        let (state, slot) = (self.sandboxes[index].state, self.sandboxes[index].function);
+        let Sandbox { state, function: slot, has_served, .. } = self.sandboxes[index];
         self.kill(index, KillReason::Broken, Outcome::SandboxDied, effects);
         if state == State::Starting {
             self.start_failed(slot);
+        } else if !has_served {
+            self.warm_failed(slot);
         }
     }
 
@@ -134,7 +137,7 @@ impl Engine {
         let Some(index) = self.resolve_sandbox(id) else {
             return;
         };
-        let (state, slot) = (self.sandboxes[index].state, self.sandboxes[index].function);
+        let Sandbox { state, function: slot, has_served, .. } = self.sandboxes[index];
         match state {
             State::Dying { dead: true, .. } => {
                 self.stats.stale_events += 1;
@@ -148,8 +151,10 @@ impl Engine {
                 self.become_state(index, State::Dying { dead: true, outcome: Outcome::SandboxDied });
             }
         }
-        if state == State::Starting {
-            self.start_failed(slot);
+        match state {
+            State::Starting => self.start_failed(slot),
+            State::Ready if !has_served => self.warm_failed(slot),
+            _ => {}
         }
         if self.sandboxes[index].lanes.in_use == 0 {
             self.bury(index);

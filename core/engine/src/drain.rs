@@ -44,6 +44,7 @@ impl Engine {
         // Once in the life of a shard: the one look at every function.
         for slot in 0..self.functions.capacity() {
             if self.functions.get(slot).is_some() {
+                self.drop_target(slot);
                 self.note_chore(slot);
             }
         }

@@ -73,6 +73,12 @@ pub struct Engine {
     pub(crate) sandbox_deadlines: Heap,
     /// Idle sandboxes, the first to be evicted first.
     pub(crate) idle_order: Heap,
+    /// Idle sandboxes within their function's warm target, in the same order.
+    pub(crate) kept_order: Heap,
+    /// Functions below their warm targets, the first to be served first.
+    pub(crate) short_of_warm: Heap,
+    /// Functions below their warm targets that pause, by when that is over.
+    pub(crate) warm_pauses: Heap,
     /// Dying sandboxes with invocations still to answer.
     pub(crate) ending: List,
     /// Functions with failed starts to answer, sandboxes to kill, or an end to tell.
@@ -107,6 +113,9 @@ impl Engine {
             invocation_deadlines: Heap::new(limits.invocations),
             sandbox_deadlines: Heap::new(limits.sandboxes),
             idle_order: Heap::new(limits.sandboxes),
+            kept_order: Heap::new(limits.sandboxes),
+            short_of_warm: Heap::new(limits.functions),
+            warm_pauses: Heap::new(limits.functions),
             ending: List::EMPTY,
             chores: VecDeque::with_capacity(limits.functions as usize),
             drain: DrainPhase::Off,
@@ -154,10 +163,15 @@ impl Engine {
             return Some(self.now);
         }
         let first = |heap: &Heap| heap.first().map(|((at, _), _)| Nanos::from_nanos(at));
-        [first(&self.invocation_deadlines), first(&self.sandbox_deadlines), self.drain.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            first(&self.invocation_deadlines),
+            first(&self.sandbox_deadlines),
+            first(&self.warm_pauses),
+            self.drain.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What the shard holds and has done.
@@ -177,7 +191,8 @@ impl Engine {
                 || self.do_one_chore(effects)
                 || self.expire_one(effects)
                 || self.sweep_one(effects)
-                || self.stats.queued > 0 && self.serve_one_waiting(effects);
+                || self.stats.queued > 0 && self.serve_one_waiting(effects)
+                || self.warm_one(effects);
             if !has_worked {
                 self.finish_draining(effects);
                 self.has_backlog = false;
@@ -198,6 +213,9 @@ impl Engine {
 
     /// Brings the orders that a function is in up to date with its books. Called after every change of them.
     pub(crate) fn refresh(&mut self, slot: u32) {
+        if self.functions[slot].warm.target > 0 {
+            self.note_warm(slot);
+        }
         let function = &mut self.functions[slot];
         // Most changes are of functions of which nothing waits, and they are in none of the heaps.
         let is_ordered = !function.waiting.is_empty();

@@ -16,6 +16,8 @@ pub struct FunctionSpec {
     pub timeout: Nanos,
     /// Invocations one sandbox runs at once: its lanes. 0 is taken as 1.
     pub concurrency: u16,
+    /// Sandboxes that are kept ready whether or not anybody asks.
+    pub min_warm: u32,
 }
 
 /// How a run ended, as its sandbox tells it.

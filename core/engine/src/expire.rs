@@ -24,7 +24,7 @@ impl Engine {
             self.expire_sandbox(sandbox, effects);
             return true;
         }
-        self.force_drain_if_due()
+        self.end_one_pause() || self.force_drain_if_due()
     }
 
     fn expire_invocation(&mut self, index: u32, effects: &mut Effects) {
@@ -57,6 +57,8 @@ impl Engine {
         if state == State::Starting {
             self.kill(index, KillReason::StartTimedOut, Outcome::SandboxDied, effects);
             self.start_failed(slot);
+        } else if self.functions[slot].warm.needs_all() {
+            self.keep(index);
         } else {
             self.kill(index, KillReason::Idle, Outcome::SandboxDied, effects);
         }

@@ -7,6 +7,7 @@ use crate::drain::DrainPhase;
 use crate::engine::Engine;
 use crate::invocation::{Invocation, Loan, Phase, Recall};
 use crate::list::List;
+use crate::provision::Room;
 use crate::route::Function;
 use crate::sandboxes::{Sandbox, State};
 use crate::units::Bytes;
@@ -27,6 +28,9 @@ struct Recount {
     dying_memory: Bytes,
     ending: u32,
     timed_sandboxes: u32,
+    kept: u32,
+    kept_memory: Bytes,
+    warm_missing: u32,
 }
 
 impl Engine {
@@ -44,6 +48,7 @@ impl Engine {
         }
         for function in self.functions.iter() {
             self.check_function(function);
+            self.check_warm(function, &mut seen);
         }
         self.check_gauges(&seen);
         self.check_limits();
@@ -135,10 +140,19 @@ impl Engine {
             seen.idle += 1;
             seen.idle_memory = seen.idle_memory.saturating_add(sandbox.memory);
         }
-        assert_eq!(self.idle_order.contains(index), is_idle, "exactly the idle sandboxes can be evicted");
+        let is_kept = self.kept_order.contains(index);
+        assert_eq!(self.idle_order.contains(index), is_idle && !is_kept, "exactly the idle sandboxes can be evicted");
+        assert!(is_idle || !is_kept, "only idle sandboxes are kept");
+        if is_kept {
+            seen.kept += 1;
+            seen.kept_memory = seen.kept_memory.saturating_add(sandbox.memory);
+        }
         let is_timed = self.sandbox_deadlines.contains(index);
         assert!(is_timed || sandbox.state != State::Starting, "a start has a deadline");
-        assert!(!is_timed || is_idle || sandbox.state == State::Starting, "only starts and idleness have deadlines");
+        assert!(
+            !is_timed || is_idle && !is_kept || sandbox.state == State::Starting,
+            "only starts and idleness have deadlines"
+        );
         seen.timed_sandboxes += u32::from(is_timed);
     }
 
@@ -176,6 +190,21 @@ impl Engine {
         assert_eq!(function.has_chore, self.chores.contains(&slot), "a chore is noted once");
     }
 
+    fn check_warm(&self, function: &Function, seen: &mut Recount) {
+        let (slot, warm) = (function.id.index, &function.warm);
+        let own = || self.sandboxes.iter().filter(|(_, sandbox)| sandbox.function == slot);
+        let alive = own().filter(|(_, sandbox)| matches!(sandbox.state, State::Starting | State::Ready));
+        assert_eq!(alive.count(), warm.alive as usize, "starting and ready sandboxes are counted");
+        assert_eq!(warm.missing, warm.target.saturating_sub(warm.alive), "what lacks of the target is known");
+        seen.warm_missing += warm.missing;
+        let kept = own().filter(|&(index, _)| self.kept_order.contains(index)).count();
+        let is_leaving = function.retired || self.drain.is_on();
+        assert!(is_leaving || kept <= warm.target as usize, "no more are kept than the target");
+        let is_listed = [self.short_of_warm.contains(slot), self.warm_pauses.contains(slot)];
+        assert!(is_listed != [true, true], "a function that pauses is not served");
+        assert_eq!(is_listed.contains(&true), self.may_start_warm(slot), "exactly who may start is in an order");
+    }
+
     fn check_gauges(&self, seen: &Recount) {
         let stats = &self.stats;
         assert_eq!(stats.functions as usize, self.functions.iter().count(), "functions");
@@ -193,7 +222,9 @@ impl Engine {
         assert_eq!(stats.idle_memory, seen.idle_memory, "idle memory");
         assert_eq!(stats.dying_memory, seen.dying_memory, "dying memory");
         assert_eq!(self.ending.len(), seen.ending, "ending");
-        assert_eq!(self.idle_order.len(), seen.idle, "idle order");
+        assert_eq!(self.idle_order.len() + self.kept_order.len(), seen.idle, "idle order");
+        assert_eq!((stats.kept, stats.kept_memory), (seen.kept, seen.kept_memory), "kept");
+        assert_eq!(stats.warm_missing, seen.warm_missing, "missing of warm targets");
         assert_eq!(self.sandbox_deadlines.len(), seen.timed_sandboxes, "sandbox deadlines");
         let placed = seen.running + seen.reserved + seen.held;
         assert_eq!(seen.queued + placed, self.invocations.len(), "an invocation waits or has a lane");
@@ -229,8 +260,14 @@ impl Engine {
                 && stats.memory.saturating_add(self.functions[slot].spec.memory) <= self.limits.memory;
             assert!(!may_start, "there is room for a sandbox that is wanted");
         }
-        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines] {
+        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines, &self.warm_pauses] {
             assert!(heap.first().is_none_or(|((at, _), _)| at > self.now.as_nanos()), "a deadline has passed");
+        }
+        if let Some((_, slot)) = self.short_of_warm.first() {
+            let may_start = self.starved.first().is_none()
+                && self.stats.starting < self.limits.warm_starting()
+                && self.room_for(self.functions[slot].spec.memory) != Room::Coming;
+            assert!(!may_start, "a warm start could begin");
         }
         let is_empty = self.invocations.len() == 0 && self.sandboxes.len() == 0;
         assert!(!is_empty || matches!(self.drain, DrainPhase::Off | DrainPhase::Done), "drained, and not said");

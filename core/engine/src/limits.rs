@@ -40,6 +40,11 @@ impl Limits {
     /// The most sandboxes a shard can number.
     pub const MOST_SANDBOXES: u32 = 1 << 20;
 
+    /// The starts under way beyond which none begins that nobody waits for.
+    pub(crate) fn warm_starting(&self) -> u32 {
+        (self.starting / 2).max(1)
+    }
+
     /// Whether an engine can be made with these.
     ///
     /// # Errors

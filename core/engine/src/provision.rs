@@ -5,19 +5,21 @@
 //! are evicted only when that will be enough, one at a time until it is: what is already dying counts as room to
 //! come. Does not know what keeps an idle sandbox alive: that is the keep-alive policy's order.
 
-use crate::effect::{Effect, Effects, KillReason, Outcome};
+use crate::effect::{Effect, Effects, Outcome};
 use crate::engine::Engine;
 use crate::sandboxes::Sandbox;
 use crate::units::Bytes;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Room {
+pub(crate) enum Room {
     /// There is room now.
     Free,
     /// There will be when the dying are dead.
     Coming,
     /// There will be when idle ones are evicted as well.
     Evictable,
+    /// There will be when idle ones within their functions' warm targets are evicted too, and never otherwise.
+    Kept,
     /// There will be when something busy ends.
     None,
 }
@@ -38,35 +40,39 @@ impl Engine {
         }
         match self.room_for(self.functions[slot].spec.memory) {
             Room::Free => self.start(slot, effects),
-            Room::Evictable => {
-                // Never one of the starved function's own: with one idle it would be runnable, and dispatched before.
-                let (_, victim) = self.idle_order.first().expect("there is idle memory or an idle sandbox to free");
-                self.kill(victim, KillReason::Evicted, Outcome::SandboxDied, effects);
-            }
+            // Never one of the starved function's own: with one idle it would be runnable, and dispatched before.
+            Room::Evictable => self.evict_one(effects),
+            Room::Kept => self.evict_kept(effects),
             Room::Coming => return false,
             Room::None => return self.recall_for_room(effects),
         }
         true
     }
 
-    fn room_for(&self, wanted: Bytes) -> Room {
+    pub(crate) fn room_for(&self, wanted: Bytes) -> Room {
         let stats = &self.stats;
         let fits_without = |memory: Bytes, sandboxes: u32| {
             stats.memory.saturating_sub(memory).saturating_add(wanted) <= self.limits.memory
                 && stats.sandboxes - sandboxes < self.limits.sandboxes
         };
+        let idle_memory = stats.idle_memory.saturating_sub(stats.kept_memory);
+        let fits_beside_kept =
+            stats.kept_memory.saturating_add(wanted) <= self.limits.memory && stats.kept < self.limits.sandboxes;
+        let all_idle = (stats.dying_memory.saturating_add(stats.idle_memory), stats.dying + stats.idle);
         if fits_without(Bytes::ZERO, 0) {
             Room::Free
         } else if fits_without(stats.dying_memory, stats.dying) {
             Room::Coming
-        } else if fits_without(stats.dying_memory.saturating_add(stats.idle_memory), stats.dying + stats.idle) {
+        } else if fits_without(stats.dying_memory.saturating_add(idle_memory), stats.dying + stats.idle - stats.kept) {
             Room::Evictable
+        } else if !fits_beside_kept && fits_without(all_idle.0, all_idle.1) {
+            Room::Kept
         } else {
             Room::None
         }
     }
 
-    fn start(&mut self, slot: u32, effects: &mut Effects) {
+    pub(crate) fn start(&mut self, slot: u32, effects: &mut Effects) {
         let function = &mut self.functions[slot];
         function.sandboxes += 1;
         let (id, spec) = (function.id, function.spec);
@@ -92,6 +98,7 @@ impl Engine {
         function.failing = function.failing.saturating_add(concurrency).min(function.waiting.len());
         function.failing_before = before;
         self.note_chore(slot);
+        self.warm_failed(slot);
     }
 
     /// Tells the oldest waiting invocation of a function that a start failed.

@@ -10,6 +10,7 @@ use crate::event::FunctionSpec;
 use crate::ids::FunctionId;
 use crate::list::List;
 use crate::policy::Profile;
+use crate::warm::Warm;
 
 #[derive(Debug)]
 pub(crate) struct Function {
@@ -40,6 +41,7 @@ pub(crate) struct Function {
     /// Whether it is in the engine's list of chores.
     pub(crate) has_chore: bool,
     pub(crate) profile: Profile,
+    pub(crate) warm: Warm,
 }
 
 impl Function {
@@ -61,6 +63,7 @@ impl Function {
             is_ordered: false,
             has_chore: false,
             profile: Profile::default(),
+            warm: Warm::new(spec.min_warm),
         }
     }
 

@@ -168,10 +168,12 @@ impl Engine {
         let function = &mut self.functions[slot];
         match state {
             State::Starting => {
+                function.warm.alive += 1;
                 function.starting.push_back(&mut self.sandboxes, index);
                 self.stats.starting += 1;
             }
             State::Ready => {
+                function.warm.alive += 1;
                 function.free_lanes += u64::from(free);
                 if is_idle {
                     function.idle.push_front(&mut self.sandboxes, index);
@@ -201,17 +203,20 @@ impl Engine {
         let function = &mut self.functions[slot];
         match state {
             State::Starting => {
+                function.warm.alive -= 1;
                 function.starting.remove(&mut self.sandboxes, index);
                 self.sandbox_deadlines.remove(index);
                 self.stats.starting -= 1;
             }
             State::Ready => {
+                function.warm.alive -= 1;
                 function.free_lanes -= u64::from(free);
                 if is_idle {
                     function.idle.remove(&mut self.sandboxes, index);
                     self.stats.idle -= 1;
                     self.stats.idle_memory = self.stats.idle_memory.saturating_sub(memory);
                     self.idle_order.remove(index);
+                    self.unkeep(index);
                     self.sandbox_deadlines.remove(index);
                 } else if free > 0 {
                     function.partial.remove(&mut self.sandboxes, index);
@@ -229,6 +234,9 @@ impl Engine {
         self.idle_order.set(index, (retention.priority, order));
         if let Some(until) = retention.until {
             self.sandbox_deadlines.set(index, (until.as_nanos(), order));
+        }
+        if self.functions[self.sandboxes[index].function].warm.needs_all() {
+            self.keep(index);
         }
     }
 

@@ -31,6 +31,12 @@ pub struct Stats {
     pub memory: Bytes,
     /// The part of `memory` that is idle.
     pub idle_memory: Bytes,
+    /// Idle sandboxes that are within their function's warm target.
+    pub kept: u32,
+    /// The part of `idle_memory` that they have.
+    pub kept_memory: Bytes,
+    /// Sandboxes that functions lack of their warm targets.
+    pub warm_missing: u32,
     /// The part of `memory` that is dying.
     pub dying_memory: Bytes,
 

@@ -105,7 +105,12 @@ fn serving_with_warm_sandboxes_allocates_nothing() {
     let mut engine = Engine::new(Config { limits, policies }).expect("these limits are valid");
     let (mut now, mut effects, mut runs) = (Nanos::ZERO, Effects::new(), Vec::with_capacity(64));
     for index in 0..FUNCTIONS {
-        let spec = FunctionSpec { memory: Bytes::from_mebibytes(64), timeout: Nanos::from_secs(3), concurrency: 2 };
+        let spec = FunctionSpec {
+            memory: Bytes::from_mebibytes(64),
+            timeout: Nanos::from_secs(3),
+            concurrency: 2,
+            min_warm: 0,
+        };
         let function = FunctionId { index, generation: 0 };
         step(&mut engine, now, Event::FunctionAdded { function, spec }, &mut effects, &mut runs);
     }

@@ -23,6 +23,8 @@ pub const MEMORY_MIN_BYTES: u64 = 16 * MIB;
 pub const TIMEOUT_MAX_NS: u64 = 15 * MINUTE_NS;
 /// Most invocations that one sandbox may run at once.
 pub const CONCURRENCY_MAX: u32 = 64;
+/// Most sandboxes that a function may have kept ready.
+pub const MIN_WARM_MAX: u32 = 1024;
 /// Most variables in `[env]`.
 pub const ENVIRONMENT_COUNT_MAX: usize = 128;
 /// Largest `[env]`: the sum of names and values, in bytes.
@@ -72,6 +74,9 @@ pub struct Manifest {
     pub timeout_ns: u64,
     /// Invocations that one sandbox runs at once.
     pub concurrency: u16,
+    /// Sandboxes that are kept ready whether or not anybody asks.
+    #[serde(default)]
+    pub min_warm: u32,
     /// Modules that are imported before the first invocation, besides the handler's own; Python only.
     #[serde(default)]
     pub preload: Vec<String>,
@@ -99,11 +104,23 @@ impl Manifest {
         let memory_bytes = reader.bytes("memory", 128 * MIB, MEMORY_MIN_BYTES..=1024 * GIB);
         let timeout_ns = reader.duration_ns("timeout", 3 * SECOND_NS, MILLISECOND_NS..=TIMEOUT_MAX_NS);
         let concurrency = reader.count("concurrency", 1, 1..=CONCURRENCY_MAX) as u16;
+        let min_warm = reader.count("min_warm", 0, 0..=MIN_WARM_MAX);
         let preload = preload(&mut reader, runtime);
         let mechanism = mechanism(&mut reader);
         let environment = environment(&mut reader);
         reader.finish()?;
-        Ok(Manifest { name, runtime, handler, memory_bytes, timeout_ns, concurrency, preload, mechanism, environment })
+        Ok(Manifest {
+            name,
+            runtime,
+            handler,
+            memory_bytes,
+            timeout_ns,
+            concurrency,
+            min_warm,
+            preload,
+            mechanism,
+            environment,
+        })
     }
 }
 
@@ -268,6 +285,7 @@ mod tests {
         assert_eq!((manifest.memory_bytes, manifest.timeout_ns), (128 * MIB, 3 * SECOND_NS));
         assert_eq!((manifest.concurrency, manifest.environment.len()), (1, 0));
         assert_eq!(manifest.mechanism, None, "the worker's choice");
+        assert_eq!(manifest.min_warm, 0);
     }
 
     #[test]
@@ -279,6 +297,7 @@ handler = \"bin/thumbnail\"
 memory = \"256MiB\"
 timeout = \"15m\"
 concurrency = 64
+min_warm = 2
 mechanism = \"oci\"
 [env]
 QUALITY = \"80\"
@@ -287,6 +306,7 @@ _x1 = \"\"
         let manifest = Manifest::parse(text).unwrap();
         assert_eq!(manifest.runtime.as_str(), "rust");
         assert_eq!(manifest.environment["QUALITY"], "80");
+        assert_eq!(manifest.min_warm, 2);
         let json = serde_json::to_string(&manifest).unwrap();
         assert!(json.contains("\"runtime\":\"rust\""));
         assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);

@@ -258,7 +258,7 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
     for (name, help, of) in counters {
         family_of(name, "counter", help, of);
     }
-    let gauges: [Family<'_>; 7] = [
+    let gauges: [Family<'_>; 9] = [
         ("vilya_connections_open", "Connections open now.", &|r| r.connections_open),
         ("vilya_invocations_open", "Invocations queued, arriving or running now.", &|r| {
             u64::from(r.engine.queued + r.engine.reserved + r.engine.running)
@@ -268,6 +268,10 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
         ("vilya_invocations_queued", "Invocations queued now.", &|r| u64::from(r.engine.queued)),
         ("vilya_sandboxes", "Sandboxes alive now.", &|r| u64::from(r.engine.sandboxes)),
         ("vilya_sandbox_memory_bytes", "Memory promised to the sandboxes alive now.", &|r| r.engine.memory.as_bytes()),
+        ("vilya_sandboxes_idle", "Sandboxes that run nothing now.", &|r| u64::from(r.engine.idle)),
+        ("vilya_sandboxes_warm_missing", "Sandboxes that functions lack of their min_warm.", &|r| {
+            u64::from(r.engine.warm_missing)
+        }),
     ];
     for (name, help, of) in gauges {
         family_of(name, "gauge", help, of);

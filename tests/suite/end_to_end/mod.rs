@@ -7,6 +7,7 @@ mod client;
 mod functions;
 mod hostile_clients;
 mod inside;
+mod lifecycle;
 mod mechanisms;
 mod misbehaviour;
 mod payloads;

@@ -111,6 +111,7 @@ impl Scenario {
             memory: Bytes::from_bytes(random.between(0, most + 1) / random.between(1, 9)),
             timeout: Nanos::from_nanos(random.between(0, LONGEST_TIMEOUT.as_nanos())),
             concurrency: random.pick(&[1, 1, 1, 2, 5, 300]),
+            min_warm: random.pick(&[0, 0, 0, 1, 2, 5]),
         }
     }
 }

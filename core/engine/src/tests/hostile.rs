@@ -15,7 +15,7 @@ use crate::{
 /// One move of a driver that may report anything. A `u8` picks among the newest ids ever seen, live or not.
 #[derive(Clone, Debug)]
 enum Move {
-    Add { index: u32, memory: u64, concurrency: u16 },
+    Add { index: u32, memory: u64, concurrency: u16, min_warm: u32 },
     Retire { index: u32 },
     Arrive { index: u32 },
     Reserve { index: u32 },
@@ -38,8 +38,8 @@ enum Move {
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let index = 0..6u32;
     let one = prop_oneof![
-        8 => (index.clone(), 0..300u64, 0..5u16)
-            .prop_map(|(index, memory, concurrency)| Move::Add { index, memory, concurrency }),
+        8 => (index.clone(), 0..300u64, 0..5u16, 0..3u32)
+            .prop_map(|(index, memory, concurrency, min_warm)| Move::Add { index, memory, concurrency, min_warm }),
         3 => index.clone().prop_map(|index| Move::Retire { index }),
         40 => index.clone().prop_map(|index| Move::Arrive { index }),
         25 => index.prop_map(|index| Move::Reserve { index }),
@@ -126,9 +126,9 @@ impl Hostile {
 
     fn event(&mut self, a_move: &Move) -> Option<Event> {
         Some(match *a_move {
-            Move::Add { index, memory, concurrency } => {
+            Move::Add { index, memory, concurrency, min_warm } => {
                 let timeout = Nanos::from_millis(1000);
-                let spec = FunctionSpec { memory: Bytes::from_mebibytes(memory), timeout, concurrency };
+                let spec = FunctionSpec { memory: Bytes::from_mebibytes(memory), timeout, concurrency, min_warm };
                 let next = self.function(index).generation + 1;
                 Event::FunctionAdded { function: FunctionId { index, generation: next }, spec }
             }
@@ -271,7 +271,7 @@ proptest! {
             is_drained: false,
         };
         for index in 0..4 {
-            let add = Move::Add { index, memory: 96, concurrency: index as u16 };
+            let add = Move::Add { index, memory: 96, concurrency: index as u16, min_warm: 0 };
             let event = hostile.event(&add).expect("adding picks nothing");
             hostile.step(event);
         }

@@ -7,3 +7,4 @@ mod leaving;
 mod lending;
 mod placement;
 pub(crate) mod shard;
+mod warm;

@@ -96,11 +96,22 @@ impl Shard {
     }
 
     pub(crate) fn add(&mut self, memory_mebibytes: u64, concurrency: u16) -> FunctionId {
+        let memory = Bytes::from_mebibytes(memory_mebibytes);
+        let function = self.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency, min_warm: 0 });
+        assert_eq!(self.effects, []);
+        function
+    }
+
+    /// A function with a warm target; its starts are in `effects`.
+    pub(crate) fn add_warm(&mut self, memory_mebibytes: u64, min_warm: u32) -> FunctionId {
+        let memory = Bytes::from_mebibytes(memory_mebibytes);
+        self.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency: 1, min_warm })
+    }
+
+    fn add_spec(&mut self, spec: FunctionSpec) -> FunctionId {
         let function = FunctionId { index: self.added, generation: 7 };
         self.added += 1;
-        let spec = FunctionSpec { memory: Bytes::from_mebibytes(memory_mebibytes), timeout: TIMEOUT, concurrency };
         self.step(Event::FunctionAdded { function, spec });
-        assert_eq!(self.effects, []);
         function
     }
 

@@ -169,13 +169,18 @@ impl Control {
     }
 
     /// Makes shards owners of a function, before any shard can route to them: their inboxes are in order.
+    /// The home shard has the warm target.
     fn give(&self, owners: Owners, function: FunctionId, record: &Arc<FunctionRecord>) {
+        let home = BalancePolicy::Home.shard(record.manifest.name.as_bytes(), self.shards.len() as u32);
         let spec = FunctionSpec {
             memory: Bytes::from_bytes(record.manifest.memory_bytes),
             timeout: Nanos::from_nanos(record.manifest.timeout_ns),
             concurrency: record.manifest.concurrency,
+            min_warm: 0,
         };
         for owner in owners.iter() {
+            let min_warm = if owner == home { record.manifest.min_warm } else { 0 };
+            let spec = FunctionSpec { min_warm, ..spec };
             self.shards[owner as usize].send(Message::Own { function, spec, record: Arc::clone(record) });
         }
     }
