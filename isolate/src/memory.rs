@@ -38,11 +38,11 @@ impl Memory {
         let kernel = kernel.ok_or_else(|| io::Error::other("the kernel has no mapping here"))?;
         let private =
             mappings.into_iter().filter(|mapping| !mapping.is_shared && mapping.backing == Backing::Anonymous);
-        let all: Vec<Range<u64>> = private.map(|mapping| mapping.range).take(MOST).collect();
         let heap = heap_of(&text);
         let is_heap = |range: &Range<u64>| Some(range.start) == heap || range.start.is_multiple_of(THREAD_HEAP_ALIGN);
-        let is_large = |range: &&Range<u64>| range.end - range.start >= LARGE && !is_heap(range);
-        Ok(Memory { large: all.iter().filter(is_large).cloned().collect(), kernel })
+        let is_large = |range: &Range<u64>| range.end - range.start >= LARGE && !is_heap(range);
+        let large = private.map(|mapping| mapping.range).filter(is_large).take(MOST).collect();
+        Ok(Memory { large, kernel })
     }
 }
 

@@ -6,13 +6,17 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::sys;
 
 /// Namespaces that came back, not looked at yet.
 #[derive(Debug, Default)]
-pub(crate) struct Returned(Mutex<Vec<OwnedFd>>);
+pub(crate) struct Returned {
+    namespaces: Mutex<Vec<OwnedFd>>,
+    /// What the kernel counts in one that nobody has used.
+    fresh: OnceLock<String>,
+}
 
 /// Most namespaces that wait to be used again.
 const RETURNED: usize = 256;
@@ -26,13 +30,14 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn namespace(&self) -> &OwnedFd {
-        self.namespace.as_ref().expect("it leaves when this is dropped")
+        self.namespace.as_ref().expect("it leaves when this is given back")
     }
 }
 
-impl Drop for Network {
-    fn drop(&mut self) {
-        let mut returned = self.returned.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl Network {
+    /// Gives it to others, who look at it first. Its sandbox must be dead; otherwise it is let go by being dropped.
+    pub(crate) fn give_back(mut self) {
+        let mut returned = self.returned.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         if returned.len() < RETURNED {
             returned.extend(self.namespace.take());
         }
@@ -43,31 +48,47 @@ impl Returned {
     /// One that came back untouched, or a new one. The calling thread, whose own network does not matter, is in it afterwards.
     pub(crate) fn take(self: &Arc<Returned>) -> io::Result<Network> {
         loop {
-            let candidate = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let candidate = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let namespace = match candidate {
-                Some(namespace) if is_untouched(&namespace)? => namespace,
+                Some(namespace) if self.is_untouched(&namespace)? => namespace,
                 Some(_) => continue,
-                None => make()?,
+                None => self.make()?,
             };
             return Ok(Network { namespace: Some(namespace), returned: Arc::clone(self) });
         }
     }
 }
 
-fn make() -> io::Result<OwnedFd> {
-    sys::unshare(libc::CLONE_NEWNET)?;
-    sys::loopback_up()?;
-    Ok(File::open("/proc/thread-self/ns/net")?.into())
+impl Returned {
+    fn make(&self) -> io::Result<OwnedFd> {
+        sys::unshare(libc::CLONE_NEWNET)?;
+        sys::loopback_up()?;
+        let counted = counted()?;
+        self.fresh.get_or_init(|| counted);
+        Ok(File::open("/proc/thread-self/ns/net")?.into())
+    }
+
+    /// Whether no byte went through its only interface, no socket is left (a connection that has ended is kept by the kernel for a minute), and
+    /// the kernel has counted nothing in it.
+    fn is_untouched(&self, namespace: &OwnedFd) -> io::Result<bool> {
+        sys::enter_namespace(namespace.as_fd(), libc::CLONE_NEWNET)?;
+        let devices = fs::read_to_string("/proc/thread-self/net/dev")?;
+        let sockets = fs::read_to_string("/proc/thread-self/net/sockstat")?;
+        let sockets_6 = fs::read_to_string("/proc/thread-self/net/sockstat6").unwrap_or_default();
+        let is_fresh = self.fresh.get() == Some(&counted()?);
+        Ok(is_fresh && carried_nothing(&devices) && holds_nothing(&sockets) && holds_nothing(&sockets_6))
+    }
 }
 
-/// Whether no byte went through its only interface and no socket of the internet protocols is left: a connection that has ended is kept by
-/// the kernel for a minute.
-fn is_untouched(namespace: &OwnedFd) -> io::Result<bool> {
-    sys::enter_namespace(namespace.as_fd(), libc::CLONE_NEWNET)?;
-    let devices = fs::read_to_string("/proc/thread-self/net/dev")?;
+/// What the kernel counts of the protocols in the namespace of the calling thread, and how many sockets of any kind there are.
+fn counted() -> io::Result<String> {
+    let mut counted = fs::read_to_string("/proc/thread-self/net/snmp")?;
+    for more in ["snmp6", "netstat"] {
+        counted += &fs::read_to_string(format!("/proc/thread-self/net/{more}")).unwrap_or_default();
+    }
     let sockets = fs::read_to_string("/proc/thread-self/net/sockstat")?;
-    let sockets_6 = fs::read_to_string("/proc/thread-self/net/sockstat6").unwrap_or_default();
-    Ok(carried_nothing(&devices) && holds_nothing(&sockets) && holds_nothing(&sockets_6))
+    counted.extend(sockets.lines().filter(|line| line.starts_with("sockets:")));
+    Ok(counted)
 }
 
 /// Two lines of headings, then a line an interface: its name and 16 numbers.
@@ -82,7 +103,7 @@ fn carried_nothing(devices: &str) -> bool {
 }
 
 /// `TCP: inuse 0 orphan 0 tw 0 alloc 3 mem 1`, `UDP: inuse 0 mem 0` and their like. What is allocated and how much memory that takes is
-/// counted over the whole host, and so is the line of all sockets.
+/// counted over the whole host; the line of all sockets is compared with a fresh one's.
 fn holds_nothing(sockets: &str) -> bool {
     const OF_THE_HOST: [&str; 2] = ["alloc", "mem"];
     let protocols = sockets.lines().filter(|line| !line.starts_with("sockets:"));

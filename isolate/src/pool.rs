@@ -133,7 +133,14 @@ impl Pool {
         loop {
             if let Some(waiting) = desk.waiting.pop_front() {
                 self.shared.changed.notify_all();
-                return Ok((waiting, waited));
+                if is_alive(&waiting) {
+                    return Ok((waiting, waited));
+                }
+                // Killed from outside, or for memory that others wanted.
+                drop(desk);
+                discard(waiting);
+                desk = self.shared.desk();
+                continue;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || (desk.failures > 1 && desk.coming == 0) {
@@ -177,6 +184,10 @@ impl Drop for Pool {
         let desk = self.shared.desk();
         let _ = self.shared.changed.wait_timeout_while(desk, START_PATIENCE, is_coming);
     }
+}
+
+fn is_alive(waiting: &Waiting) -> bool {
+    !sys::poll_readable(waiting.remains.pidfd.as_fd(), Duration::ZERO).unwrap_or(true)
 }
 
 fn discard(waiting: Waiting) {

@@ -116,7 +116,10 @@ impl Remains {
             // A record that stays names a dead process; the next sweep removes it.
             let _ = fs::remove_file(record);
         }
-        drop((self.user, self.keeper, self.network));
+        if exit != Exit::Unknown {
+            self.network.into_iter().for_each(Network::give_back);
+        }
+        drop((self.user, self.keeper));
         let out_of_memory = starved && !self.killed.get() && exit != Exit::Code(0);
         Ended { exit, out_of_memory, left_behind }
     }

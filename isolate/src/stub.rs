@@ -90,7 +90,7 @@ fn receiver() -> Receiver {
 
 /// Unmaps what lies before, between and behind, receives, and goes on in the message.
 fn waiting(kernel: &Range<u64>) -> [[u64; CALL_WORDS]; CALLS] {
-    let unmap = |from: u64, to: u64| [libc::SYS_munmap as u64, from, to - from, 0, 0, 0, 0, ANY];
+    let unmap = |from: u64, to: u64| [libc::SYS_munmap as u64, from, to - from, 0, 0, 0, 0, 0];
     [
         unmap(0, CODE.start),
         unmap(CODE.end, BUFFER.start),

@@ -24,6 +24,7 @@ pub(crate) fn measure(pace: &Pace, figures: &mut Figures) -> Result<(), Failure>
         ("limits.sandboxes", &most),
         ("limits.sandboxes_per_function", &most),
         ("limits.queue_per_function", &most),
+        ("limits.invocations", &most),
         ("policies.concurrency", &most),
         ("limits.starting", "256"),
         ("limits.start_timeout", "1m"),

@@ -16,7 +16,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use vilya_engine::SandboxId;
 use vilya_ipc::host::{Host, ReadOnlyBy};
-use vilya_isolate::{Begun, Bind, CopyOf, Descriptors, PoolOptions, Remains, ResourceLimits, Root, Spec};
+use vilya_isolate::{
+    Begun, Bind, CopyOf, Descriptors, Image, PoolOptions, Remains, ResourceLimits, Root, Spec, StartError,
+};
 
 use crate::manifest::Runtime;
 use crate::mechanisms::Mechanisms;
@@ -67,6 +69,12 @@ pub(crate) struct Start {
     pub(crate) whole: bool,
 }
 
+/// Whether the function sets variables that libraries look at when a process begins, which a copy of a bare runtime has done.
+fn is_set_at_start(record: &FunctionRecord) -> bool {
+    const PREFIXES: [&str; 8] = ["TZ", "LC_", "LANG", "LD_", "GLIBC_", "MALLOC_", "PYTHON", "OPENSSL_"];
+    record.manifest.environment.keys().any(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+}
+
 /// A start that has begun.
 struct Unfinished {
     start: Start,
@@ -74,7 +82,8 @@ struct Unfinished {
     host: Host,
     stdout: OwnedFd,
     stderr: OwnedFd,
-    copied: bool,
+    /// The image that it is to be a copy of.
+    copied: Option<Arc<Image>>,
 }
 
 /// Waits for the ends of starts, in the order in which they began, so that the starter can begin the next.
@@ -88,17 +97,20 @@ struct Witness {
 impl Witness {
     fn run(&self, inbox: &Receiver<Unfinished>) {
         for Unfinished { start, begun, host, stdout, stderr, copied } in inbox {
-            let outcome = match begun.finish() {
-                Ok(started) => Ok(StartedSandbox { host, started, stdout, stderr }),
-                Err(error) if copied => {
+            let outcome = match (begun.finish(), copied) {
+                (Ok(started), _) => Ok(StartedSandbox { host, started, stdout, stderr }),
+                (Err(error), Some(image)) => {
                     tracing::warn!(function = start.record.name, "a copy failed and the program is started: {error}");
-                    self.zygotes.iter().for_each(|zygotes| zygotes.refuse(&start.record));
+                    // One that was killed from outside, or was late on a busy machine, says nothing against its image.
+                    if matches!(error, StartError::NotCopied | StartError::Step { .. }) {
+                        self.zygotes.iter().for_each(|zygotes| zygotes.failed(&start.record, &image));
+                    }
                     match self.failed.send(Start { whole: true, ..start }) {
                         Ok(()) => continue,
                         Err(_) => return,
                     }
                 }
-                Err(error) => Err(error.to_string()),
+                (Err(error), None) => Err(error.to_string()),
             };
             let message = Message::Started { sandbox: start.sandbox, outcome: Box::new(outcome) };
             self.shards[start.shard].send(message);
@@ -275,11 +287,16 @@ impl Starter {
         // Only the mechanism that makes sandboxes ahead makes copies.
         let is_chosen = self.mechanisms.is_chosen(start.record.manifest.mechanism);
         let zygotes = self.zygotes.as_ref().filter(|_| is_chosen && !start.whole);
-        let way = zygotes.map(|zygotes| zygotes.way(&start.record));
-        let image = way.as_ref().and_then(|way| way.image.as_deref());
+        let mut way = zygotes.map(|zygotes| zygotes.way(&start.record));
+        if let Some(way) = way.as_mut().filter(|way| way.is_runtime && is_set_at_start(&start.record)) {
+            way.image = None;
+        }
+        let copied = way.as_ref().and_then(|way| way.image.clone());
+        let image = copied.as_deref();
         let copy =
             image.map(|image| CopyOf { image, tells_environment: way.as_ref().is_some_and(|way| way.is_runtime) });
-        let unfinished = self.begin_as(&spec, start, copy)?;
+        let begun = self.begin_as(&spec, start, copy)?;
+        let unfinished = Unfinished { copied: copied.clone(), ..begun };
         if way.as_ref().is_some_and(|way| way.raises_zygote)
             && let Err(why) = self.raise_zygote_of(spec, &unfinished.start)
         {
@@ -296,9 +313,8 @@ impl Starter {
         let ahead = if lanes == 1 && read_only_by == ReadOnlyBy::Permission { self.rings.take() } else { None };
         let ring = ahead.map_or_else(|| Ring::new(lanes, self.defaults.payload_limit_bytes, read_only_by), Ok)?;
         let Ring { host, stdout, stderr, descriptors } = ring;
-        let copied = copy.is_some();
         let begun = mechanism.begin(spec, descriptors, copy).map_err(|error| error.to_string())?;
-        Ok(Unfinished { start, begun, host, stdout, stderr, copied })
+        Ok(Unfinished { start, begun, host, stdout, stderr, copied: None })
     }
 
     /// Starts a sandbox of the function that loads it and then waits to be copied. What it prints is thrown away: the sandboxes that were
@@ -332,7 +348,8 @@ impl Starter {
         let started = self.mechanisms.chosen().start(spec, descriptors).map_err(|error| error.to_string())?;
         let patience = self.defaults.start_timeout;
         let working_directory = spec.working_directory.clone();
-        zygotes.raise(Zygote { subject, started, says, patience, working_directory });
+        let limit_bytes = spec.limits.memory_bytes.min(self.defaults.zygotes_bytes);
+        zygotes.raise(Zygote { subject, started, says, patience, working_directory, limit_bytes });
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use vilya_isolate::{Image, Started, capture};
 
 use crate::manifest::Runtime;
@@ -19,7 +19,13 @@ use crate::process::vital;
 use crate::storage::FunctionRecord;
 
 /// A function is hot when it has been started so often: then an image pays.
-const HOT_STARTS: u32 = 2;
+const HOT_STARTS: i32 = 2;
+/// Zygotes that wait for their image to be taken: each is a sandbox that the engine does not count.
+const WAITING: usize = 2;
+/// How often a function whose image had to go is started before it gets another.
+const AFTER_EVICTION: i32 = -64;
+/// Functions that are remembered; more are those of removed functions.
+const ENTRIES: usize = 16_384;
 /// How long a wait for a zygote goes on before it is asked whether the worker stops.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -57,6 +63,8 @@ pub(crate) struct Zygote {
     pub(crate) says: UnixStream,
     pub(crate) patience: Duration,
     pub(crate) working_directory: String,
+    /// The most memory that it may have.
+    pub(crate) limit_bytes: u64,
 }
 
 /// The images of this worker.
@@ -82,7 +90,7 @@ struct Entry {
 }
 
 enum State {
-    Starts(u32),
+    Starts(i32),
     Making,
     Ready {
         image: Arc<Image>,
@@ -97,7 +105,7 @@ impl Zygotes {
         let book = Book { entries: HashMap::new(), runtimes: Vec::new(), bytes: 0, limit_bytes, uses: 0 };
         let book = Arc::new(Mutex::new(book));
         let stopping = Arc::new(AtomicBool::new(false));
-        let (zygotes, inbox) = unbounded();
+        let (zygotes, inbox) = bounded(WAITING);
         let (their_book, their_stopping) = (Arc::clone(&book), Arc::clone(&stopping));
         let thread = std::thread::Builder::new()
             .name("vilya-zygotes".into())
@@ -114,22 +122,33 @@ impl Zygotes {
         Way { image, is_runtime, raises_zygote }
     }
 
-    /// Takes a zygote over: its image is taken when it waits, and it is ended.
+    /// Takes a zygote over: its image is taken when it waits, and it is ended. While others wait for that already, it is ended now, and
+    /// its function has to be started as often again.
     pub(crate) fn raise(&self, zygote: Zygote) {
         let Some(zygotes) = &self.zygotes else { return end(zygote.started) };
-        if let Err(returned) = zygotes.send(zygote) {
-            end(returned.0.started);
+        if let Err(returned) = zygotes.try_send(zygote) {
+            let Zygote { subject, started, .. } = returned.into_inner();
+            if let Subject::Function(record) = subject {
+                lock(&self.book).set(record.version, State::Starts(0));
+            }
+            end(started);
         }
     }
 
-    /// This function has no image, and gets none. A copy of it failed, perhaps one of its runtime.
+    /// This function gets no image.
     pub(crate) fn refuse(&self, record: &FunctionRecord) {
         let mut book = lock(&self.book);
-        let had_own = matches!(book.entry(record).state, State::Ready { .. });
+        book.entry(record);
         book.set(record.version, State::Refused);
-        if !had_own {
-            book.runtimes.retain(|(runtime, _)| *runtime != record.manifest.runtime);
+    }
+
+    /// A copy of this image failed, which is then not used again.
+    pub(crate) fn failed(&self, record: &FunctionRecord, failed: &Arc<Image>) {
+        let mut book = lock(&self.book);
+        if matches!(&book.entry(record).state, State::Ready { image, .. } if Arc::ptr_eq(image, failed)) {
+            book.set(record.version, State::Refused);
         }
+        book.runtimes.retain(|(_, image)| !Arc::ptr_eq(image, failed));
     }
 }
 
@@ -189,6 +208,9 @@ impl Book {
                 self.entries.iter().filter(|(_, entry)| entry.name == record.name).map(|(at, _)| *at).collect();
             older.into_iter().filter(|version| *version < record.version).for_each(|version| self.remove(version));
         }
+        if self.entries.len() >= ENTRIES {
+            self.entries.retain(|_, entry| matches!(entry.state, State::Ready { .. } | State::Making));
+        }
         let fresh = || Entry { name: record.name.clone(), state: State::Starts(0) };
         self.entries.entry(record.version).or_insert_with(fresh)
     }
@@ -216,7 +238,7 @@ impl Book {
                 _ => None,
             });
             let Some((_, oldest)) = ready.min() else { return };
-            self.set(oldest, State::Starts(0));
+            self.set(oldest, State::Starts(AFTER_EVICTION));
         }
         let used = self.uses;
         self.set(version, State::Ready { image: Arc::new(image), used });
@@ -250,9 +272,9 @@ fn take_images(inbox: &Receiver<Zygote>, book: &Mutex<Book>, stopping: &AtomicBo
 }
 
 fn take_image(zygote: Zygote, stopping: &AtomicBool) -> Result<Image, String> {
-    let Zygote { started, mut says, patience, working_directory, .. } = zygote;
+    let Zygote { started, mut says, patience, working_directory, limit_bytes, .. } = zygote;
     let image = await_word(&mut says, patience, stopping)
-        .and_then(|()| capture(started.pid, &working_directory).map_err(|error| error.to_string()));
+        .and_then(|()| capture(started.pid, &working_directory, limit_bytes).map_err(|error| error.to_string()));
     end(started);
     image
 }

@@ -29,16 +29,22 @@ const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
 /// How often, and with which pauses, it is looked whether it waits.
 const WAIT_LOOKS: u32 = 200;
 const WAIT_LOOK: Duration = Duration::from_millis(5);
-/// Largest image, in bytes.
-const LARGEST: u64 = 1 << 30;
+/// Most mappings, and stretches of pages in them: a script of more would take longer than a start.
+const MAPPINGS: usize = 4096;
+const RUNS: usize = 8192;
+/// Bytes of `pagemap` that are read at once: eight a page.
+const ENTRIES_BYTES: usize = 64 << 10;
+/// Largest mapping that is looked through. What a program reserves, without touching it, may be larger than any memory.
+const LOOKED_THROUGH: u64 = 16 << 30;
 /// Untouched pages that are taken along rather than making another mapping.
 const GAP_PAGES: u64 = 4;
 
-/// Takes the image of a process of a sandbox, which must be killed afterwards. `working_directory` is what its copies begin in.
+/// Takes the image of a process of a sandbox, which must be killed afterwards. `working_directory` is what its copies begin in, and
+/// `limit_bytes` the most memory of its own that it may have.
 ///
 /// # Errors
 /// When its copies would not be like it; the message says why.
-pub fn capture(pid: i32, working_directory: &str) -> Result<Image, CaptureError> {
+pub fn capture(pid: i32, working_directory: &str, limit_bytes: u64) -> Result<Image, CaptureError> {
     let unfit = |reason: String| CaptureError::Unfit(reason);
     let proc = PathBuf::from(format!("/proc/{pid}"));
     await_wait(&proc)?;
@@ -46,7 +52,7 @@ pub fn capture(pid: i32, working_directory: &str) -> Result<Image, CaptureError>
     let tracee = Tracee::seize(pid)?;
     // What could have changed until it stopped.
     check_outside(&proc, working_directory)?;
-    let process = look(&proc, &tracee)?;
+    let process = look(&proc, &tracee, limit_bytes)?;
     let waiting = mappings_of_the_waiting()?;
     let pages = script::region_pages(&process);
     let script = script::write(&process, &waiting, pages).map_err(unfit)?;
@@ -80,7 +86,7 @@ fn check_outside(proc: &Path, working_directory: &str) -> Result<(), CaptureErro
         return unfit(format!("it has {threads} threads"));
     }
     let pid = proc.file_name().unwrap_or_default().to_owned();
-    let children = fs::read_to_string(proc.join("task").join(pid).join("children")).unwrap_or_default();
+    let children = fs::read_to_string(proc.join("task").join(pid).join("children"))?;
     if !children.trim().is_empty() {
         return unfit("it has child processes".into());
     }
@@ -92,7 +98,7 @@ fn check_outside(proc: &Path, working_directory: &str) -> Result<(), CaptureErro
     if fs::read_link(proc.join("cwd"))? != Path::new(working_directory) {
         return unfit("it has changed its working directory".into());
     }
-    if !fs::read_to_string(proc.join("timers")).unwrap_or_default().trim().is_empty() {
+    if !fs::read_to_string(proc.join("timers"))?.trim().is_empty() {
         return unfit("it has timers".into());
     }
     for place in ["tmp", "dev/shm"] {
@@ -115,7 +121,7 @@ fn field(status: &str, name: &str, radix: u32) -> Result<u64, CaptureError> {
         .map_err(|_| CaptureError::Unseen(io::Error::other(format!("/proc/<pid>/status has no {name}"))))
 }
 
-fn look(proc: &Path, tracee: &Tracee) -> Result<Process, CaptureError> {
+fn look(proc: &Path, tracee: &Tracee, limit_bytes: u64) -> Result<Process, CaptureError> {
     let unfit = |reason: &str| CaptureError::Unfit(reason.to_owned());
     let (call, waits_on, result) = tracee.interrupted_call();
     if call != libc::SYS_read as u64 || waits_on != WAITS_ON || !RESTARTS.contains(&result) {
@@ -138,11 +144,10 @@ fn look(proc: &Path, tracee: &Tracee) -> Result<Process, CaptureError> {
     if let Some(shared) = mappings.iter().find(|mapping| !can_be_mapped_again(mapping)) {
         return Err(CaptureError::Unfit(format!("it shares memory or has mapped what is gone: {:?}", shared.backing)));
     }
-    let runs = runs(proc, &mappings)?;
-    let bytes: u64 = runs.iter().map(|run| run.end - run.start).sum();
-    if bytes > LARGEST {
-        return Err(CaptureError::Unfit(format!("it has {bytes} bytes of memory, more than {LARGEST}")));
+    if mappings.len() > MAPPINGS {
+        return Err(CaptureError::Unfit(format!("it has {} mappings, more than {MAPPINGS}", mappings.len())));
     }
+    let runs = runs(proc, &mappings, limit_bytes)?;
     let mut registers = tracee.registers();
     registers.general[AX] = 0;
     let mut name = [0; 16];
@@ -189,26 +194,72 @@ fn words<const BYTES: usize, const WORDS: usize>(bytes: [u8; BYTES]) -> [u64; WO
     std::array::from_fn(|_| words.next().unwrap_or(0))
 }
 
-/// The stretches of pages that are this process's own.
-fn runs(proc: &Path, mappings: &[Mapping]) -> Result<Vec<Range<u64>>, CaptureError> {
+/// The stretches of pages that are this process's own, of no more bytes in all than the limit.
+fn runs(proc: &Path, mappings: &[Mapping], limit_bytes: u64) -> Result<Vec<Range<u64>>, CaptureError> {
     let pagemap = File::open(proc.join("pagemap"))?;
+    let wiped = wiped_on_fork(&fs::read_to_string(proc.join("smaps"))?);
     let mut runs = Vec::new();
+    let mut left_bytes = limit_bytes;
     for mapping in mappings {
         let is_kernel = matches!(mapping.backing, Backing::Kernel(_) | Backing::Vsyscall);
-        if is_kernel || mapping.protection == 0 {
+        if is_kernel || mapping.protection == 0 || wiped.contains(&mapping.range.start) {
             continue;
         }
-        let pages = (mapping.range.end - mapping.range.start) / PAGE;
-        let mut entries = vec![0; pages as usize * 8];
-        pagemap.read_exact_at(&mut entries, mapping.range.start / PAGE * 8)?;
-        let own = entries.as_chunks::<8>().0.iter().map(|entry| is_own(u64::from_le_bytes(*entry)));
-        runs.extend(
-            stretches(own)
-                .into_iter()
-                .map(|stretch| mapping.range.start + stretch.start * PAGE..mapping.range.start + stretch.end * PAGE),
-        );
+        let bytes = mapping.range.end - mapping.range.start;
+        if bytes > LOOKED_THROUGH {
+            return Err(CaptureError::Unfit(format!("it has a mapping of {bytes} bytes, more than {LOOKED_THROUGH}")));
+        }
+        for stretch in own_stretches(&pagemap, mapping)? {
+            let bytes = stretch.end - stretch.start;
+            left_bytes = left_bytes.checked_sub(bytes).ok_or_else(|| {
+                CaptureError::Unfit(format!("it has more memory of its own than {limit_bytes} bytes"))
+            })?;
+            runs.push(stretch);
+        }
+        if runs.len() > RUNS {
+            return Err(CaptureError::Unfit("its memory is in too many pieces".into()));
+        }
     }
     Ok(runs)
+}
+
+/// Of one mapping; read in pieces, since it may be far larger than what is in it.
+fn own_stretches(pagemap: &File, mapping: &Mapping) -> Result<Vec<Range<u64>>, CaptureError> {
+    let mut stretches: Vec<Range<u64>> = Vec::new();
+    let mut entries = vec![0; ENTRIES_BYTES];
+    let mut at = mapping.range.start;
+    while at < mapping.range.end && stretches.len() <= RUNS {
+        let pages = ((mapping.range.end - at) / PAGE).min((ENTRIES_BYTES / 8) as u64);
+        let piece = &mut entries[..pages as usize * 8];
+        pagemap.read_exact_at(piece, at / PAGE * 8)?;
+        let own = piece.as_chunks::<8>().0.iter().map(|entry| is_own(u64::from_le_bytes(*entry)));
+        for stretch in self::stretches(own) {
+            let (start, end) = (at + stretch.start * PAGE, at + stretch.end * PAGE);
+            match stretches.last_mut() {
+                Some(last) if start - last.end <= GAP_PAGES * PAGE => last.end = end,
+                _ => stretches.push(start..end),
+            }
+        }
+        at += pages * PAGE;
+    }
+    Ok(stretches)
+}
+
+/// Where mappings begin whose contents a child of a fork would not get: state of random generators, which no two copies may share.
+fn wiped_on_fork(smaps: &str) -> BTreeSet<u64> {
+    let mut wiped = BTreeSet::new();
+    let mut start = None;
+    for line in smaps.lines() {
+        if let Some(flags) = line.strip_prefix("VmFlags:") {
+            // Wiped on fork, droppable, and not there at all after a fork.
+            if flags.split_whitespace().any(|flag| ["wf", "dp", "dc"].contains(&flag)) {
+                wiped.extend(start);
+            }
+        } else if let Some((first, _)) = line.split_once('-') {
+            start = u64::from_str_radix(first, 16).ok().or(start);
+        }
+    }
+    wiped
 }
 
 /// Whether an entry of `pagemap` is of a page that is there and is no file's.
@@ -267,7 +318,14 @@ fn identities(proc: &Path, mappings: &[Mapping]) -> Vec<Identity> {
 
 #[cfg(test)]
 mod tests {
-    use super::stretches;
+    use super::{stretches, wiped_on_fork};
+
+    #[test]
+    fn what_a_fork_wipes_is_found() {
+        let smaps = "7f0000000000-7f0000001000 rw-p 00000000 00:00 0 \nRss: 4 kB\nVmFlags: rd wr mr mw me ac wf sd \n\
+                     7f0000002000-7f0000003000 rw-p 00000000 00:00 0 \nVmFlags: rd wr mr mw me ac sd \n";
+        assert_eq!(wiped_on_fork(smaps).into_iter().collect::<Vec<_>>(), [0x7f00_0000_0000]);
+    }
 
     #[test]
     fn small_gaps_are_taken_along_and_large_ones_not() {

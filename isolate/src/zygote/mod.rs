@@ -36,6 +36,6 @@ pub enum CaptureError {
 /// # Errors
 /// Always.
 #[cfg(not(target_arch = "x86_64"))]
-pub fn capture(_pid: i32, _working_directory: &str) -> Result<Image, CaptureError> {
+pub fn capture(_pid: i32, _working_directory: &str, _limit_bytes: u64) -> Result<Image, CaptureError> {
     Err(CaptureError::Unfit("images are not made on this kind of processor".into()))
 }

@@ -7,6 +7,8 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::script::Registers;
 use crate::sys::{self, Word};
@@ -14,6 +16,10 @@ use crate::sys::{self, Word};
 /// From `linux/ptrace.h`; libc has them not for every libc.
 const GET_SIGNAL_MASK: libc::c_uint = 0x420a;
 const GET_RSEQ_CONFIGURATION: libc::c_uint = 0x420f;
+
+/// How long a process may take to stop, and the pause between two looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_micros(50);
 
 /// A stopped process.
 pub(crate) struct Tracee {
@@ -30,7 +36,7 @@ impl Tracee {
             request(libc::PTRACE_SEIZE, pid, 0, 0)?;
             request(libc::PTRACE_INTERRUPT, pid, 0, 0)?;
         }
-        let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
+        let memory = File::open(format!("/proc/{pid}/mem"));
         // SAFETY: all zeroes is a valid set of registers.
         let registers = unsafe { std::mem::zeroed() };
         let mut tracee = Tracee { pid, registers, memory: memory? };
@@ -39,14 +45,20 @@ impl Tracee {
         Ok(tracee)
     }
 
+    /// It may be where no signal but the last reaches it, as in `vfork`: then it is not waited for.
     fn wait_for_stop(&self) -> io::Result<()> {
-        let mut status = 0;
-        // SAFETY: the status outlives the call.
-        let waited = unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WALL) };
-        if waited != self.pid {
-            return Err(io::Error::last_os_error());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut status = 0;
+            // SAFETY: the status outlives the call.
+            match unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WALL | libc::WNOHANG) } {
+                0 if Instant::now() < deadline => thread::sleep(LOOK),
+                0 => return Err(io::Error::from(io::ErrorKind::TimedOut)),
+                -1 => return Err(io::Error::last_os_error()),
+                _ if libc::WIFSTOPPED(status) => return Ok(()),
+                _ => return Err(io::Error::other("it ended while it was looked at")),
+            }
         }
-        if libc::WIFSTOPPED(status) { Ok(()) } else { Err(io::Error::other("it ended while it was looked at")) }
     }
 
     fn read_registers(&self) -> io::Result<libc::user_regs_struct> {
@@ -129,13 +141,13 @@ impl Tracee {
         const BELOW: u64 = 1024;
         /// Bytes of the instruction that makes a system call; the one that it stopped in is before where it goes on.
         const INSTRUCTION: u64 = 2;
-        let place = (self.registers.rsp - BELOW) & !63;
+        let place = self.registers.rsp.wrapping_sub(BELOW) & !63;
         let [first, second, third, fourth] = arguments(place);
         let mut registers = self.registers;
         registers.rax = number as u64;
         registers.orig_rax = u64::MAX;
         (registers.rdi, registers.rsi, registers.rdx, registers.r10) = (first, second, third, fourth);
-        registers.rip -= INSTRUCTION;
+        registers.rip = registers.rip.wrapping_sub(INSTRUCTION);
         // SAFETY: the registers outlive the calls; a step takes no address.
         let after = unsafe {
             request(libc::PTRACE_SETREGS, self.pid, 0, (&raw const registers) as Word)?;

@@ -59,7 +59,7 @@ fn image_of(room: &mut Room, program: &str) -> Result<Image, CaptureError> {
     says.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
     let mut word = [0];
     says.read_exact(&mut word).expect("it says that it waits");
-    let image = capture(started.pid, &spec.working_directory);
+    let image = capture(started.pid, &spec.working_directory, 1 << 30);
     started.remains.kill();
     let _ = started.remains.reap();
     image
@@ -172,6 +172,11 @@ fn a_process_that_copies_would_lack_something_of_is_not_copied() {
         ("os.umask(0)", "umask"),
         ("import signal\nsignal.setitimer(signal.ITIMER_REAL, 100)", "timers"),
         ("import mmap\nkeep = mmap.mmap(-1, 4096)\nkeep[0] = 1", "shares memory"),
+        // Reserved and never touched: 32 TiB of address space are no memory.
+        (
+            "import mmap\nkeep = mmap.mmap(-1, 1 << 45, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, mmap.PROT_READ)",
+            "a mapping of",
+        ),
     ];
     for (what, reason) in cases {
         let error = image_of(&mut room, &format!("{BECOME_COPY}{what}\nbecome_copy()")).expect_err(what);
@@ -180,6 +185,20 @@ fn a_process_that_copies_would_lack_something_of_is_not_copied() {
     let liar = "import os, time\nos.write(3, b'Z')\ntime.sleep(60)";
     let error = image_of(&mut room, liar).expect_err("it does not wait");
     assert!(error.to_string().contains("does not wait"), "{error}");
+}
+
+#[test]
+fn a_process_with_more_memory_than_it_may_is_not_copied() {
+    let Some(mut room) = prepared() else { return };
+    let (mut says, told) = UnixStream::pair().expect("a pair of sockets");
+    let spec = python(&format!("{BECOME_COPY}big = bytearray(b'x' * (40 << 20))\nbecome_copy()"));
+    let descriptors = Descriptors { ring: [told.into(), null(), null()], stdout: null(), stderr: null() };
+    let started = room.native.start(&spec, descriptors).expect("it starts");
+    says.read_exact(&mut [0]).expect("it says that it waits");
+    let error = capture(started.pid, &spec.working_directory, 32 << 20).expect_err("it has too much");
+    assert!(error.to_string().contains("more memory"), "{error}");
+    started.remains.kill();
+    let _ = started.remains.reap();
 }
 
 /// Signal handlers, the signal mask, floating-point modes and thread-local storage are those of the process that was copied.
@@ -308,7 +327,8 @@ fn image_of_or_gone(room: &mut Room, program: &str) -> Result<Image, ()> {
     let spec = python(program);
     let descriptors = Descriptors { ring: [told.into(), null(), null()], stdout: null(), stderr: null() };
     let started = room.native.start(&spec, descriptors).expect("it starts");
-    let image = says.read_exact(&mut [0]).map_err(drop).and_then(|()| capture(started.pid, "/tmp").map_err(drop));
+    let image =
+        says.read_exact(&mut [0]).map_err(drop).and_then(|()| capture(started.pid, "/tmp", 1 << 30).map_err(drop));
     started.remains.kill();
     let _ = started.remains.reap();
     image
