@@ -104,6 +104,10 @@ impl Keeper {
         if order.errno != 0 {
             return Err(io::Error::from_raw_os_error(order.errno));
         }
+        if pidfd < 0 {
+            // Somebody outside killed one of the two before there was a child.
+            return Err(io::Error::from(io::ErrorKind::Interrupted));
+        }
         // SAFETY: CLONE_PIDFD stored a new descriptor there, in the table that CLONE_FILES shares, and nobody else knows it.
         Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
     }

@@ -74,6 +74,8 @@ struct Shared {
 #[derive(Debug)]
 struct Desk {
     waiting: VecDeque<Waiting>,
+    /// Those that died while they waited, to be cleaned up.
+    dead: Vec<Waiting>,
     /// Being made.
     coming: usize,
     /// Starts that found none.
@@ -101,6 +103,7 @@ impl Pool {
     pub(crate) fn start(recipe: Recipe, size: usize, threads: usize) -> io::Result<Pool> {
         let desk = Desk {
             waiting: VecDeque::with_capacity(size),
+            dead: Vec::new(),
             coming: 0,
             wanted: 0,
             last_taken: Instant::now(),
@@ -131,7 +134,7 @@ impl Pool {
         let deadline = desk.last_taken + START_PATIENCE;
         let mut waited = false;
         loop {
-            if let Some(waiting) = desk.waiting.pop_front() {
+            if let Some(waiting) = desk.next_alive() {
                 self.shared.changed.notify_all();
                 if is_alive(&waiting) {
                     return Ok((waiting, waited));
@@ -175,10 +178,10 @@ impl Drop for Pool {
         let waiting = {
             let mut desk = self.shared.desk();
             desk.closed = true;
-            std::mem::take(&mut desk.waiting)
+            std::mem::take(&mut desk.waiting).into_iter().chain(std::mem::take(&mut desk.dead))
         };
         self.shared.changed.notify_all();
-        waiting.into_iter().for_each(discard);
+        waiting.for_each(discard);
         // One that is being made now is discarded by its thread, which the process must not forestall by ending.
         let is_coming = |desk: &mut Desk| desk.coming > 0;
         let desk = self.shared.desk();
@@ -194,6 +197,26 @@ fn discard(waiting: Waiting) {
     waiting.remains.kill();
     drop(waiting.socket);
     let _ = waiting.remains.reap();
+}
+
+impl Desk {
+    /// The longest waiting that is still alive: memory may have been short, or somebody killed what it hangs below.
+    fn next_alive(&mut self) -> Option<Waiting> {
+        while let Some(waiting) = self.waiting.pop_front() {
+            if !waiting.is_dead() {
+                return Some(waiting);
+            }
+            self.dead.push(waiting);
+        }
+        None
+    }
+}
+
+impl Waiting {
+    fn is_dead(&self) -> bool {
+        // A descriptor that cannot be looked at is for the start to report.
+        sys::poll_readable(self.remains.pidfd.as_fd(), Duration::ZERO).unwrap_or(false)
+    }
 }
 
 impl Shared {
@@ -244,6 +267,13 @@ impl Worker {
         loop {
             if desk.closed {
                 return false;
+            }
+            if !desk.dead.is_empty() {
+                let dead = std::mem::take(&mut desk.dead);
+                drop(desk);
+                dead.into_iter().for_each(discard);
+                desk = self.shared.desk();
+                continue;
             }
             let there = desk.waiting.len() + desk.coming;
             let pressing = there < desk.wanted || there < self.shared.size / 2;

@@ -158,3 +158,49 @@ fn without_prepared_sandboxes_every_start_makes_its_own() {
     assert_eq!(worker.metric(STARTS, "form=\"prepared\"") + worker.metric(STARTS, "form=\"copy\""), 0.0);
     assert!(worker.metric(STARTS, "form=\"made\"") >= 4.0);
 }
+
+#[test]
+fn sandboxes_that_died_while_they_waited_fail_no_start() {
+    let Some(worker) = worker() else { return };
+    let mut client = worker.client();
+    for _ in 0..3 {
+        end_sandbox(&mut client, "first");
+        let since = Instant::now();
+        let mut waiting = waiting(&worker);
+        while waiting.len() < 8 {
+            assert!(since.elapsed() < PATIENCE, "{waiting:?} wait to be taken");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            waiting = self::waiting(&worker);
+        }
+        for &pid in &waiting {
+            let victim = nix::unistd::Pid::from_raw(pid);
+            nix::sys::signal::kill(victim, nix::sys::signal::Signal::SIGKILL).expect("it waits");
+        }
+        let is_alive = |pid: &i32| self::waiting(&worker).contains(pid);
+        while waiting.iter().any(is_alive) {
+            assert!(since.elapsed() < PATIENCE, "they do not die");
+        }
+        let answer = client.invoke("first", b"x").expect(200);
+        assert_eq!(answer.header("x-vilya-start"), Some("cold"));
+    }
+}
+
+/// Sandboxes that are alive and wait to be taken: they still have the name of the process that made them, which is not so far inside.
+fn waiting(worker: &Worker) -> Vec<i32> {
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let depth = |pid: i32| {
+        let status = read(format!("/proc/{pid}/status"));
+        status.lines().find_map(|line| line.strip_prefix("NSpid:")).map_or(0, |ids| ids.split_whitespace().count())
+    };
+    let own = depth(worker.pid().as_raw());
+    let threads = std::fs::read_dir(format!("/proc/{}/task", worker.pid())).expect("its threads").flatten();
+    let children: String = threads.map(|thread| read(format!("{}/children", thread.path().display()))).collect();
+    let children = children.split_whitespace().filter_map(|child| child.parse::<i32>().ok());
+    let waits = |child: &i32| {
+        let is_alive = |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']));
+        depth(*child) == own + 2
+            && read(format!("/proc/{child}/comm")).starts_with("vilya-maker")
+            && is_alive(&read(format!("/proc/{child}/stat")))
+    };
+    children.filter(waits).collect()
+}
