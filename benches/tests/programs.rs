@@ -155,6 +155,22 @@ fn coldstart_reports_every_figure_of_its_contract() {
 }
 
 #[test]
+fn starts_stops_and_kills_leave_what_was_held_before() {
+    let said = run(env!("CARGO_BIN_EXE_coldstart"), &["--cycles", "200", "--seed", "4"]);
+    let report: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(report["cycles"], 200);
+    // Both kinds of end happened, and something was there to be counted.
+    for count in ["told_to_end", "killed"] {
+        assert!(report[count].as_u64().is_some_and(|count| count > 50), "{count}: {report:#}");
+    }
+    for held in ["descriptors", "processes", "network_namespaces"] {
+        let [before, after] = ["before", "after"].map(|when| report[when][held].as_u64().expect("a number"));
+        assert!(before >= 1 && after <= before, "{held}: {report:#}");
+    }
+    assert_eq!(report["after"]["zombies"], 0);
+}
+
+#[test]
 fn send_writes_a_row_a_round_a_size_and_a_kind() {
     let path = std::env::temp_dir().join(format!("vilya-send-{}.csv", std::process::id()));
     let file = path.to_str().expect("a temporary path is text");

@@ -22,7 +22,7 @@ const BURSTS: [usize; 3] = [1, 8, 64];
 const ALIVE: usize = 6;
 
 /// Ends its process when told to; imports what functions commonly do.
-const PYTHON: &str = "import datetime, json, os, re, urllib.parse\n\
+pub(crate) const PYTHON: &str = "import datetime, json, os, re, urllib.parse\n\
                       def handler(event, context):\n    if event == 'exit': os._exit(0)\n    return event\n";
 
 /// What was left out, and why.

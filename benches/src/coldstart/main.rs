@@ -1,12 +1,14 @@
 //! What a cold start costs: from request to answer for a new sandbox, over every mechanism and runtime of this machine, beside bare processes
 //! of the same run; how many starts a core makes; what an idle sandbox takes; how many are alive at once.
 //!
-//! Usage: `coldstart [--json] [--quick] [--starts N] [--alive N]`.
+//! Usage: `coldstart [--json] [--quick] [--starts N] [--alive N]`, or `coldstart --cycles N [--seed N]` for so many starts and stops with
+//! random kills instead, after which the worker must hold no more than before.
 
 mod alive;
 mod cold;
 mod floors;
 mod report;
+mod soak;
 
 use serde_json::json;
 use vilya_benches::figures::Figures;
@@ -33,7 +35,12 @@ fn main() -> Result<(), Failure> {
     if role::play()? {
         return Ok(());
     }
-    let options = Options::read(&["--json", "--quick"], &["--starts", "--alive"])?;
+    let options = Options::read(&["--json", "--quick"], &["--starts", "--alive", "--cycles", "--seed"])?;
+    let cycles = options.value("--cycles", 0)?;
+    if cycles > 0 {
+        println!("{:#}", soak::soak(cycles, options.value("--seed", 1)?)?);
+        return Ok(());
+    }
     let quick = options.has("--quick");
     let pace = Pace {
         starts: options.value("--starts", if quick { 5 } else { 300 })?,
