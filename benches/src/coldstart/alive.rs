@@ -13,17 +13,22 @@ use super::cold::ColdClient;
 const FUNCTION: &str = "rust";
 /// A shared limit of descriptors a process, on most hosts, is not for so many at once: they come in waves.
 const WAVE: usize = 250;
+/// Of invocations and connections: what a worker allows by itself.
+const OPEN_LEAST: usize = 4096;
 const SETTLE: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(3);
 
 pub(crate) fn measure(pace: &Pace, figures: &mut Figures) -> Result<(), Failure> {
     let most = (pace.alive + 100).to_string();
+    let open = (pace.alive + 100).max(OPEN_LEAST).to_string();
     let before_kib = available_kib()?;
     let worker = Testbed::start(&[
         ("cores.shards", "1"),
         ("limits.sandboxes", &most),
         ("limits.sandboxes_per_function", &most),
         ("limits.queue_per_function", &most),
+        ("limits.invocations", &open),
+        ("server.connections", &open),
         ("limits.invocations", &most),
         ("policies.concurrency", &most),
         ("limits.starting", "256"),
