@@ -47,6 +47,8 @@ pub enum Runtime {
     Python,
     /// An executable of the bundle that speaks the rings.
     Rust,
+    /// The same, linked with the library for C.
+    C,
 }
 
 impl Runtime {
@@ -55,6 +57,7 @@ impl Runtime {
         match self {
             Runtime::Python => "python",
             Runtime::Rust => "rust",
+            Runtime::C => "c",
         }
     }
 }
@@ -66,7 +69,7 @@ pub struct Manifest {
     pub name: String,
     /// What runs it.
     pub runtime: Runtime,
-    /// Python: `module.function`; Rust: the executable's path inside the bundle.
+    /// Python: `module.function`; Rust and C: the executable's path inside the bundle.
     pub handler: String,
     /// Memory limit of each sandbox.
     pub memory_bytes: u64,
@@ -93,11 +96,11 @@ impl Manifest {
         let (raw, problems) = Raw::parse(FILE_NAME, text);
         let mut reader = Reader::new(raw, problems);
         let name = required(&mut reader, "name", "name = \"hello\"", check_name);
-        let runtimes = [("python", Runtime::Python), ("rust", Runtime::Rust)];
+        let runtimes = [("python", Runtime::Python), ("rust", Runtime::Rust), ("c", Runtime::C)];
         let runtime = if reader.has("runtime") {
             reader.choice("runtime", Runtime::Python, &runtimes)
         } else {
-            required(&mut reader, "runtime", "runtime = \"python\" or runtime = \"rust\"", |_| Ok(()));
+            required(&mut reader, "runtime", "runtime = \"python\", \"rust\" or \"c\"", |_| Ok(()));
             Runtime::Python
         };
         let handler = handler(&mut reader, runtime);
@@ -169,7 +172,9 @@ fn handler(reader: &mut Reader, runtime: Runtime) -> String {
             PYTHON_HANDLER.to_owned()
         }
         Runtime::Python => required(reader, "handler", "handler = \"main.handler\"", check_python_handler),
-        Runtime::Rust => required(reader, "handler", "handler = \"the-built-executable\"", check_rust_handler),
+        Runtime::Rust | Runtime::C => {
+            required(reader, "handler", "handler = \"the-built-executable\"", check_executable)
+        }
     }
 }
 
@@ -211,7 +216,7 @@ fn check_python_handler(handler: &str) -> Result<(), String> {
     ))
 }
 
-fn check_rust_handler(handler: &str) -> Result<(), String> {
+fn check_executable(handler: &str) -> Result<(), String> {
     let is_component = |part: &str| !matches!(part, "" | "." | "..");
     let clean = !handler.chars().any(|c| c.is_control() || c == '\\');
     if handler.len() <= HANDLER_BYTES_MAX && clean && handler.split('/').all(is_component) {
@@ -334,7 +339,7 @@ NUL = \"\\u0000\"
 ";
         let expected = [
             "function.toml:1: name: \"Hello\" is not a function name",
-            "function.toml:2: runtime: \"pyton\" is not one of \"python\", \"rust\"; did you mean \"python\"?",
+            "function.toml:2: runtime: \"pyton\" is not one of \"python\", \"rust\", \"c\"; did you mean \"python\"?",
             "function.toml:3: handler: \"main\" does not name a function of a module",
             "function.toml:4: memory: 1MiB is out of range: write 16MiB",
             "function.toml:5: timeout: 16m is out of range: write 1ms to 15m",
@@ -365,8 +370,10 @@ NUL = \"\\u0000\"
     #[test]
     fn handlers_stay_inside_the_bundle() {
         for handler in ["../x", "/bin/sh", "a//b", "a/./b", "a/..", "", "a\\\\b", "a\\u0000"] {
-            let text = format!("name = \"a\"\nruntime = \"rust\"\nhandler = \"{handler}\"\n");
-            assert_eq!(problems(&text).len(), 1, "{handler}");
+            for runtime in ["rust", "c"] {
+                let text = format!("name = \"a\"\nruntime = \"{runtime}\"\nhandler = \"{handler}\"\n");
+                assert_eq!(problems(&text).len(), 1, "{runtime}: {handler}");
+            }
         }
         for handler in ["main", ".handler", "main.", "main.1x", "a b.c", "a/b.c"] {
             let text = format!("name = \"a\"\nruntime = \"python\"\nhandler = \"{handler}\"\n");

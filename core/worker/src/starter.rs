@@ -368,7 +368,7 @@ impl Starter {
             read_only: true,
         }];
         let command = match manifest.runtime {
-            Runtime::Rust => vec![format!("{FUNCTION}/{}", manifest.handler)],
+            Runtime::Rust | Runtime::C => vec![format!("{FUNCTION}/{}", manifest.handler)],
             Runtime::Python => {
                 binds.extend(self.runtime_binds());
                 self.python_command().ok_or(

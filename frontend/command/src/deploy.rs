@@ -33,7 +33,7 @@ impl Prepared {
     pub(crate) fn read(directory: &Path) -> Result<Prepared, Failure> {
         let manifest = manifest(directory)?;
         let executable = match manifest.runtime {
-            Runtime::Rust => Some(PathBuf::from(&manifest.handler)),
+            Runtime::Rust | Runtime::C => Some(PathBuf::from(&manifest.handler)),
             Runtime::Python => None,
         };
         let archive = Folder { directory, executable: executable.as_deref() }.pack()?;

@@ -12,6 +12,7 @@ mod mechanisms;
 mod misbehaviour;
 mod payloads;
 mod readme;
+mod runtimes;
 mod shards;
 mod survival;
 mod system_calls;

@@ -201,6 +201,10 @@ fn echo_function() -> OsString {
     built("CARGO_BIN_EXE_echo-function", env!("CARGO_BIN_EXE_echo-function"))
 }
 
+pub(super) fn conformance_function() -> OsString {
+    built("CARGO_BIN_EXE_conformance-function", env!("CARGO_BIN_EXE_conformance-function"))
+}
+
 fn built(variable: &str, path: &str) -> OsString {
     std::env::var_os(variable).unwrap_or_else(|| path.into())
 }

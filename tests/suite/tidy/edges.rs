@@ -39,6 +39,7 @@ const PACKAGES: &[Package] = &[
     Package { tests_know: &["vilya-ipc"], ..package("vilya-isolate", &[]) },
     Package { name: "vilya-client", knows: Knows::Exactly(&["vilya-protocol"]), tests_know: &["vilya-protocol"] },
     package("vilya-runtime", &["vilya-ipc"]),
+    package("vilya-c", &["vilya-runtime"]),
     package("vilya-example-thumbnail", &["vilya-runtime"]),
     package("vilya-gpu", &["vilya-engine"]),
     package("vilya-worker", &["vilya-engine", "vilya-ipc", "vilya-isolate", "vilya-protocol", "vilya-reactor"]),

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::manifest::Runtime;
 use crate::response::{ContentType, Response};
 use crate::storage::FunctionRecord;
 
@@ -52,7 +51,7 @@ fn describe(record: &FunctionRecord) -> Value {
     json!({
         "name": manifest.name,
         "version": record.version,
-        "runtime": match manifest.runtime { Runtime::Python => "python", Runtime::Rust => "rust" },
+        "runtime": manifest.runtime.as_str(),
         "handler": manifest.handler,
         "memory_bytes": manifest.memory_bytes,
         "timeout_ms": manifest.timeout_ns / 1_000_000,

@@ -332,7 +332,7 @@ fn check_handler(root: &Path, manifest: &Manifest) -> Result<(), CatalogError> {
                 manifest::FILE_NAME
             )))
         }
-        Runtime::Rust => {
+        Runtime::Rust | Runtime::C => {
             let path = root.join(&manifest.handler);
             if !path.is_file() {
                 return Err(CatalogError::Mismatch(format!(

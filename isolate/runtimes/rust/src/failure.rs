@@ -5,12 +5,18 @@ use std::fmt::{Display, Write as _};
 
 /// What went wrong, in the words of the function.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub struct Failure {
     error_type: String,
     message: String,
 }
 
 impl Failure {
+    /// An account in the words of the caller.
+    #[must_use]
+    pub fn new(error_type: String, message: String) -> Failure {
+        Failure { error_type, message }
+    }
+
     /// The account of an error that a handler returned.
     pub(crate) fn of_error<E: Display>(error: &E) -> Failure {
         Failure { error_type: type_label(std::any::type_name::<E>()), message: error.to_string() }

@@ -25,6 +25,7 @@ mod failure;
 mod request;
 mod serve;
 
+pub use failure::Failure;
 pub use request::Request;
 pub use vilya_ipc::guest::{HandshakeError, Response, TooLarge};
 pub use vilya_ipc::metadata::EncodeError;
@@ -96,6 +97,17 @@ pub fn try_run<F, E>(handler: F) -> Result<(), StartError>
 where
     F: Fn(&Request<'_>, &mut Response<'_>) -> Result<(), E> + Sync,
     E: fmt::Display,
+{
+    try_run_named(|request, response| handler(request, response).map_err(|error| Failure::of_error(&error)))
+}
+
+/// [`try_run`] for a handler that names the types of its errors itself, as runtimes of other languages do.
+///
+/// # Errors
+/// The process is not a sandbox of a worker that this runtime can serve.
+pub fn try_run_named<F>(handler: F) -> Result<(), StartError>
+where
+    F: Fn(&Request<'_>, &mut Response<'_>) -> Result<(), Failure> + Sync,
 {
     let cap = spin_cap(std::env::var(SPIN_VARIABLE).ok())?;
     if std::env::var_os(ZYGOTE_VARIABLE).is_some() {

@@ -6,7 +6,6 @@
 
 use crate::Request;
 use crate::failure::Failure;
-use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -38,10 +37,9 @@ pub(crate) struct Advice<'a> {
 }
 
 /// Serves until the worker says stop.
-pub(crate) fn serve<F, E>(guest: Guest, handler: &F)
+pub(crate) fn serve<F>(guest: Guest, handler: &F)
 where
-    F: Fn(&Request<'_>, &mut Response<'_>) -> Result<(), E> + Sync,
-    E: Display,
+    F: Fn(&Request<'_>, &mut Response<'_>) -> Result<(), Failure> + Sync,
 {
     let lanes: Box<[Lane]> = (0..guest.lanes()).map(|_| Lane::default()).collect();
     let (receiver, mut sender) = guest.split();
@@ -57,10 +55,9 @@ where
 }
 
 impl Runtime {
-    fn work<F, E>(&self, handler: &F)
+    fn work<F>(&self, handler: &F)
     where
-        F: Fn(&Request<'_>, &mut Response<'_>) -> Result<(), E>,
-        E: Display,
+        F: Fn(&Request<'_>, &mut Response<'_>) -> Result<(), Failure>,
     {
         while let Some(invocation) = self.take() {
             self.answer(invocation, handler);
@@ -78,18 +75,15 @@ impl Runtime {
         None
     }
 
-    fn answer<F, E>(&self, mut invocation: Invocation, handler: &F)
+    fn answer<F>(&self, mut invocation: Invocation, handler: &F)
     where
-        F: Fn(&Request<'_>, &mut Response<'_>) -> Result<(), E>,
-        E: Display,
+        F: Fn(&Request<'_>, &mut Response<'_>) -> Result<(), Failure>,
     {
         let advice = Advice { runtime: self, lane: invocation.lane() };
         let (request, mut response) = invocation.parts();
         let request = Request::new(request, advice);
         // A handler that panicked leaves nothing of ours behind: its response is dropped unread.
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            handler(&request, &mut response).map_err(|error| Failure::of_error(&error))
-        }));
+        let result = catch_unwind(AssertUnwindSafe(|| handler(&request, &mut response)));
         let failure = match result {
             Ok(Ok(())) => return lock(&self.sender).returned(invocation),
             Ok(Err(failure)) => failure,

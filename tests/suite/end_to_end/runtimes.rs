@@ -1,0 +1,190 @@
+//! What every runtime promises, asked of a function that each of them has: the same requests, the same answers.
+//!
+//! The functions (`tests/suite/runtimes`, `tests/src/bin/conformance-function.rs`) echo the request, content type included,
+//! or do what it says: `raise`, `exit`, `id`, `environment`, `meet` three others in the same sandbox, `large` (more than may be
+//! answered), `print`, `remaining` milliseconds, `wait`, after printing so, until nobody waits for the answer. With `BROKEN` in the environment
+//! they do not get as far as serving. A language that this machine lacks is skipped, and says so.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::worker::{Worker, archive, await_log, conformance_function};
+
+const HEADER: &str = include_str!("../../../isolate/runtimes/c/include/vilya.h");
+const EXAMPLE: &str = include_str!("../../../isolate/runtimes/examples/reverse/reverse.c");
+const TYPE: &str = "application/x-thing; a=\"b\"";
+
+/// A conformance function: the manifest's runtime and handler, and the file that is the handler.
+struct Function {
+    runtime: &'static str,
+    handler: &'static str,
+    path: &'static str,
+    code: Vec<u8>,
+}
+
+#[test]
+fn rust_conforms() {
+    let code = std::fs::read(conformance_function()).expect("the function is built");
+    conforms(&Function { runtime: "rust", handler: "bin/function", path: "bin/function", code });
+}
+
+#[test]
+fn python_conforms() {
+    let code = include_bytes!("../runtimes/main.py").to_vec();
+    conforms(&Function { runtime: "python", handler: "main.handler", path: "main.py", code });
+}
+
+#[test]
+fn c_conforms() {
+    let Some(code) = compile(include_str!("../runtimes/function.c")) else { return };
+    conforms(&Function { runtime: "c", handler: "bin/function", path: "bin/function", code });
+}
+
+#[test]
+fn the_example_in_c_reverses() {
+    let Some(code) = compile(EXAMPLE) else { return };
+    let worker = Worker::start();
+    deploy(&worker, "reverse", &Function { runtime: "c", handler: "reverse", path: "reverse", code }, "");
+    assert_eq!(worker.client().invoke("reverse", b"abc").expect(200).body, b"cba");
+    let listed = worker.client().request("GET", "/v1/functions/reverse", b"").expect(200);
+    assert_eq!(listed.json()["runtime"], "c");
+}
+
+/// A program of `source` and the library, or `None` where it cannot be made.
+fn compile(source: &str) -> Option<Vec<u8>> {
+    if Command::new("cc").arg("--version").output().is_err() {
+        eprintln!("skipped: no cc here; install gcc");
+        return None;
+    }
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(folder.path().join("vilya.h"), HEADER).expect("written");
+    std::fs::write(folder.path().join("function.c"), source).expect("written");
+    let made = Command::new("cc")
+        .current_dir(folder.path())
+        .args(["-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-I.", "function.c"])
+        .arg(library())
+        .args(["-lpthread", "-ldl", "-lm", "-o", "function"])
+        .output()
+        .expect("cc can be run");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Some(std::fs::read(folder.path().join("function")).expect("cc made it"))
+}
+
+/// The newest library for C beside this test, where cargo puts what a test depends on.
+fn library() -> PathBuf {
+    let test = std::env::current_exe().expect("this test is a file");
+    let beside = std::fs::read_dir(test.parent().expect("a folder")).expect("the folder can be read");
+    let libraries = beside.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        let is_library = name.starts_with("libvilya_c") && name.ends_with(".a");
+        is_library.then_some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+    });
+    libraries.max().expect("cargo builds libvilya_c.a before this test").1
+}
+
+fn deploy(worker: &Worker, name: &str, function: &Function, settings: &str) {
+    let Function { runtime, handler, path, code } = function;
+    let manifest = format!(
+        "name = \"{name}\"\nruntime = \"{runtime}\"\nhandler = \"{handler}\"\nmemory = \"256MiB\"\n{settings}\n"
+    );
+    let files = archive(&[("function.toml", manifest.as_bytes(), 0o644), (path, code, 0o755)]);
+    let answer = worker.deploy(name, &files);
+    assert!(matches!(answer.status, 200 | 201), "{}", answer.text());
+}
+
+fn conforms(function: &Function) {
+    let worker = Worker::start();
+    deploy(&worker, "one", function, "timeout = \"30s\"\n[env]\nGREETING = \"grüß\"");
+    payloads_and_types(&worker);
+    what_it_is_told(&worker);
+    failures(&worker);
+    output(&worker);
+    cancellation(&worker);
+    deploy(&worker, "many", function, "timeout = \"30s\"\nconcurrency = 4");
+    concurrency(&worker);
+    deploy(&worker, "short", function, "timeout = \"200ms\"");
+    timeout(&worker);
+    deploy(&worker, "broken", function, "[env]\nBROKEN = \"1\"");
+    let broken = worker.client().invoke("broken", b"x");
+    assert!(matches!(broken.status, 500 | 502), "{}", broken.text());
+    assert_eq!(worker.stop(), Some(0), "its runtimes end when told to");
+}
+
+/// Inline, at the edge of a slot, in lanes, and beyond a lane's first pages. There is no streaming: a payload of any size is
+/// whole before the handler sees it, and an answer before the client does.
+fn payloads_and_types(worker: &Worker) {
+    let mut client = worker.client();
+    for length in [0, 1, 1215, 1216, 1217, 4095, 4096, 65_537, 1 << 20, (5 << 20) + 3] {
+        let body: Vec<u8> = (0..length).map(|at: u32| at.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        let answer = client.request_typed("POST", "/fn/one", TYPE, &body).expect(200);
+        assert!(answer.body == body, "{length} bytes came back as {}", answer.body.len());
+        assert_eq!(answer.header("content-type"), Some(TYPE), "{length} bytes");
+    }
+}
+
+fn what_it_is_told(worker: &Worker) {
+    let mut client = worker.client();
+    let id = client.invoke("one", b"id").expect(200);
+    assert_eq!(Some(id.text()), id.header("x-request-id"));
+    assert_eq!(client.invoke("one", b"environment").expect(200).text(), "grüß");
+    let remaining: u64 = client.invoke("one", b"remaining").expect(200).text().parse().expect("milliseconds");
+    assert!((1..=30_000).contains(&remaining), "{remaining} ms of 30 s");
+}
+
+fn failures(worker: &Worker) {
+    let mut client = worker.client();
+    let raised = client.invoke("one", b"raise").expect(500).json();
+    assert_eq!((&raised["errorType"], &raised["errorMessage"]), (&"Refused".into(), &"asked \"to\"".into()));
+    client.invoke("one", b"large").expect(500);
+    let next = client.invoke("one", b"x").expect(200);
+    assert_eq!(next.header("x-vilya-start"), Some("warm"), "what raises keeps its sandbox");
+    let died = client.invoke("one", b"exit").expect(502);
+    assert!(died.text().contains("code 3"), "{}", died.text());
+    assert_eq!(client.invoke("one", b"x").expect(200).header("x-vilya-start"), Some("cold"));
+}
+
+fn output(worker: &Worker) {
+    let answer = worker.client().invoke("one", b"print").expect(200);
+    let id = answer.header("x-request-id").expect("an id").to_owned();
+    await_words(worker, &[&format!("{id} to stdout\n"), &format!("{id} to stderr\n")]);
+}
+
+/// Waits until the log has each of these; other lines are the runtime's affair.
+fn await_words(worker: &Worker, words: &[&str]) {
+    let since = Instant::now();
+    loop {
+        let log = await_log(worker, "one", 1);
+        if words.iter().all(|word| log.contains(word)) {
+            return;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "{words:?} do not come:\n{log}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn cancellation(worker: &Worker) {
+    let mut leaves = worker.client();
+    leaves.send(b"POST /fn/one HTTP/1.1\r\nhost: t\r\ncontent-length: 4\r\n\r\nwait").expect("sent");
+    await_words(worker, &["waiting"]);
+    drop(leaves);
+    await_words(worker, &["gave up"]);
+}
+
+fn concurrency(worker: &Worker) {
+    let address = worker.address;
+    let threads: Vec<_> = (0..4)
+        .map(|_| std::thread::spawn(move || Client::connect(address).invoke("many", b"meet").expect(200).body))
+        .collect();
+    for thread in threads {
+        assert_eq!(thread.join().expect("answered"), b"met");
+    }
+}
+
+fn timeout(worker: &Worker) {
+    let mut client = worker.client();
+    client.invoke("short", b"wait").expect(504);
+    assert_eq!(client.invoke("short", b"again").expect(200).body, b"again");
+}
