@@ -18,6 +18,7 @@ use crate::metrics::{FunctionCounters, ShardReport};
 use crate::request::{AdminCall, Client, Request, RequestId, Source};
 use crate::response::Response;
 use crate::route::Route;
+use crate::shard::Sighting;
 use crate::storage::FunctionRecord;
 
 /// What a shard can be told.
@@ -48,6 +49,8 @@ pub(crate) enum Message {
     Reaped { sandbox: SandboxId, ended: Ended },
     /// Asks for the shard's figures.
     Report(Sender<ShardReport>),
+    /// Asks for the shard's sandboxes.
+    Roster(Sender<Vec<Sighting>>),
     /// Finish what is running and refuse the rest; tell when nothing is left.
     Drain(Sender<()>),
     /// Every shard is drained: send what is owed, and end.

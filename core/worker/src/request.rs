@@ -16,6 +16,7 @@ pub(crate) enum AdminCall {
     Get { name: Box<str> },
     Remove { name: Box<str> },
     List,
+    Sandboxes,
     Logs { name: Box<str>, query: Box<str> },
     Metrics,
     Version,

@@ -58,6 +58,12 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the sandboxes the worker has: what they are doing, their age, memory and invocations
+    Ps {
+        /// Print the worker's own JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show one function
     Get {
         /// The function's name

@@ -36,6 +36,23 @@ pub(crate) struct FunctionRecord {
     pub(crate) digest: String,
 }
 
+/// A sandbox as the worker describes it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct SandboxRow {
+    pub(crate) function: String,
+    pub(crate) version: u64,
+    pub(crate) shard: u64,
+    pub(crate) sandbox: String,
+    pub(crate) pid: Option<i64>,
+    pub(crate) state: String,
+    pub(crate) age_ms: u64,
+    pub(crate) idle_ms: Option<u64>,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) invocations: u64,
+    pub(crate) start: Option<String>,
+    pub(crate) start_us: Option<u64>,
+}
+
 /// What a function returned, and what the worker says of how.
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -131,6 +148,18 @@ impl Client {
         let json: serde_json::Value = serde_json::from_slice(&body).map_err(|error| self.strange(error))?;
         let listing = Listing::deserialize(&json).map_err(|error| self.strange(error))?;
         Ok((listing.functions, json))
+    }
+
+    /// All sandboxes, and the JSON they came in.
+    pub(crate) fn sandboxes(&self) -> Result<(Vec<SandboxRow>, serde_json::Value), Failure> {
+        #[derive(Deserialize)]
+        struct Listing {
+            sandboxes: Vec<SandboxRow>,
+        }
+        let body = self.get(format!("{}/v1/sandboxes", self.base))?;
+        let json: serde_json::Value = serde_json::from_slice(&body).map_err(|error| self.strange(error))?;
+        let listing = Listing::deserialize(&json).map_err(|error| self.strange(error))?;
+        Ok((listing.sandboxes, json))
     }
 
     pub(crate) fn function(&self, name: &str) -> Result<(FunctionRecord, serde_json::Value), Failure> {

@@ -14,6 +14,7 @@ mod invoke;
 mod load;
 mod logs;
 mod output;
+mod sandboxes;
 mod serve;
 mod settings;
 mod signals;
@@ -48,6 +49,7 @@ fn act(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve(sources) => serve::serve(&sources, &mut screen),
         Command::Deploy { directory } => deploy::deploy(&worker()?, &directory, &mut screen),
         Command::List { json } => functions::list(&worker()?, json, &mut screen),
+        Command::Ps { json } => sandboxes::ps(&worker()?, json, &mut screen),
         Command::Get { name, json } => functions::get(&worker()?, &name, json, &mut screen),
         Command::Remove { name } => functions::remove(&worker()?, &name, &mut screen),
         Command::Invoke(invocation) => invoke::invoke(&worker()?, &invocation, &mut screen),

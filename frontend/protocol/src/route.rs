@@ -40,6 +40,8 @@ pub enum Route<'a> {
     },
     /// `GET /v1/functions`.
     ListFunctions,
+    /// `GET /v1/sandboxes`.
+    ListSandboxes,
     /// `GET /v1/version`.
     Version,
     /// `GET /livez`: the process turns its loops.
@@ -130,6 +132,7 @@ fn place(path: &str) -> Option<Place<'_>> {
     }
     let plain = match path {
         "/v1/functions" => Route::ListFunctions,
+        "/v1/sandboxes" => Route::ListSandboxes,
         "/v1/version" => Route::Version,
         "/livez" => Route::Livez,
         "/readyz" => Route::Readyz,
@@ -165,6 +168,7 @@ mod tests {
             (Method::Delete, "/v1/functions/echo", Route::DeleteFunction { name }),
             (Method::Get, "/v1/functions/echo/logs", Route::FunctionLogs { name }),
             (Method::Get, "/v1/functions", Route::ListFunctions),
+            (Method::Get, "/v1/sandboxes", Route::ListSandboxes),
             (Method::Get, "/v1/version", Route::Version),
             (Method::Get, "/livez", Route::Livez),
             (Method::Head, "/readyz", Route::Readyz),

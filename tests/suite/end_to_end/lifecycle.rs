@@ -37,3 +37,41 @@ fn a_function_with_a_warm_target_has_its_sandboxes_before_anybody_asks_and_again
     assert_eq!(removed.status, 204);
     await_that("none is left", || worker.metric("vilya_sandboxes", "shard") == 0.0);
 }
+
+#[test]
+fn every_sandbox_is_shown_with_what_it_does() {
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    let rows = || {
+        let listing = worker.client().request("GET", "/v1/sandboxes", b"").expect(200).json();
+        listing["sandboxes"].as_array().expect("a list").clone()
+    };
+    assert!(rows().is_empty());
+    let code = "import time\nkept = b'x' * (8 << 20)\ndef handler(event, context): time.sleep(event)";
+    worker.deploy_python("seen", code, "timeout = \"60s\"\nmemory = \"64MiB\"");
+    for _ in 0..3 {
+        worker.client().invoke("seen", b"0").expect(200);
+    }
+    let all = rows();
+    let [row] = &all[..] else { panic!("{all:?}") };
+    assert_eq!((&row["function"], &row["version"], &row["shard"]), (&"seen".into(), &1.into(), &0.into()));
+    assert_eq!((&row["state"], &row["invocations"]), (&"idle".into(), &3.into()));
+    let pid = row["pid"].as_i64().expect("a process id");
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "{row}");
+    assert!(row["age_ms"].as_u64() >= row["idle_ms"].as_u64() && row["idle_ms"].is_u64(), "{row}");
+    assert!(row["start"].is_string() && row["start_us"].as_u64() > Some(0), "{row}");
+    // Where the worker may not look into its sandboxes it says that it does not know.
+    if nix::unistd::geteuid().is_root() {
+        assert!(row["memory_bytes"].as_u64() > Some(8 << 20), "{row}");
+    } else {
+        println!("the memory of sandboxes is not checked: only root may always see it");
+    }
+
+    let busy = worker.client();
+    let running = std::thread::spawn(move || {
+        let mut busy = busy;
+        busy.invoke("seen", b"5").expect(200);
+    });
+    await_that("it is busy", || rows().iter().any(|row| row["state"] == "busy" && row["idle_ms"].is_null()));
+    running.join().expect("it returns");
+    await_that("it is idle", || rows().iter().all(|row| row["state"] == "idle" && row["invocations"] == 4));
+}

@@ -40,7 +40,7 @@ pub(super) fn tail_of(query: &str) -> Result<usize, &'static str> {
     Ok(lines)
 }
 
-fn json_response(status: u16, value: &Value) -> Response {
+pub(super) fn json_response(status: u16, value: &Value) -> Response {
     let mut body = value.to_string().into_bytes();
     body.push(b'\n');
     Response::new(status, ContentType::Json, body)

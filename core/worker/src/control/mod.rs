@@ -5,6 +5,7 @@
 //! knows no sandboxes: the owner shards do.
 
 mod answers;
+mod sandboxes;
 mod spread;
 
 use std::collections::HashMap;
@@ -126,6 +127,7 @@ impl Control {
                 None => Response::no_such_function(&name),
             },
             AdminCall::List => answers::functions(self.functions.values().map(|live| &*live.record)),
+            AdminCall::Sandboxes => self.sandboxes(),
             AdminCall::Logs { name, query } => self.read_logs(&name, &query),
             AdminCall::Metrics => self.metrics(),
             AdminCall::Version => answers::version(self.catalog.worker_id()),

@@ -117,6 +117,7 @@ impl Shard {
         match claim.kind {
             ClaimKind::Ready => {
                 entry.ready = true;
+                entry.active_ns = self.now_ns;
                 let taken_ns = self.now_ns.saturating_sub(entry.started_ns);
                 self.counters.starts.record_ready(taken_ns);
                 self.feed(Event::SandboxReady { sandbox });
@@ -145,7 +146,7 @@ impl Shard {
                     Some(Body::Bytes(bytes))
                 };
                 let Some(body) = body else { return };
-                entry.lane_done(claim.lane);
+                entry.lane_done(claim.lane, self.now_ns);
                 let (status, content_type, result) = match claim.kind {
                     ClaimKind::Raised => (500, ContentType::Json, RunResult::Raised),
                     _ => (200, ContentType::Function(claim.metadata.content_type), RunResult::Returned),

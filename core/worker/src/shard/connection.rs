@@ -426,6 +426,7 @@ fn wanted(head: &Head<'_>, routes: &RouteTable) -> Wanted {
         Ok(Target::GetFunction { name }) => Wanted::Admin(AdminCall::Get { name: name.into() }),
         Ok(Target::DeleteFunction { name }) => Wanted::Admin(AdminCall::Remove { name: name.into() }),
         Ok(Target::ListFunctions) => Wanted::Admin(AdminCall::List),
+        Ok(Target::ListSandboxes) => Wanted::Admin(AdminCall::Sandboxes),
         Ok(Target::FunctionLogs { name }) => {
             Wanted::Admin(AdminCall::Logs { name: name.into(), query: head.query().unwrap_or_default().into() })
         }

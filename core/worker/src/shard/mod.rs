@@ -16,6 +16,7 @@ mod http;
 mod invoke;
 mod lanes;
 mod outbox;
+mod roster;
 mod sandbox;
 mod token;
 mod upload;
@@ -33,6 +34,7 @@ use vilya_ipc::metadata::AlignedVec;
 use vilya_reactor::{Completion, Op, OpId, Outcome, Reactor, Refused, Wait};
 
 pub(crate) use connection::Timeouts;
+pub(crate) use roster::{Activity, Sighting};
 
 use crate::arena::Lent;
 use crate::load::LoadMeter;
@@ -341,6 +343,9 @@ impl Shard {
             Message::Reaped { sandbox, ended } => self.reaped(sandbox, &ended),
             Message::Report(sender) => {
                 let _ = sender.send(self.report());
+            }
+            Message::Roster(sender) => {
+                let _ = sender.send(self.roster());
             }
             Message::Drain(drained) => self.drain(drained),
             Message::Stop => {

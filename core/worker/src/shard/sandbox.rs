@@ -16,6 +16,7 @@ use vilya_reactor::{Op, OpId, Outcome};
 
 use super::Shard;
 use super::invoke::Cause;
+use super::roster::Birth;
 use super::token::{Owner, SandboxKey, Stream};
 use crate::arena::{Arena, Slice};
 use crate::mesh::StartedSandbox;
@@ -45,9 +46,17 @@ pub(super) struct Process {
 /// One sandbox.
 pub(super) struct Sandbox {
     pub(super) id: SandboxId,
-    record: Arc<FunctionRecord>,
+    pub(super) record: Arc<FunctionRecord>,
     name: Arc<str>,
     process: Option<Process>,
+    /// When the engine asked for it.
+    pub(super) asked_ns: u64,
+    /// When something last ended in it, or it became ready.
+    pub(super) active_ns: u64,
+    /// Answers it has given.
+    pub(super) served: u64,
+    /// Once there is a process.
+    pub(super) birth: Option<Birth>,
     /// When its process was there.
     pub(super) started_ns: u64,
     /// It has said that it takes invocations.
@@ -149,7 +158,9 @@ impl Sandbox {
         self.lanes.iter().any(Option::is_some)
     }
 
-    pub(super) fn lane_done(&mut self, lane: u16) {
+    pub(super) fn lane_done(&mut self, lane: u16, now_ns: u64) {
+        self.served += 1;
+        self.active_ns = now_ns;
         if let Some(slot) = self.lanes.get_mut(usize::from(lane)) {
             *slot = None;
         }
@@ -179,6 +190,10 @@ impl Shard {
             name: record.manifest.name.as_str().into(),
             record,
             process: None,
+            asked_ns: self.now_ns,
+            active_ns: self.now_ns,
+            served: 0,
+            birth: None,
             started_ns: 0,
             ready: false,
             doomed: false,
@@ -238,6 +253,7 @@ impl Shard {
             operations,
         });
         entry.started_ns = now_ns;
+        entry.birth = Some(Birth { pid: started.pid, stages: started.stages });
         let doomed = entry.doomed || refused;
         self.feed(Event::SandboxStarted { sandbox });
         if doomed {
