@@ -48,6 +48,6 @@ pub use prepared::Unfinished;
 pub use protections::{Protection, Protections};
 pub use remains::{Ended, Exit, Remains};
 pub use seccomp::{Filter, FilterError};
-pub use spec::{Bind, ResourceLimits, Root, Spec, SpecError, check_name};
+pub use spec::{Bind, ImageRoot, ResourceLimits, Root, Spec, SpecError, check_name};
 pub use sweep::{SweepError, Swept, sweep};
 pub use zygote::{CaptureError, Image, capture};

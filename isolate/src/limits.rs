@@ -8,6 +8,8 @@ use std::time::Duration;
 pub const NAME_BYTES: usize = 64;
 /// Most binds of one sandbox.
 pub const BINDS: usize = 32;
+/// Most entries of an image's root that are shown.
+pub const IMAGE_ENTRIES: usize = 64;
 /// Most arguments of a command, its program included.
 pub const ARGUMENTS: usize = 256;
 /// Most environment variables of one sandbox.
@@ -56,4 +58,5 @@ const _: () =
 const _: () = assert!(OPEN_FILES_LEAST as i32 > DESCRIPTORS);
 const _: () = assert!(USER_FIRST.checked_add(USERS).is_some());
 const _: () = assert!(CORES.is_multiple_of(64));
-const _: () = assert!(ROOT_INODES as usize > 8 * BINDS, "every bind needs a few directories to be mounted on");
+const _: () =
+    assert!(ROOT_INODES as usize > 8 * BINDS + IMAGE_ENTRIES, "every bind needs a few directories to be mounted on");

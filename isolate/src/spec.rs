@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 
 use crate::limits::{
-    ARGUMENTS, BINDS, CORES, ENVIRONMENT, MEMORY_BYTES_LEAST, NAME_BYTES, OPEN_FILES_LEAST, TMP_BYTES_LEAST,
+    ARGUMENTS, BINDS, CORES, ENVIRONMENT, IMAGE_ENTRIES, MEMORY_BYTES_LEAST, NAME_BYTES, OPEN_FILES_LEAST,
+    TMP_BYTES_LEAST,
 };
 
 /// A sandbox to be started.
@@ -32,10 +33,23 @@ pub struct Spec {
 }
 
 /// Where a sandbox's file system comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Root {
     /// The host's `/usr` and the few files of `/etc` that libraries need, read-only, on a root of its own.
     System,
+    /// What lies at the root of an image's flattened directory, read-only, on a root of its own.
+    Image(ImageRoot),
+}
+
+/// The root of an image. Only these entries of it are shown; what a sandbox has of its own is never taken from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRoot {
+    /// Absolute path of the directory on the host, which nothing changes any more.
+    pub directory: PathBuf,
+    /// Names of its directories.
+    pub directories: Vec<String>,
+    /// Names of its symbolic links and where they point, inside.
+    pub links: Vec<(String, String)>,
 }
 
 /// A directory or file of the host shown inside.
@@ -117,6 +131,9 @@ pub enum SpecError {
 /// Directories that a bind must not touch: made by the plan, or the system's.
 const RESERVED: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/etc", "/dev", "/proc", "/tmp", "/sys"];
 
+/// What a sandbox has of its own, whatever its root.
+const OWN: [&str; 4] = ["/dev", "/proc", "/tmp", "/sys"];
+
 /// Whether a name can be a directory among the control groups and nothing else.
 ///
 /// # Errors
@@ -141,6 +158,7 @@ impl Spec {
         self.check_environment()?;
         check_path("the working directory", &self.working_directory)?;
         self.check_binds()?;
+        self.check_root()?;
         self.limits.check()?;
         bounds("the length of the host name in bytes", self.hostname.len() as u64, 1, 64)?;
         no_nul("the host name", &self.hostname)?;
@@ -186,6 +204,26 @@ impl Spec {
             let other = RESERVED.into_iter().chain(earlier).find(|other| overlap(other, &bind.target)).or(library);
             if let Some(other) = other {
                 return Err(SpecError::Overlap { target: bind.target.clone(), other: other.to_owned() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Spec {
+    fn check_root(&self) -> Result<(), SpecError> {
+        let Root::Image(image) = &self.root else { return Ok(()) };
+        let directory = image.directory.to_string_lossy();
+        check_path("the directory of an image", &directory)?;
+        let count = image.directories.len() + image.links.len();
+        bounds("the number of entries at an image's root", count as u64, 0, IMAGE_ENTRIES as u64)?;
+        image.links.iter().try_for_each(|(_, to)| no_nul("a link of an image", to))?;
+        for name in image.directories.iter().chain(image.links.iter().map(|(name, _)| name)) {
+            let target = format!("/{name}");
+            check_path("an entry of an image's root", &target)?;
+            let taken = OWN.into_iter().chain(self.binds.iter().map(|bind| bind.target.as_str()));
+            if let Some(other) = taken.into_iter().find(|other| name.contains('/') || overlap(other, &target)) {
+                return Err(SpecError::Overlap { target, other: other.to_owned() });
             }
         }
         Ok(())

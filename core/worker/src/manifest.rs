@@ -86,6 +86,9 @@ pub struct Manifest {
     /// What makes its sandboxes; `None` is the worker's choice.
     #[serde(default)]
     pub mechanism: Option<MechanismKind>,
+    /// The container image that it runs in: a file or folder of the bundle.
+    #[serde(default)]
+    pub image: Option<String>,
     /// Variables given to the function.
     pub environment: BTreeMap<String, String>,
 }
@@ -110,6 +113,7 @@ impl Manifest {
         let min_warm = reader.count("min_warm", 0, 0..=MIN_WARM_MAX);
         let preload = preload(&mut reader, runtime);
         let mechanism = mechanism(&mut reader);
+        let image = image(&mut reader);
         let environment = environment(&mut reader);
         reader.finish()?;
         Ok(Manifest {
@@ -122,6 +126,7 @@ impl Manifest {
             min_warm,
             preload,
             mechanism,
+            image,
             environment,
         })
     }
@@ -217,15 +222,36 @@ fn check_python_handler(handler: &str) -> Result<(), String> {
 }
 
 fn check_executable(handler: &str) -> Result<(), String> {
+    check_inner_path(handler, "the executable")
+}
+
+fn check_inner_path(path: &str, whose: &str) -> Result<(), String> {
     let is_component = |part: &str| !matches!(part, "" | "." | "..");
-    let clean = !handler.chars().any(|c| c.is_control() || c == '\\');
-    if handler.len() <= HANDLER_BYTES_MAX && clean && handler.split('/').all(is_component) {
+    let clean = !path.chars().any(|c| c.is_control() || c == '\\');
+    if path.len() <= HANDLER_BYTES_MAX && clean && path.split('/').all(is_component) {
         return Ok(());
     }
     Err(format!(
-        "\"{}\" is not a path inside the bundle: write the executable's path relative to {FILE_NAME}, without \"..\"",
-        handler.escape_debug()
+        "\"{}\" is not a path inside the bundle: write {whose}'s path relative to {FILE_NAME}, without \"..\"",
+        path.escape_debug()
     ))
+}
+
+fn image(reader: &mut Reader) -> Option<String> {
+    if !reader.has("image") {
+        return None;
+    }
+    let path = reader.text("image")?;
+    let checked = check_inner_path(&path, "the image").and_then(|()| {
+        if path == FILE_NAME { Err(format!("{FILE_NAME} is no image: name the archive beside it")) } else { Ok(()) }
+    });
+    match checked {
+        Ok(()) => Some(path),
+        Err(message) => {
+            reader.problem("image", message);
+            None
+        }
+    }
 }
 
 fn mechanism(reader: &mut Reader) -> Option<MechanismKind> {
@@ -291,6 +317,16 @@ mod tests {
         assert_eq!((manifest.concurrency, manifest.environment.len()), (1, 0));
         assert_eq!(manifest.mechanism, None, "the worker's choice");
         assert_eq!(manifest.min_warm, 0);
+    }
+
+    #[test]
+    fn an_image_is_a_path_of_the_bundle() {
+        let of = |image: &str| format!("name = \"a\"\nruntime = \"python\"\nimage = \"{image}\"\n");
+        let manifest = Manifest::parse(&of("images/python.tar")).unwrap();
+        assert_eq!(manifest.image.as_deref(), Some("images/python.tar"));
+        for path in ["../python.tar", "/python.tar", "", FILE_NAME] {
+            assert_eq!(problems(&of(path)).len(), 1, "{path}");
+        }
     }
 
     #[test]

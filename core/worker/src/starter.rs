@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use vilya_engine::SandboxId;
 use vilya_ipc::host::{Host, ReadOnlyBy};
 use vilya_isolate::{
-    Begun, Bind, CopyOf, Descriptors, Image, PoolOptions, Remains, ResourceLimits, Root, Spec, StartError,
+    Begun, Bind, CopyOf, Descriptors, Image, ImageRoot, PoolOptions, Remains, ResourceLimits, Root, Spec, StartError,
 };
 
 use crate::manifest::Runtime;
@@ -286,7 +286,7 @@ impl Starter {
         let spec = self.spec(&start)?;
         // Only the mechanism that makes sandboxes ahead makes copies.
         let is_chosen = self.mechanisms.is_chosen(start.record.manifest.mechanism);
-        let zygotes = self.zygotes.as_ref().filter(|_| is_chosen && !start.whole);
+        let zygotes = self.zygotes.as_ref().filter(|_| is_chosen && !start.whole && start.record.image.is_none());
         let mut way = zygotes.map(|zygotes| zygotes.way(&start.record));
         if let Some(way) = way.as_mut().filter(|way| way.is_runtime && is_set_at_start(&start.record)) {
             way.image = None;
@@ -355,8 +355,7 @@ impl Starter {
 
     fn python_command(&self) -> Option<Vec<String>> {
         let interpreter = self.defaults.python.as_ref()?.interpreter.to_string_lossy().into_owned();
-        let arguments = ["-I", "-B", "-X", "utf8", "/vilya/python/vilya_runtime/__main__.py"];
-        Some(std::iter::once(interpreter).chain(arguments.map(String::from)).collect())
+        Some(python_arguments(interpreter))
     }
 
     fn spec(&mut self, start: &Start) -> Result<Spec, String> {
@@ -370,18 +369,28 @@ impl Starter {
         let command = match manifest.runtime {
             Runtime::Rust | Runtime::C => vec![format!("{FUNCTION}/{}", manifest.handler)],
             Runtime::Python => {
-                binds.extend(self.runtime_binds());
-                self.python_command().ok_or(
-                    "no Python 3.9 or later was found at start; install one or set runtimes.python.interpreter",
-                )?
+                let inside = start.record.image.as_ref().map(|image| image.interpreter.clone().unwrap_or_default());
+                // What the host's interpreter needs besides is not for an image's.
+                binds.extend(self.runtime_binds().into_iter().take(if inside.is_some() { 1 } else { usize::MAX }));
+                inside
+                    .filter(|_| self.defaults.python.is_some())
+                    .map(python_arguments)
+                    .or_else(|| self.python_command())
+                    .ok_or(
+                        "no Python 3.9 or later was found at start; install one or set runtimes.python.interpreter",
+                    )?
             }
+        };
+        let root = match &start.record.image {
+            Some(image) => image_root(self.defaults.bundles.join(image.directory()))?,
+            None => Root::System,
         };
         Ok(Spec {
             name: format!("s{}-{}-{}", start.shard, self.sequence, manifest.name),
             command,
             environment: self.environment(&start.record),
             working_directory: FUNCTION.into(),
-            root: Root::System,
+            root,
             binds,
             limits: self.limits(manifest.memory_bytes),
             cores: start.cores.clone(),
@@ -408,6 +417,10 @@ impl Starter {
         if let Some(spin) = self.defaults.spin_us {
             environment.push(("VILYA_SPIN_US".into(), spin.to_string()));
         }
+        for (key, value) in record.image.iter().flat_map(|image| &image.environment) {
+            environment.retain(|(name, _)| name != key);
+            environment.push((key.clone(), value.clone()));
+        }
         // The function's own come last and win, but for the VILYA_ names, which a manifest may not set.
         for (key, value) in &manifest.environment {
             environment.retain(|(name, _)| name != key);
@@ -415,4 +428,28 @@ impl Starter {
         }
         environment
     }
+}
+
+fn python_arguments(interpreter: String) -> Vec<String> {
+    let arguments = ["-I", "-B", "-X", "utf8", "/vilya/python/vilya_runtime/__main__.py"];
+    std::iter::once(interpreter).chain(arguments.map(String::from)).collect()
+}
+
+/// What is shown of an image: its directories and links, but for those that a sandbox has of its own.
+fn image_root(directory: PathBuf) -> Result<Root, String> {
+    let failed =
+        |error: io::Error| format!("the image {} cannot be read: {error}; deploy it again", directory.display());
+    let (mut directories, mut links) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(&directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let kind = entry.file_type().map_err(failed)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if kind.is_dir() {
+            directories.push(name);
+        } else if kind.is_symlink() {
+            let to = std::fs::read_link(entry.path()).map_err(failed)?;
+            links.push((name, to.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(Root::Image(ImageRoot { directory, directories, links }))
 }

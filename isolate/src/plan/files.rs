@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::{INSIDE_ID, Milestone, Step, text};
 use crate::host::{Host, SystemEntry};
 use crate::limits::{ROOT_BYTES, ROOT_INODES, TMP_INODES};
-use crate::spec::Spec;
+use crate::spec::{ImageRoot, Root, Spec};
 
 pub(crate) const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 pub(crate) const WRITABLE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -47,8 +47,13 @@ pub(super) fn own_steps(steps: &mut Vec<Step>, template: &Spec, host: &Host) {
 
 pub(super) fn steps(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
     open_root(steps, host);
-    system(steps, host);
-    etc(steps, spec, host);
+    match &spec.root {
+        Root::System => {
+            system(steps, host);
+            etc(steps, spec, host);
+        }
+        Root::Image(image) => image_root(steps, image),
+    }
     device_files(steps);
     steps.push(private("dev/shm", libc::MS_NOEXEC, spec.limits.tmp_bytes));
     steps.push(Step::Directory(text("proc")));
@@ -102,6 +107,15 @@ fn etc(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
     steps.extend(made.map(|(path, text_of)| Step::File { path: text(path), text: text_of.into_bytes() }));
     steps.extend(parents(targets.iter().map(String::as_str)).into_iter().filter(|path| path != "etc").map(directory));
     steps.extend(targets.iter().map(|target| bind(format!("/{target}"), target, READ_ONLY)));
+}
+
+/// The image's directories on a root of ours, so that no place of ours is looked for through a link of the image's.
+fn image_root(steps: &mut Vec<Step>, image: &ImageRoot) {
+    steps.extend(image.directories.iter().map(|name| {
+        let source = image.directory.join(name);
+        bind(source.as_os_str().as_bytes(), name, READ_ONLY)
+    }));
+    steps.extend(image.links.iter().map(|(name, to)| Step::Link { to: text(to.as_str()), path: text(name.as_str()) }));
 }
 
 fn device_files(steps: &mut Vec<Step>) {

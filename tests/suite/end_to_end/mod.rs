@@ -6,6 +6,7 @@ mod bounds;
 mod client;
 mod functions;
 mod hostile_clients;
+mod images;
 mod inside;
 mod lifecycle;
 mod mechanisms;

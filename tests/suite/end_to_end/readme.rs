@@ -3,7 +3,7 @@
 use super::worker::{Worker, archive};
 
 /// The first fenced block of a language that holds a text.
-fn block(language: &str, holding: &str) -> String {
+pub(super) fn block(language: &str, holding: &str) -> String {
     let readme = include_str!("../../../README.md");
     let fence = format!("```{language}\n");
     let blocks = readme.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());

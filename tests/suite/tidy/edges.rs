@@ -34,6 +34,7 @@ const fn outside(name: &'static str) -> Package {
 const PACKAGES: &[Package] = &[
     package("vilya-engine", &[]),
     package("vilya-reactor", &[]),
+    package("vilya-image", &[]),
     package("vilya-ipc", &[]),
     package("vilya-protocol", &[]),
     Package { tests_know: &["vilya-ipc"], ..package("vilya-isolate", &[]) },
@@ -42,7 +43,7 @@ const PACKAGES: &[Package] = &[
     package("vilya-c", &["vilya-runtime"]),
     package("vilya-example-thumbnail", &["vilya-runtime"]),
     package("vilya-gpu", &["vilya-engine"]),
-    package("vilya-worker", &["vilya-engine", "vilya-ipc", "vilya-isolate", "vilya-protocol", "vilya-reactor"]),
+    package("vilya-worker", &["vilya-engine", "vilya-image", "vilya-ipc", "vilya-isolate", "vilya-protocol", "vilya-reactor"]),
     Package { name: "vilya", knows: Knows::Exactly(&["vilya-client", "vilya-protocol", "vilya-worker"]), tests_know: &["vilya-client"] },
     outside("vilya-benches"),
     outside("vilya-tests"),

@@ -11,8 +11,10 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use vilya_image::ImageError;
 
 use super::bundle::{self, BundleError, BundleLimits, Unpacked};
+use super::images::{ImageRecord, Images};
 use super::registry::{FunctionRecord, Registry, RegistryError};
 use crate::config::Problem;
 use crate::config::units::format_bytes;
@@ -51,6 +53,9 @@ pub enum CatalogError {
     /// The archive was refused.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The image was refused.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The manifest has problems.
     #[error("the manifest has {} problem(s):{}", .0.len(), listed(.0))]
     Manifest(Vec<Problem>),
@@ -97,7 +102,9 @@ impl CatalogError {
             CatalogError::Bundle(BundleError::TooLarge { .. } | BundleError::TooManyEntries { .. }) => {
                 Fault::PayloadTooLarge
             }
-            CatalogError::Bundle(_) => Fault::InvalidFunction,
+            CatalogError::Image(ImageError::Disk { source, .. }) => disk(source),
+            CatalogError::Image(ImageError::TooLarge(_)) => Fault::PayloadTooLarge,
+            CatalogError::Bundle(_) | CatalogError::Image(_) => Fault::InvalidFunction,
             CatalogError::Registry(RegistryError::Disk { source, .. }) | CatalogError::Disk { source, .. } => {
                 disk(source)
             }
@@ -131,6 +138,7 @@ pub struct Deployed {
 pub struct Catalog {
     state_directory: PathBuf,
     registry: Registry,
+    images: Images,
     limits: CatalogLimits,
     /// What functions may ask for; unknown until it is said.
     mechanisms: Option<MechanismSettings>,
@@ -144,7 +152,9 @@ impl Catalog {
         }
         // First the registry: its lock says that no other worker is unpacking here.
         let registry = Registry::open(state_directory)?;
-        let catalog = Catalog { state_directory: state_directory.to_owned(), registry, limits, mechanisms: None };
+        let images = Images::open(state_directory).map_err(disk(state_directory))?;
+        let state_directory = state_directory.to_owned();
+        let catalog = Catalog { state_directory, registry, images, limits, mechanisms: None };
         catalog.sweep()?;
         Ok(catalog)
     }
@@ -185,6 +195,7 @@ impl Catalog {
         let incoming = Incoming::make(self.bundles().join(format!("{INCOMING_PREFIX}{version}")))?;
         let unpacked = bundle::unpack(archive, &incoming.path, manifest::FILE_NAME, self.limits.bundle)?;
         let manifest = self.read_manifest(name, &unpacked)?;
+        let image = self.take_image(&unpacked, &manifest)?;
         let bundle = bundle_name(name, version);
         self.place(&unpacked.root, &bundle)?;
         let record = FunctionRecord {
@@ -194,10 +205,14 @@ impl Catalog {
             bundle,
             digest: super::hex(&Sha256::digest(archive)),
             bundle_bytes: unpacked.bytes,
+            image,
             deployed_unix_ms: now_unix_ms,
         };
         match self.registry.put(&record) {
-            Ok(replaced) => Ok(Deployed { record, replaced }),
+            Ok(replaced) => {
+                replaced.iter().for_each(|replaced| self.images.retire(replaced));
+                Ok(Deployed { record, replaced })
+            }
             Err(error) => {
                 // No record names it; if this fails too, the next start removes it.
                 let _ = std::fs::remove_dir_all(self.bundle_path(&record));
@@ -208,7 +223,9 @@ impl Catalog {
 
     /// Forgets a function. Its code stays until [`Catalog::discard`] or the next start.
     pub fn remove(&mut self, name: &str) -> Result<FunctionRecord, CatalogError> {
-        self.registry.remove(name)?.ok_or_else(|| CatalogError::NoSuchFunction(name.to_owned()))
+        let removed = self.registry.remove(name)?.ok_or_else(|| CatalogError::NoSuchFunction(name.to_owned()))?;
+        self.images.retire(&removed);
+        Ok(removed)
     }
 
     /// Deletes the code of a version that was replaced or removed and runs no more.
@@ -216,7 +233,7 @@ impl Catalog {
     /// # Panics
     ///
     /// If the version is the deployed one, which would be a fault of the caller.
-    pub fn discard(&self, record: &FunctionRecord) -> Result<(), CatalogError> {
+    pub fn discard(&mut self, record: &FunctionRecord) -> Result<(), CatalogError> {
         let current = self.registry.get(&record.name)?;
         assert!(
             current.is_none_or(|current| current.version != record.version),
@@ -226,9 +243,30 @@ impl Catalog {
         );
         let path = self.state_directory.join(bundle_name(&record.name, record.version));
         match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(&path)(error)),
-            _ => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(&path)(error)),
+            _ => {}
         }
+        let records = self.registry.list()?;
+        self.images.end(record, &records).map_err(disk(&self.state_directory))
+    }
+
+    /// Flattens the image that a manifest names, and takes its archive out of the bundle.
+    fn take_image(&self, unpacked: &Unpacked, manifest: &Manifest) -> Result<Option<ImageRecord>, CatalogError> {
+        let Some(name) = &manifest.image else { return Ok(None) };
+        let path = unpacked.root.join(name);
+        if !path.exists() {
+            let message = format!("image = \"{name}\" is not beside {}: add it", manifest::FILE_NAME);
+            return Err(CatalogError::Mismatch(message));
+        }
+        let image = self.images.add(&path)?;
+        if manifest.runtime == Runtime::Python && image.interpreter.is_none() {
+            let message =
+                format!("image = \"{name}\" has no python3 on its PATH: use an image that has Python 3.9 or later");
+            return Err(CatalogError::Mismatch(message));
+        }
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.map_err(disk(&path))?;
+        Ok(Some(image))
     }
 
     fn bundles(&self) -> PathBuf {
@@ -298,6 +336,7 @@ impl Catalog {
                 tracing::info!(path = %entry.path().display(), "removed what an earlier run left");
             }
         }
+        self.images.sweep(&records).map_err(disk(&self.state_directory))?;
         for record in records.iter().filter(|record| !self.bundle_path(record).is_dir()) {
             tracing::warn!(
                 function = record.name,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
+use super::images::ImageRecord;
 use crate::manifest::Manifest;
 
 const FILE_NAME: &str = "registry.redb";
@@ -40,6 +41,9 @@ pub struct FunctionRecord {
     pub digest: String,
     /// Sum of the files of the bundle.
     pub bundle_bytes: u64,
+    /// The image that it runs in.
+    #[serde(default)]
+    pub image: Option<ImageRecord>,
     /// When it was deployed, in milliseconds since 1970.
     pub deployed_unix_ms: u64,
 }
@@ -284,6 +288,7 @@ mod tests {
             bundle: format!("bundles/{name}.{version}"),
             digest: "00".repeat(32),
             bundle_bytes: 1,
+            image: None,
             deployed_unix_ms: 2,
         }
     }

@@ -1,0 +1,163 @@
+//! Flattened images, one directory each, named by their content.
+//!
+//! Invariant: a directory that has its final name is complete and durable and never changes, and is removed only when neither a record nor
+//! a version that may still run refers to it. Images that no deployment came to refer to go with the next removal or start. It does not
+//! know manifests or sandboxes.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vilya_image::{Image, ImageError, Limits};
+
+use super::registry::FunctionRecord;
+
+/// Where images are, in the state directory.
+const IMAGES: &str = "images";
+const INCOMING: &str = ".incoming";
+const PASSABLE: u32 = 0o711;
+/// Where programs are looked for in an image that does not say.
+const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Most variables taken of an image.
+const ENVIRONMENT_MAX: usize = 64;
+/// As many as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+/// What stands in place of the image's own: who the sandbox's user is, and that no name is asked of a network.
+const FILES: [(&str, &str); 4] = [
+    ("etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nfunction:x:1000:1000:function:/tmp:/bin/sh\n"),
+    ("etc/group", "root:x:0:\nfunction:x:1000:\n"),
+    ("etc/hosts", "127.0.0.1 localhost function\n::1 localhost\n"),
+    ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+];
+
+/// The image of a deployed function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// SHA-256 over its layers, in hexadecimal.
+    pub identity: String,
+    /// Variables that it sets.
+    pub environment: Vec<(String, String)>,
+    /// Its `python3`, as a path inside.
+    pub interpreter: Option<String>,
+}
+
+impl ImageRecord {
+    /// Its directory, relative to the state directory.
+    pub fn directory(&self) -> PathBuf {
+        Path::new(IMAGES).join(&self.identity)
+    }
+}
+
+/// The images of a state directory.
+#[derive(Debug)]
+pub(super) struct Images {
+    directory: PathBuf,
+    /// Images of versions that are deployed no more and may still run.
+    retired: HashMap<u64, String>,
+}
+
+impl Images {
+    pub(super) fn open(state_directory: &Path) -> io::Result<Images> {
+        let directory = state_directory.join(IMAGES);
+        super::ensure_directory(&directory, PASSABLE)?;
+        Ok(Images { directory, retired: HashMap::new() })
+    }
+
+    /// Verifies an image and flattens it, unless that was done before.
+    pub(super) fn add(&self, archive: &Path) -> Result<ImageRecord, ImageError> {
+        let image = Image::open(archive)?;
+        let identity = image.identity();
+        let place = self.directory.join(&identity);
+        if !place.is_dir() {
+            self.flatten(&image, &place)?;
+        }
+        let usable = |name: &str, value: &str| {
+            !name.is_empty() && !name.starts_with("VILYA_") && !name.contains('\0') && !value.contains('\0')
+        };
+        let variables = image.environment().iter().filter(|(name, value)| usable(name, value));
+        let environment: Vec<(String, String)> = variables.take(ENVIRONMENT_MAX).cloned().collect();
+        let path = environment.iter().rfind(|(name, _)| name == "PATH").map_or(SEARCH_PATH, |(_, path)| path);
+        let mut candidates = path.split(':').filter(|part| part.starts_with('/')).map(|part| format!("{part}/python3"));
+        let interpreter = candidates.find(|candidate| is_file_within(&place, candidate));
+        Ok(ImageRecord { identity, environment, interpreter })
+    }
+
+    fn flatten(&self, image: &Image, place: &Path) -> Result<(), ImageError> {
+        let incoming = self.directory.join(INCOMING);
+        let disk = |source| ImageError::Disk { path: incoming.clone(), source };
+        remove(&incoming).map_err(disk)?;
+        std::fs::create_dir(&incoming).map_err(disk)?;
+        let flattened = image.flatten(&incoming, Limits::default(), &FILES).and_then(|_| {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&incoming, std::fs::Permissions::from_mode(0o755)).map_err(disk)?;
+            std::fs::rename(&incoming, place).and_then(|()| super::sync_directory(&self.directory)).map_err(disk)
+        });
+        if flattened.is_err() {
+            // What cannot be removed now is removed before the next image.
+            let _ = remove(&incoming);
+        }
+        flattened
+    }
+
+    /// A version is deployed no more; it may still run.
+    pub(super) fn retire(&mut self, record: &FunctionRecord) {
+        let image = record.image.as_ref().map(|image| (record.version, image.identity.clone()));
+        self.retired.extend(image);
+    }
+
+    /// A version runs no more. Removes what nothing refers to then.
+    pub(super) fn end(&mut self, record: &FunctionRecord, deployed: &[FunctionRecord]) -> io::Result<()> {
+        if self.retired.remove(&record.version).is_some() { self.sweep(deployed) } else { Ok(()) }
+    }
+
+    /// Removes every image that neither a deployed nor a retired version refers to.
+    pub(super) fn sweep(&self, deployed: &[FunctionRecord]) -> io::Result<()> {
+        let images = deployed.iter().filter_map(|record| record.image.as_ref());
+        let named = images.map(|image| image.identity.as_str());
+        let named: HashSet<&str> = named.chain(self.retired.values().map(String::as_str)).collect();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a path names a file when `root` is `/`: links are followed as they would be inside.
+fn is_file_within(root: &Path, path: &str) -> bool {
+    let mut left: Vec<PathBuf> = vec![PathBuf::from(path)];
+    let (mut at, mut links) = (root.to_owned(), 0);
+    while let Some(path) = left.pop() {
+        let mut components = path.components();
+        let Some(component) = components.next() else { continue };
+        left.push(components.as_path().to_owned());
+        match component {
+            Component::RootDir | Component::Prefix(_) => root.clone_into(&mut at),
+            Component::ParentDir if at != root => drop(at.pop()),
+            Component::ParentDir | Component::CurDir => {}
+            Component::Normal(name) => {
+                at.push(name);
+                if let Ok(to) = std::fs::read_link(&at) {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return false;
+                    }
+                    at.pop();
+                    left.push(to);
+                }
+            }
+        }
+    }
+    std::fs::symlink_metadata(&at).is_ok_and(|found| found.is_file())
+}

@@ -1,0 +1,161 @@
+//! One layer: decompressed, verified and read entry by entry.
+//!
+//! Owns: the two digests, the bounds on what comes out of the decompressor, and which headers of a tar are honoured. Invariant: a layer
+//! that was applied without an error is what both digests say, to its last byte. Does not know: what lies on disk.
+
+use std::io::{self, Read};
+
+use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+use tar::{Archive, Entry, EntryType, PaxExtensions};
+
+use crate::Layer;
+use crate::error::ImageError;
+use crate::source::{self, Source};
+use crate::tree::Tree;
+
+/// Largest long-name or PAX header.
+const EXTENSION_BYTES_MAX: u64 = 64 << 10;
+/// What a decompressor may make of nothing, before the ratio counts.
+const FREE_BYTES: u64 = 16 << 20;
+
+pub(crate) fn apply(source: &Source, layer: &Layer, tree: &mut Tree) -> Result<(), ImageError> {
+    if let Some(wanted) = &layer.digest {
+        let (mut part, _) = source.part(&layer.name)?;
+        let mut metered = Metered::new(&mut part, u64::MAX);
+        io::copy(&mut metered, &mut io::sink()).map_err(|error| ImageError::read(&layer.name, error))?;
+        source::check(&layer.name, &metered.digest(), wanted)?;
+    }
+    let (mut part, compressed_bytes) = source.part(&layer.name)?;
+    let mut magic = [0; 4];
+    part.read_exact(&mut magic).map_err(|error| ImageError::read(&layer.name, error))?;
+    let part = magic.chain(part);
+    let ratio_bytes = compressed_bytes.saturating_mul(tree.limits.ratio).saturating_add(FREE_BYTES);
+    let most = ratio_bytes.min(tree.limits.framed_bytes());
+    let content: Box<dyn Read + '_> = match magic {
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(part)),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            return Err(ImageError::invalid("a layer is compressed with zstd: export it with gzip or uncompressed"));
+        }
+        _ => Box::new(part),
+    };
+    let mut content = Metered::new(content, most);
+    tree.begin_layer();
+    entries(&mut content, tree).map_err(|error| told(error, most))?;
+    io::copy(&mut content, &mut io::sink()).map_err(|error| told(ImageError::read(&layer.name, error), most))?;
+    source::check(&layer.name, &content.digest(), &layer.diff_id)
+}
+
+/// What the meter stopped is said to be too large.
+fn told(error: ImageError, most: u64) -> ImageError {
+    match error {
+        ImageError::Read { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => {
+            ImageError::TooLarge(format!("a layer unpacks to more than {most} bytes"))
+        }
+        other => other,
+    }
+}
+
+/// Names that headers before an entry give it.
+#[derive(Default)]
+struct Names {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+}
+
+fn entries(content: impl Read, tree: &mut Tree) -> Result<(), ImageError> {
+    let failed = |error| ImageError::read("a layer", error);
+    let mut archive = Archive::new(content);
+    let mut names = Names::default();
+    for entry in archive.entries().map_err(failed)?.raw(true) {
+        let mut entry = entry.map_err(failed)?;
+        match entry.header().entry_type() {
+            EntryType::GNULongName => names.path = Some(long_name(&mut entry)?),
+            EntryType::GNULongLink => names.link = Some(long_name(&mut entry)?),
+            EntryType::XHeader => pax(&mut entry, &mut names)?,
+            EntryType::XGlobalHeader => {}
+            kind => add(&mut entry, kind, std::mem::take(&mut names), tree)?,
+        }
+    }
+    Ok(())
+}
+
+fn add<R: Read>(entry: &mut Entry<'_, R>, kind: EntryType, names: Names, tree: &mut Tree) -> Result<(), ImageError> {
+    let name = names.path.unwrap_or_else(|| entry.header().path_bytes().into_owned());
+    let Some(path) = tree.place(&name)? else { return Ok(()) };
+    let link = || names.link.or_else(|| entry.header().link_name_bytes().map(|link| link.into_owned()));
+    match kind {
+        EntryType::Directory => tree.directory(&path),
+        EntryType::Regular | EntryType::Continuous => {
+            let mode = entry.header().mode().map_err(|error| ImageError::read("a mode", error))?;
+            tree.file(&path, mode & 0o111 != 0, entry)
+        }
+        EntryType::Symlink => tree.link(&path, &link().unwrap_or_default()),
+        EntryType::Link => tree.hard_link(&path, &link().unwrap_or_default()),
+        EntryType::Char | EntryType::Block => Err(ImageError::refused(&name, "it is a device outside /dev")),
+        EntryType::Fifo => Err(ImageError::refused(&name, "it is a FIFO")),
+        EntryType::GNUSparse => Err(ImageError::refused(&name, "it is a sparse file")),
+        _ => Err(ImageError::refused(&name, "it is of a kind that no layer may hold")),
+    }
+}
+
+fn extension<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>, ImageError> {
+    if entry.size() > EXTENSION_BYTES_MAX {
+        return Err(ImageError::refused(&entry.header().path_bytes(), "its extended header is larger than 64 KiB"));
+    }
+    let mut data = Vec::new();
+    entry.read_to_end(&mut data).map_err(|error| ImageError::read("an extended header", error))?;
+    Ok(data)
+}
+
+fn long_name<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>, ImageError> {
+    let mut name = extension(entry)?;
+    if name.last() == Some(&0) {
+        name.pop();
+    }
+    Ok(name)
+}
+
+/// Only names are taken of a PAX header: no owners, times or extended attributes.
+fn pax<R: Read>(entry: &mut Entry<'_, R>, names: &mut Names) -> Result<(), ImageError> {
+    let data = extension(entry)?;
+    for extension in PaxExtensions::new(&data) {
+        let extension = extension.map_err(|error| ImageError::read("a PAX header", error))?;
+        match extension.key_bytes() {
+            b"path" => names.path = Some(extension.value_bytes().to_vec()),
+            b"linkpath" => names.link = Some(extension.value_bytes().to_vec()),
+            b"size" => return Err(ImageError::refused(b"PAX header", "it gives the next entry a size of its own")),
+            key if key.starts_with(b"GNU.sparse") => {
+                return Err(ImageError::refused(b"PAX header", "the next entry is a sparse file"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A reader that hashes what it gives, and fails with `FileTooLarge` instead of giving more than it may.
+struct Metered<R> {
+    inner: R,
+    hash: Sha256,
+    left: u64,
+}
+
+impl<R: Read> Metered<R> {
+    fn new(inner: R, most: u64) -> Metered<R> {
+        Metered { inner, hash: Sha256::new(), left: most }
+    }
+
+    fn digest(&self) -> String {
+        source::hex(&self.hash.clone().finalize())
+    }
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
+}
