@@ -80,6 +80,11 @@ impl Returned {
     }
 }
 
+/// Takes the calling thread back to the network of the process: whatever it forks would be in, and keep, that of the last sandbox.
+pub(crate) fn leave() -> io::Result<()> {
+    sys::enter_namespace(File::open("/proc/self/ns/net")?.as_fd(), libc::CLONE_NEWNET)
+}
+
 /// What the kernel counts of the protocols in the namespace of the calling thread, and how many sockets of any kind there are.
 fn counted() -> io::Result<String> {
     let mut counted = fs::read_to_string("/proc/thread-self/net/snmp")?;

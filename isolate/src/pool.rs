@@ -20,7 +20,7 @@ use crate::maker::{Child, Given, Maker};
 use crate::mechanism::StartError;
 use crate::memory::Memory;
 use crate::native::{cloning, preparing, succeeded};
-use crate::network::Returned;
+use crate::network::{self, Returned};
 use crate::plan::{INSIDE_ID, Plan};
 use crate::remains::Remains;
 use crate::seccomp::Filter;
@@ -336,6 +336,7 @@ impl Worker {
     fn open(&self) -> Result<Workshop, StartError> {
         let Recipe { host, filter, template, mount_points, null, worker, .. } = &*self.recipe;
         let plan = Plan::maker(template, mount_points, host, filter)?;
+        network::leave().map_err(preparing("leave the last sandbox's network"))?;
         let keeper = Keeper::start(worker.as_fd(), Privilege::Root).map_err(cloning)?;
         let (reports, report) = report_pipe()?;
         let memory = Memory::of_this_process().map_err(preparing("read the mappings"))?;

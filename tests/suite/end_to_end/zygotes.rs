@@ -185,8 +185,45 @@ fn sandboxes_that_died_while_they_waited_fail_no_start() {
     }
 }
 
+#[test]
+fn a_maker_that_takes_the_place_of_another_is_not_in_the_network_of_a_sandbox() {
+    let Some(worker) = worker() else { return };
+    let network = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let own = network(worker.pid().as_raw());
+    let since = Instant::now();
+    let maker = |but: Option<i32>| {
+        loop {
+            assert!(since.elapsed() < PATIENCE, "there is no maker");
+            if let Some(&pid) = made_by(&worker, 1).iter().find(|&&pid| Some(pid) != but) {
+                return pid;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    while waiting(&worker).is_empty() {
+        assert!(since.elapsed() < PATIENCE, "none waits");
+    }
+    let first = maker(None);
+    assert_eq!(network(first), own);
+    let victim = nix::unistd::Pid::from_raw(first);
+    nix::sys::signal::kill(victim, nix::sys::signal::Signal::SIGKILL).expect("it makes sandboxes");
+    let mut client = worker.client();
+    // Those that wait are taken until one has to be made, which begins another maker.
+    let since = Instant::now();
+    while made_by(&worker, 1).iter().all(|&pid| pid == first) {
+        assert!(since.elapsed() < PATIENCE, "no other maker begins");
+        end_sandbox(&mut client, "first");
+    }
+    assert_eq!(network(maker(Some(first))), own);
+}
+
 /// Sandboxes that are alive and wait to be taken: they still have the name of the process that made them, which is not so far inside.
 fn waiting(worker: &Worker) -> Vec<i32> {
+    made_by(worker, 2)
+}
+
+/// Living processes with the name of a maker that are so many namespaces of process ids further in than the worker.
+fn made_by(worker: &Worker, further: usize) -> Vec<i32> {
     let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
     let depth = |pid: i32| {
         let status = read(format!("/proc/{pid}/status"));
@@ -198,7 +235,7 @@ fn waiting(worker: &Worker) -> Vec<i32> {
     let children = children.split_whitespace().filter_map(|child| child.parse::<i32>().ok());
     let waits = |child: &i32| {
         let is_alive = |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']));
-        depth(*child) == own + 2
+        depth(*child) == own + further
             && read(format!("/proc/{child}/comm")).starts_with("vilya-maker")
             && is_alive(&read(format!("/proc/{child}/stat")))
     };
