@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use vilya_isolate::{Image, Started, capture};
+use vilya_isolate::{CaptureError, Image, Started, capture};
 
 use crate::manifest::Runtime;
 use crate::process::vital;
@@ -262,19 +262,45 @@ fn take_images(inbox: &Receiver<Zygote>, book: &Mutex<Book>, stopping: &AtomicBo
                 tracing::debug!(name, bytes, milliseconds, "took the image of a zygote");
             }
             (Err(why), subject) => {
-                tracing::info!(name, "no zygote: {why}");
+                let again = matches!(why, NoImage::Misplaced);
+                tracing::info!(name, "no zygote: {}", why.told());
                 if let Subject::Function(record) = subject {
-                    book.set(record.version, State::Refused);
+                    // By chance: the next start raises another.
+                    let state = if again { State::Starts(HOT_STARTS - 1) } else { State::Refused };
+                    book.set(record.version, state);
                 }
             }
         }
     }
 }
 
-fn take_image(zygote: Zygote, stopping: &AtomicBool) -> Result<Image, String> {
+/// Why no image was taken.
+enum NoImage {
+    /// Another zygote may have one.
+    Misplaced,
+    Because(String),
+}
+
+impl NoImage {
+    fn told(&self) -> String {
+        match self {
+            NoImage::Misplaced => CaptureError::Misplaced.to_string(),
+            NoImage::Because(why) => why.clone(),
+        }
+    }
+}
+
+impl From<CaptureError> for NoImage {
+    fn from(error: CaptureError) -> NoImage {
+        if let CaptureError::Misplaced = error { NoImage::Misplaced } else { NoImage::Because(error.to_string()) }
+    }
+}
+
+fn take_image(zygote: Zygote, stopping: &AtomicBool) -> Result<Image, NoImage> {
     let Zygote { started, mut says, patience, working_directory, limit_bytes, .. } = zygote;
     let image = await_word(&mut says, patience, stopping)
-        .and_then(|()| capture(started.pid, &working_directory, limit_bytes).map_err(|error| error.to_string()));
+        .map_err(NoImage::Because)
+        .and_then(|()| capture(started.pid, &working_directory, limit_bytes).map_err(NoImage::from));
     end(started);
     image
 }

@@ -140,7 +140,11 @@ fn look(proc: &Path, tracee: &Tracee, limit_bytes: u64) -> Result<Process, Captu
             return Err(unfit("it has timers"));
         }
     }
-    let mappings = maps::parse(&fs::read_to_string(proc.join("maps"))?).map_err(CaptureError::Unfit)?;
+    let listed = fs::read_to_string(proc.join("maps"))?;
+    if is_above(heap(&listed), heap(&fs::read_to_string("/proc/self/maps")?)) {
+        return Err(CaptureError::Misplaced);
+    }
+    let mappings = maps::parse(&listed).map_err(CaptureError::Unfit)?;
     if let Some(shared) = mappings.iter().find(|mapping| !can_be_mapped_again(mapping)) {
         return Err(CaptureError::Unfit(format!("it shares memory or has mapped what is gone: {:?}", shared.backing)));
     }
@@ -166,6 +170,19 @@ fn look(proc: &Path, tracee: &Tracee, limit_bytes: u64) -> Result<Process, Captu
         runs,
         mappings,
     })
+}
+
+/// The first heap of a process, if it has one.
+fn heap(listed: &str) -> Option<Range<u64>> {
+    let (start, rest) = listed.lines().find(|line| line.ends_with("[heap]"))?.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    Some(address(start)?..address(rest.split_once(' ')?.0)?)
+}
+
+/// Whether a heap ends above where a waiting sandbox's may begin to grow. glibc takes an end of the heap that went down for damage, and ends
+/// the process.
+fn is_above(heap: Option<Range<u64>>, waiting: Option<Range<u64>>) -> bool {
+    heap.is_some_and(|heap| waiting.is_none_or(|waiting| heap.end > waiting.start))
 }
 
 /// Whether a private mapping in a copy shows what this one does.
@@ -318,7 +335,17 @@ fn identities(proc: &Path, mappings: &[Mapping]) -> Vec<Identity> {
 
 #[cfg(test)]
 mod tests {
-    use super::{stretches, wiped_on_fork};
+    use super::{heap, is_above, stretches, wiped_on_fork};
+
+    #[test]
+    fn a_heap_must_end_below_where_a_copy_grows() {
+        let listed = "55d0c0000000-55d0c0001000 r-xp 00002000 fe:00 12 /usr/bin/x\n55d0c1000000-55d0c1021000 rw-p 00000000 00:00 0 [heap]\n";
+        let found = heap(listed);
+        assert_eq!(found, Some(0x55d0_c100_0000..0x55d0_c102_1000));
+        assert!(is_above(found.clone(), Some(0x55d0_c000_0000..0x55d0_c001_0000)));
+        assert!(!is_above(found.clone(), Some(0x55d0_c102_1000..0x55d0_c110_0000)));
+        assert!(is_above(found, None) && !is_above(None, None));
+    }
 
     #[test]
     fn what_a_fork_wipes_is_found() {

@@ -26,6 +26,9 @@ pub enum CaptureError {
     /// A copy would lack what this process has.
     #[error("it cannot be copied: {0}; its sandboxes are started whole")]
     Unfit(String),
+    /// Its heap lies above that of waiting sandboxes, where chance put it: another process of the same program may do.
+    #[error("its heap lies where a copy's cannot grow; another zygote is tried")]
+    Misplaced,
     /// It could not be looked at.
     #[error("it cannot be looked at: {0}; its sandboxes are started whole")]
     Unseen(#[from] io::Error),
