@@ -152,7 +152,7 @@ impl State<'_> {
             Step::Mask(path) => mask(path),
             Step::Enter(path) => change_directory(path),
             Step::EnterRoot => enter_root(),
-            Step::SealRoot => set_attributes(libc::AT_FDCWD, c"/", 0, libc::MOUNT_ATTR_RDONLY),
+            Step::SealRoot => sys::set_mount_attributes(libc::AT_FDCWD, c"/", 0, libc::MOUNT_ATTR_RDONLY),
             Step::EmptyInput => empty_input(),
             Step::Limit { resource, value, .. } => limit(*resource, *value),
             Step::Cores(mask) => {
@@ -350,59 +350,17 @@ fn make_directory(path: &CStr) -> Result<(), Errno> {
     unsafe { call(libc::SYS_mkdirat, [libc::AT_FDCWD.into(), path.as_ptr() as Word, 0o755]) }.map(drop)
 }
 
-/// The kernel's `struct mount_attr`.
-#[repr(C)]
-struct MountAttributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
-
-fn set_attributes(at: RawFd, path: &CStr, flags: Word, set: u64) -> Result<(), Errno> {
-    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
-    let arguments = [
-        at.into(),
-        path.as_ptr() as Word,
-        flags,
-        (&raw const attributes) as Word,
-        size_of::<MountAttributes>() as Word,
-    ];
-    // SAFETY: path and attributes outlive the call, and the size is theirs.
-    unsafe { call(libc::SYS_mount_setattr, arguments) }.map(drop)
-}
-
-/// From `linux/mount.h`; libc has none of them.
-const OPEN_TREE_CLONE: Word = 1;
-const AT_RECURSIVE: Word = 0x8000;
-const MOVE_MOUNT_F_EMPTY_PATH: Word = 4;
-
-/// A copy of the mount at a path that is not attached anywhere yet.
-fn detached(source: &CStr, follow: bool) -> Result<RawFd, Errno> {
-    let nofollow = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW.into() };
-    let flags = OPEN_TREE_CLONE | Word::from(libc::O_CLOEXEC) | AT_RECURSIVE | nofollow;
-    // SAFETY: the path is null-terminated and outlives the call.
-    unsafe { call(libc::SYS_open_tree, [libc::AT_FDCWD.into(), source.as_ptr() as Word, flags]) }.map(|fd| fd as RawFd)
-}
-
-fn attach(tree: RawFd, target: &CStr) -> Result<(), Errno> {
-    let arguments =
-        [tree.into(), c"".as_ptr() as Word, libc::AT_FDCWD.into(), target.as_ptr() as Word, MOVE_MOUNT_F_EMPTY_PATH];
-    // SAFETY: both paths are null-terminated and outlive the call.
-    unsafe { call(libc::SYS_move_mount, arguments) }.map(drop)
-}
-
 /// The attributes are set before the mount becomes visible, on everything below it as well.
 fn bind(source: &CStr, target: &CStr, attributes: u64, follow: bool) -> Result<(), Errno> {
-    let tree = detached(source, follow)?;
-    set_attributes(tree, c"", Word::from(libc::AT_EMPTY_PATH) | AT_RECURSIVE, attributes)?;
+    let tree = sys::detach_copy(source, follow)?;
+    sys::set_mount_attributes(tree, c"", Word::from(libc::AT_EMPTY_PATH) | sys::AT_RECURSIVE, attributes)?;
     match kind(tree)? {
         libc::S_IFDIR => make_directory(target)?,
         // Mounting a symbolic link would show what it points to inside, not what it points to on the host.
         libc::S_IFLNK => return Err(libc::ELOOP),
         _ => close(open(libc::AT_FDCWD, target, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o644)?)?,
     }
-    attach(tree, target)?;
+    sys::attach_copy(tree, target)?;
     close(tree)
 }
 

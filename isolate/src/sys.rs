@@ -434,40 +434,50 @@ struct MountAttributes {
 
 /// From `linux/mount.h`; libc has none of them.
 const OPEN_TREE_CLONE: Word = 1;
-const AT_RECURSIVE: Word = 0x8000;
+pub(crate) const AT_RECURSIVE: Word = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: Word = 4;
+
+/// Sets `MOUNT_ATTR_*` on a mount, also between `clone3` and `exec`.
+pub(crate) fn set_mount_attributes(at: RawFd, path: &CStr, flags: Word, set: u64) -> Result<(), Errno> {
+    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    let arguments = [
+        at.into(),
+        path.as_ptr() as Word,
+        flags,
+        (&raw const attributes) as Word,
+        size_of::<MountAttributes>() as Word,
+    ];
+    // SAFETY: path and attributes outlive the call, and the size is theirs.
+    unsafe { call(libc::SYS_mount_setattr, arguments) }.map(drop)
+}
+
+/// A copy of the mount at a path that is not attached anywhere yet, also between `clone3` and `exec`.
+pub(crate) fn detach_copy(source: &CStr, follow: bool) -> Result<RawFd, Errno> {
+    let nofollow = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW.into() };
+    let flags = OPEN_TREE_CLONE | Word::from(libc::O_CLOEXEC) | AT_RECURSIVE | nofollow;
+    // SAFETY: the path is null-terminated and outlives the call.
+    unsafe { call(libc::SYS_open_tree, [libc::AT_FDCWD.into(), source.as_ptr() as Word, flags]) }.map(|fd| fd as RawFd)
+}
+
+/// Attaches such a copy in the mount namespace of the caller, also between `clone3` and `exec`.
+pub(crate) fn attach_copy(tree: RawFd, target: &CStr) -> Result<(), Errno> {
+    let arguments =
+        [tree.into(), c"".as_ptr() as Word, libc::AT_FDCWD.into(), target.as_ptr() as Word, MOVE_MOUNT_F_EMPTY_PATH];
+    // SAFETY: both paths are null-terminated and outlive the call.
+    unsafe { call(libc::SYS_move_mount, arguments) }.map(drop)
+}
 
 /// A copy of the mount at a path, with these attributes on everything below, attached nowhere yet. A symbolic link is not followed.
 pub(crate) fn detached_tree(source: &CStr, attributes: u64) -> io::Result<OwnedFd> {
-    let flags = OPEN_TREE_CLONE | Word::from(libc::O_CLOEXEC) | AT_RECURSIVE | Word::from(libc::AT_SYMLINK_NOFOLLOW);
-    let attributes = MountAttributes { set: attributes, clear: 0, propagation: 0, user_namespace: 0 };
-    // SAFETY: the path and the attributes outlive their calls, and the size is theirs.
-    unsafe {
-        let arguments = [libc::AT_FDCWD.into(), source.as_ptr() as Word, flags];
-        let tree = fresh(checked(libc::SYS_open_tree, arguments)?);
-        let arguments = [
-            tree.as_raw_fd().into(),
-            c"".as_ptr() as Word,
-            Word::from(libc::AT_EMPTY_PATH) | AT_RECURSIVE,
-            (&raw const attributes) as Word,
-            size_of::<MountAttributes>() as Word,
-        ];
-        checked(libc::SYS_mount_setattr, arguments)?;
-        Ok(tree)
-    }
+    let tree = detach_copy(source, false).map(|tree| fresh(tree.into())).map_err(io::Error::from_raw_os_error)?;
+    let below = Word::from(libc::AT_EMPTY_PATH) | AT_RECURSIVE;
+    set_mount_attributes(tree.as_raw_fd(), c"", below, attributes).map_err(io::Error::from_raw_os_error)?;
+    Ok(tree)
 }
 
 /// Attaches a detached tree in the mount namespace of the calling thread.
 pub(crate) fn attach_tree(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
-    let arguments = [
-        tree.as_raw_fd().into(),
-        c"".as_ptr() as Word,
-        libc::AT_FDCWD.into(),
-        target.as_ptr() as Word,
-        MOVE_MOUNT_F_EMPTY_PATH,
-    ];
-    // SAFETY: both paths outlive the call.
-    unsafe { checked(libc::SYS_move_mount, arguments) }.map(drop)
+    attach_copy(tree.as_raw_fd(), target).map_err(io::Error::from_raw_os_error)
 }
 
 /// Makes an open directory the root and another the working directory of the calling thread, which shares neither with others.
