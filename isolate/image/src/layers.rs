@@ -5,45 +5,51 @@
 
 use std::io::{self, Read};
 
-use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 use tar::{Archive, Entry, EntryType, PaxExtensions};
 
 use crate::Layer;
+use crate::compression;
 use crate::error::ImageError;
 use crate::source::{self, Source};
-use crate::tree::Tree;
+use crate::tree::{Limits, Tree};
 
 /// Largest long-name or PAX header.
 const EXTENSION_BYTES_MAX: u64 = 64 << 10;
-/// What a decompressor may make of nothing, before the ratio counts.
-const FREE_BYTES: u64 = 16 << 20;
 
 pub(crate) fn apply(source: &Source, layer: &Layer, tree: &mut Tree) -> Result<(), ImageError> {
-    if let Some(wanted) = &layer.digest {
-        let (mut part, _) = source.part(&layer.name)?;
-        let mut metered = Metered::new(&mut part, u64::MAX);
-        io::copy(&mut metered, &mut io::sink()).map_err(|error| ImageError::read(&layer.name, error))?;
-        source::check(&layer.name, &metered.digest(), wanted)?;
-    }
-    let (mut part, compressed_bytes) = source.part(&layer.name)?;
-    let mut magic = [0; 4];
-    part.read_exact(&mut magic).map_err(|error| ImageError::read(&layer.name, error))?;
-    let part = magic.chain(part);
-    let ratio_bytes = compressed_bytes.saturating_mul(tree.limits.ratio).saturating_add(FREE_BYTES);
-    let most = ratio_bytes.min(tree.limits.framed_bytes());
-    let content: Box<dyn Read + '_> = match magic {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(part)),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            return Err(ImageError::invalid("a layer is compressed with zstd: export it with gzip or uncompressed"));
-        }
-        _ => Box::new(part),
-    };
-    let mut content = Metered::new(content, most);
     tree.begin_layer();
-    entries(&mut content, tree).map_err(|error| told(error, most))?;
-    io::copy(&mut content, &mut io::sink()).map_err(|error| told(ImageError::read(&layer.name, error), most))?;
-    source::check(&layer.name, &content.digest(), &layer.diff_id)
+    let limits = tree.limits;
+    read(source, layer, limits, |tar| entries(tar, tree))
+}
+
+/// Reads a layer only to see that it is what its digests say.
+pub(crate) fn verify(source: &Source, layer: &Layer, limits: Limits) -> Result<(), ImageError> {
+    read(source, layer, limits, |_| Ok(()))
+}
+
+/// Hands a layer's tar over, and then says whether it was the layer: an altered one is told to be so, whatever became of it before.
+fn read(
+    source: &Source,
+    layer: &Layer,
+    limits: Limits,
+    take: impl FnOnce(&mut dyn Read) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
+    let failed = |error| ImageError::read(&layer.name, error);
+    let (part, compressed_bytes) = source.part(&layer.name)?;
+    let most = compression::bound(compressed_bytes, limits.ratio).min(limits.framed_bytes());
+    let mut stored = Metered::new(part, u64::MAX);
+    let taken = compression::decompressed(&mut stored).map_err(failed).and_then(|tar| {
+        let mut tar = Metered::new(tar, most);
+        take(&mut tar)?;
+        io::copy(&mut tar, &mut io::sink()).map_err(failed)?;
+        Ok(tar.digest())
+    });
+    if let Some(wanted) = &layer.digest {
+        io::copy(&mut stored, &mut io::sink()).map_err(failed)?;
+        source::check(&layer.name, &stored.digest(), wanted)?;
+    }
+    source::check(&layer.name, &taken.map_err(|error| told(error, most))?, &layer.diff_id)
 }
 
 /// What the meter stopped is said to be too large.

@@ -4,6 +4,7 @@
 //! [`Image::flatten`] returned for holds only directories, regular files and symbolic links, made from layers whose digests were right, and
 //! nothing was written outside it. Does not know: functions, sandboxes, registries, or where the directory goes.
 
+mod compression;
 mod error;
 mod layers;
 mod source;
@@ -112,6 +113,9 @@ impl Image {
         let manifest: Manifest = source.blob_json(&digest)?;
         let configuration: Configuration = source.blob_json(&manifest.config.digest)?;
         let layers = manifest.layers.into_iter().map(|layer| {
+            if layer.media_type.ends_with("+encrypted") {
+                return Err(ImageError::invalid("a layer is encrypted: export the image decrypted"));
+            }
             let name = source::blob_name(&layer.digest)?;
             Ok((name, Some(source::hexadecimal(&layer.digest)?.to_owned())))
         });
@@ -179,6 +183,15 @@ impl Image {
             layers::apply(&self.source, layer, &mut tree)?;
         }
         tree.complete(files)
+    }
+
+    /// Reads every layer to its end, as [`Image::flatten`] does, and writes nothing: whoever names an image that is stored already
+    /// shows by this that they have it.
+    ///
+    /// # Errors
+    /// When a layer is not what its digests say, or is larger than the limits.
+    pub fn verify(&self, limits: Limits) -> Result<(), ImageError> {
+        self.layers.iter().try_for_each(|layer| layers::verify(&self.source, layer, limits))
     }
 }
 

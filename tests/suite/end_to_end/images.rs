@@ -114,9 +114,16 @@ fn top_layer() -> Vec<u8> {
 
 /// Writes an OCI archive of these layers.
 fn write_image(layers: Vec<Vec<u8>>, path: &Path) {
+    write_image_as(&layers, &layers, path);
+}
+
+/// The same, but the image says of itself that its layers are others.
+fn write_image_as(layers: &[Vec<u8>], claimed: &[Vec<u8>], path: &Path) {
     let mut archive = tar::Builder::new(Vec::new());
+    let digest_of =
+        |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
     let mut blob = |bytes: &[u8]| {
-        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = digest_of(bytes);
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
@@ -124,7 +131,7 @@ fn write_image(layers: Vec<Vec<u8>>, path: &Path) {
         serde_json::json!({ "digest": format!("sha256:{digest}"), "size": bytes.len() })
     };
     let layers: Vec<_> = layers.iter().map(|layer| blob(layer)).collect();
-    let diff_ids: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
+    let diff_ids: Vec<_> = claimed.iter().map(|layer| format!("sha256:{}", digest_of(layer))).collect();
     let settings = serde_json::json!({ "Env": ["PATH=/usr/local/bin:/usr/bin", "FROM_IMAGE=yes"] });
     let config = serde_json::json!({ "rootfs": { "type": "layers", "diff_ids": diff_ids }, "config": settings });
     let config = blob(config.to_string().as_bytes());
@@ -221,4 +228,31 @@ fn refused(worker: &Worker, folder: &Path) -> String {
     let output = command.output().expect("the command starts");
     assert!(!output.status.success());
     String::from_utf8(output.stderr).expect("text")
+}
+
+/// The names of layers are no secret; who gives them without the layers would otherwise get somebody else's files.
+#[test]
+fn to_name_the_layers_of_a_stored_image_is_not_to_have_them() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let of = |text: &str| {
+        let mut builder = tar::Builder::new(Vec::new());
+        text_entry(&mut builder, "usr/bin/python3", text);
+        vec![builder.into_inner().expect("into memory")]
+    };
+    let (theirs, own) = (of("of somebody else"), of("own"));
+    let path = folder.path().join("python.tar");
+    let worker = Worker::start();
+    write_image(theirs.clone(), &path);
+    write_function(folder.path(), "theirs", CODE);
+    deploy(&worker, folder.path());
+    assert_eq!(images(&worker), 1);
+    write_image_as(&own, &theirs, &path);
+    write_function(folder.path(), "liar", CODE);
+    let answer = refused(&worker, folder.path());
+    assert!(answer.contains("has digest"), "{answer}");
+    assert_eq!(images(&worker), 1, "nothing was made of it, and the honest one stays");
+    write_image(theirs, &path);
+    write_function(folder.path(), "second", CODE);
+    deploy(&worker, folder.path());
+    assert_eq!(images(&worker), 1);
 }

@@ -2,121 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-use tar::{EntryType, Header};
+use tar::EntryType;
 use vilya_image::{Image, ImageError, Limits};
 
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An entry whose names are written as they are; the crate's own setters refuse hostile ones.
-fn entry(kind: EntryType, name: &[u8], link: &[u8], mode: u32, content: &[u8]) -> Vec<u8> {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_size(content.len() as u64);
-    header.set_mode(mode);
-    header.as_mut_bytes()[..name.len()].copy_from_slice(name);
-    header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link);
-    header.set_cksum();
-    let mut out = header.as_bytes().to_vec();
-    out.extend_from_slice(content);
-    out.resize(out.len().next_multiple_of(512), 0);
-    out
-}
-
-fn file(name: &str, content: &[u8]) -> Vec<u8> {
-    entry(EntryType::Regular, name.as_bytes(), b"", 0o644, content)
-}
-
-fn link(name: &str, to: &str) -> Vec<u8> {
-    entry(EntryType::Symlink, name.as_bytes(), to.as_bytes(), 0o777, b"")
-}
-
-fn layer(entries: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = entries.concat();
-    out.resize(out.len() + 1024, 0);
-    out
-}
-
-fn gz(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-/// The files of an OCI layout with these layers, given as plain tars.
-fn layout(layers: &[Vec<u8>]) -> BTreeMap<String, Vec<u8>> {
-    let mut parts = BTreeMap::new();
-    let mut blob = |bytes: Vec<u8>| {
-        let digest = hex(&bytes);
-        let text = serde_json::json!({ "digest": format!("sha256:{digest}"), "size": bytes.len(), "mediaType": "x" });
-        parts.insert(format!("blobs/sha256/{digest}"), bytes);
-        text
-    };
-    let diff_ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
-    let descriptors: Vec<_> = layers.iter().map(|layer| blob(gz(layer))).collect();
-    let configuration = serde_json::json!({ "rootfs": { "diff_ids": diff_ids }, "config": { "Env": ["A=b=c"] } });
-    let config = blob(configuration.to_string().into_bytes());
-    let manifest = blob(serde_json::json!({ "config": config, "layers": descriptors }).to_string().into_bytes());
-    parts.insert("index.json".into(), serde_json::json!({ "manifests": [manifest] }).to_string().into_bytes());
-    parts.insert("oci-layout".into(), b"{}".to_vec());
-    parts
-}
-
-fn write_folder(parts: &BTreeMap<String, Vec<u8>>, folder: &Path) {
-    fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
-    parts.iter().for_each(|(name, bytes)| fs::write(folder.join(name), bytes).unwrap());
-}
-
-fn write_tar(parts: &BTreeMap<String, Vec<u8>>, path: &Path) {
-    fs::write(path, layer(&parts.iter().map(|(name, bytes)| file(name, bytes)).collect::<Vec<_>>())).unwrap();
-}
-
-struct Flattened {
-    directory: tempfile::TempDir,
-    result: Result<u64, ImageError>,
-}
-
-impl Flattened {
-    fn root(&self) -> PathBuf {
-        self.directory.path().join("root")
-    }
-
-    fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.root().join(path)).unwrap()
-    }
-
-    fn message(self) -> String {
-        // Nothing may have been written beside the root, refused or not.
-        let mut names: Vec<_> = fs::read_dir(self.directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        names.sort();
-        assert_eq!(names, ["image.tar", "root"]);
-        self.result.unwrap_err().to_string()
-    }
-}
-
-fn flatten_within(layers: &[Vec<u8>], limits: Limits) -> Flattened {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("image.tar");
-    write_tar(&layout(layers), &path);
-    let root = directory.path().join("root");
-    fs::create_dir(&root).unwrap();
-    let result = Image::open(&path).and_then(|image| image.flatten(&root, limits, &[]));
-    Flattened { directory, result }
-}
-
-fn flatten(layers: &[Vec<u8>]) -> Flattened {
-    flatten_within(layers, Limits::default())
-}
-
-fn refusal(entries: &[Vec<u8>]) -> String {
-    flatten(&[layer(entries)]).message()
-}
+use crate::builder::{
+    entry, file, flatten, flatten_within, gz, hex, layer, layout, link, refusal, write_folder, write_tar,
+};
 
 #[test]
 fn folders_archives_and_what_docker_saves_flatten_alike() {
