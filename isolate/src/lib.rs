@@ -47,7 +47,7 @@ pub use pool::PoolOptions;
 pub use prepared::Unfinished;
 pub use protections::{Protection, Protections};
 pub use remains::{Ended, Exit, Remains};
-pub use seccomp::{Filter, FilterError};
+pub use seccomp::{AllowedCall, Filter, FilterError, allowed_calls};
 pub use spec::{Bind, ImageRoot, ResourceLimits, Root, Spec, SpecError, check_name};
 pub use sweep::{SweepError, Swept, sweep};
 pub use zygote::{CaptureError, Image, capture};

@@ -3,6 +3,7 @@
 //! Owns: what each number gets. Invariant: a call that the policy names is judged by its rule; what [`policy::unimplemented`] names answers
 //! ENOSYS; everything else is refused with EPERM. Calls of any other architecture end the process. Does not know: who installs it, or when.
 
+mod allowed;
 mod compile;
 mod policy;
 mod profile;
@@ -11,6 +12,7 @@ mod rules;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+pub use allowed::{AllowedCall, allowed_calls};
 use compile::{Span, Verdict};
 use policy::ROWS;
 pub(crate) use profile::profile;

@@ -25,7 +25,6 @@ pub(super) struct Row {
     pub(super) number: libc::c_long,
     pub(super) rule: Rule,
     /// Why a function needs it, or why it is harmless.
-    #[cfg_attr(not(test), allow(dead_code, reason = "read by reviewers and by the tests of this table"))]
     pub(super) reason: &'static str,
 }
 

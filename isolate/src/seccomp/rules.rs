@@ -14,6 +14,18 @@ pub(super) enum Rule {
     Except(&'static [Case]),
 }
 
+impl Rule {
+    /// Whether a call with these arguments is allowed.
+    pub(super) fn allows(self, arguments: &[u64; 6]) -> bool {
+        let any = |cases: &[Case]| cases.iter().any(|case| case.iter().all(|argument| argument.holds(arguments)));
+        match self {
+            Rule::Always => true,
+            Rule::Only(cases) => any(cases),
+            Rule::Except(cases) => !any(cases),
+        }
+    }
+}
+
 /// Conditions that must hold together.
 pub(super) type Case = &'static [Argument];
 
@@ -26,6 +38,14 @@ pub(super) struct Argument {
     pub(super) mask: u32,
     pub(super) value: u32,
     pub(super) equal: bool,
+}
+
+impl Argument {
+    pub(super) fn holds(&self, arguments: &[u64; 6]) -> bool {
+        let whole = arguments[usize::from(self.index)];
+        let half = if self.half == Half::Low { whole as u32 } else { (whole >> 32) as u32 };
+        (half & self.mask == self.value) == self.equal
+    }
 }
 
 /// Which 32 bits of an argument.

@@ -83,6 +83,19 @@ fn no_bundle_holds_up_a_start() {
     assert_eq!(room.run(&with_bundle(spec(&["/function/script"]), path)).stdout, "ran\n");
 }
 
+/// The first process of a namespace has its parent outside, whose children its siblings would be.
+#[test]
+fn no_process_becomes_a_child_of_the_worker() {
+    let program = "
+import ctypes, os, platform
+libc = ctypes.CDLL(None, use_errno=True)
+result = libc.syscall(ctypes.c_long(220 if platform.machine() == 'aarch64' else 56), ctypes.c_long(0x8000 | 17), 0, 0, 0, 0)
+if result == 0: os._exit(0)
+print('sibling', ctypes.get_errno() if result == -1 else 0)
+";
+    assert_eq!(Room::new().python(program).answers()["sibling"], libc::EINVAL.to_string());
+}
+
 #[test]
 fn a_set_user_id_program_gains_nothing() {
     let mut room = Room::new();

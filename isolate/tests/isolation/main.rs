@@ -2,6 +2,7 @@
 //!
 //! Runs as root and as an ordinary user; what this host cannot enforce is printed, and the tests then demand what takes its place.
 
+mod calls;
 mod death;
 mod failures;
 mod hostile;
@@ -11,7 +12,6 @@ mod limits;
 mod plans;
 mod prepared;
 mod programs;
-mod refused;
 mod regions;
 mod support;
 mod sweeping;
