@@ -102,7 +102,7 @@ impl Engine {
         let function = &mut self.functions[slot];
         let is_leaving = function.retired || is_draining;
         let has_nothing_waiting = function.waiting.is_empty();
-        let has_unneeded = !(function.idle.is_empty() && function.starting.is_empty());
+        let has_unneeded = function.first_unneeded().is_some();
         let has_chore = function.failing > 0
             || is_leaving && has_nothing_waiting && has_unneeded
             || function.retired && has_nothing_waiting && function.sandboxes == 0;
@@ -124,7 +124,7 @@ impl Engine {
             self.fail_one_waiting(slot, effects);
             self.note_chore(slot);
         } else if (function.retired || is_draining) && function.waiting.is_empty() {
-            if let Some(sandbox) = function.idle.front().or(function.starting.front()) {
+            if let Some(sandbox) = function.first_unneeded() {
                 let reason = if is_draining { KillReason::Drained } else { KillReason::Retired };
                 self.kill(sandbox, reason, Outcome::SandboxDied, effects);
             } else if function.retired && function.sandboxes == 0 {

@@ -35,11 +35,12 @@ impl Engine {
                 let sandbox = &mut self.sandboxes[index];
                 sandbox.ready = self.now;
                 sandbox.ready_order = order;
+                sandbox.idle_since = self.now;
                 self.stats.ready += 1;
                 self.become_state(index, State::Ready);
             }
             // A runtime says so once.
-            State::Ready | State::Closing => self.break_off(index, effects),
+            State::Ready | State::Frozen | State::Thawing | State::Closing => self.break_off(index, effects),
             State::Dying { .. } => self.stats.stale_events += 1,
         }
     }
@@ -97,6 +98,7 @@ impl Engine {
         let sandbox = &mut self.sandboxes[run.sandbox];
         sandbox.lanes.release(run.lane);
         sandbox.overdue -= u16::from(run.overdue);
+        sandbox.idle_since = self.now;
         self.stats.running -= 1;
         self.enlist(run.sandbox);
         self.kill_if_only_overdue(run.sandbox, effects);
@@ -147,13 +149,13 @@ impl Engine {
             State::Dying { dead: false, outcome } => {
                 self.sandboxes[index].state = State::Dying { dead: true, outcome };
             }
-            State::Starting | State::Ready | State::Closing => {
+            State::Starting | State::Ready | State::Frozen | State::Thawing | State::Closing => {
                 self.become_state(index, State::Dying { dead: true, outcome: Outcome::SandboxDied });
             }
         }
         match state {
             State::Starting => self.start_failed(slot),
-            State::Ready if !has_served => self.warm_failed(slot),
+            State::Ready | State::Frozen | State::Thawing if !has_served => self.warm_failed(slot),
             _ => {}
         }
         if self.sandboxes[index].lanes.in_use == 0 {

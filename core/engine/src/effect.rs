@@ -84,7 +84,7 @@ pub enum KillReason {
     Retired,
     /// The shard is draining.
     Drained,
-    /// It was not ready in time.
+    /// It was not ready in time, or not thawed in time.
     StartTimedOut,
     /// It held what only its end gives back.
     Worn,
@@ -190,6 +190,17 @@ pub enum Effect {
         lane: u16,
         /// Which.
         invocation: InvocationId,
+    },
+    /// Stop everything in a sandbox that has nothing to do. Nothing follows, unless it cannot be done: then `NotFrozen`.
+    Freeze {
+        /// Which.
+        sandbox: SandboxId,
+    },
+    /// Let a frozen sandbox run again, or one whose freezing is under way: after it, whatever the order in which they are
+    /// done. Ends in `Thawed`, or in `Broken` if it cannot be done.
+    Thaw {
+        /// Which.
+        sandbox: SandboxId,
     },
     /// End a sandbox, whatever it is doing. Its lent lanes end with it: the driver keeps a mapping for as long as it
     /// still reads from it. Its memory and id stay in use until `SandboxDied` or

@@ -69,9 +69,13 @@ pub struct Engine {
     pub(crate) asked: u32,
     /// Invocations waiting or running, by when their time passes; a run leaves it then, its lane perhaps later.
     pub(crate) invocation_deadlines: Heap,
-    /// Starting and idle sandboxes, by when their time passes.
+    /// Starting, thawing and idle sandboxes, by when their time passes.
     pub(crate) sandbox_deadlines: Heap,
-    /// Idle sandboxes, the first to be evicted first.
+    /// Sandboxes that may be idle for long enough to be frozen, by when that is looked at.
+    pub(crate) frost_deadlines: Heap,
+    /// Functions that are short of lanes and have frozen sandboxes, by the queue policy.
+    pub(crate) frosted: Heap,
+    /// Idle sandboxes, the frozen included, the first to be evicted first.
     pub(crate) idle_order: Heap,
     /// Idle sandboxes within their function's warm target, in the same order.
     pub(crate) kept_order: Heap,
@@ -112,6 +116,8 @@ impl Engine {
             asked: 0,
             invocation_deadlines: Heap::new(limits.invocations),
             sandbox_deadlines: Heap::new(limits.sandboxes),
+            frost_deadlines: Heap::new(limits.sandboxes),
+            frosted: Heap::new(limits.functions),
             idle_order: Heap::new(limits.sandboxes),
             kept_order: Heap::new(limits.sandboxes),
             short_of_warm: Heap::new(limits.functions),
@@ -150,6 +156,8 @@ impl Engine {
             }
             Event::Broken { sandbox } => self.sandbox_broken(sandbox, effects),
             Event::Replace { sandbox } => self.replace(sandbox, effects),
+            Event::Thawed { sandbox } => self.thawed(sandbox),
+            Event::NotFrozen { sandbox } => self.not_frozen(sandbox),
             Event::Tick => {}
             Event::Drain => self.start_draining(),
         }
@@ -166,6 +174,7 @@ impl Engine {
         [
             first(&self.invocation_deadlines),
             first(&self.sandbox_deadlines),
+            first(&self.frost_deadlines),
             first(&self.warm_pauses),
             self.drain.deadline(),
         ]
@@ -203,7 +212,7 @@ impl Engine {
 
     /// Does one thing for those that wait.
     fn serve_one_waiting(&mut self, effects: &mut Effects) -> bool {
-        self.dispatch_one(effects) || self.recall_one(effects) || self.provision_one(effects)
+        self.dispatch_one(effects) || self.recall_one(effects) || self.thaw_one(effects) || self.provision_one(effects)
     }
 
     pub(crate) fn next_order(&mut self) -> u64 {
@@ -229,10 +238,13 @@ impl Engine {
             (self.policies.queue.key(&waiting), head.order)
         });
         let may_run = function.free_lanes > 0;
-        let may_start = function.is_short_of_lanes() && function.sandboxes < self.limits.sandboxes_per_function;
+        let is_short = function.is_short_of_lanes();
+        let may_thaw = is_short && !function.frozen.is_empty();
+        let may_start = is_short && !may_thaw && function.sandboxes < self.limits.sandboxes_per_function;
         let may_recall = function.wants_lanes_back();
         self.runnable.put(slot, key.filter(|_| may_run));
         self.wanting.put(slot, key.filter(|_| may_recall));
+        self.frosted.put(slot, key.filter(|_| may_thaw));
         self.starved.put(slot, key.filter(|_| may_start));
         self.note_chore(slot);
     }

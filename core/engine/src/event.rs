@@ -18,6 +18,8 @@ pub struct FunctionSpec {
     pub concurrency: u16,
     /// Sandboxes that are kept ready whether or not anybody asks.
     pub min_warm: u32,
+    /// From becoming idle until a sandbox of it is frozen; `None`: never.
+    pub freeze_after: Option<Nanos>,
 }
 
 /// How a run ended, as its sandbox tells it.
@@ -127,6 +129,17 @@ pub enum Event {
     /// A sandbox holds what only its end gives back. It is killed if it is idle; one that is not stays as it is, and may be
     /// named again later.
     Replace {
+        /// Which.
+        sandbox: SandboxId,
+    },
+    /// A sandbox that [`Effect::Thaw`](crate::Effect::Thaw) named runs again.
+    Thawed {
+        /// Which.
+        sandbox: SandboxId,
+    },
+    /// A sandbox that [`Effect::Freeze`](crate::Effect::Freeze) named cannot be frozen: it runs, and is not tried again. One that
+    /// cannot be thawed is [`Event::Broken`].
+    NotFrozen {
         /// Which.
         sandbox: SandboxId,
     },

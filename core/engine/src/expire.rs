@@ -1,7 +1,7 @@
 //! What happens because time has passed.
 //!
-//! Invariant: every unanswered invocation but a reserved one, whose time is its client's, and every start under way
-//! has a deadline, so nothing waits for ever on a sandbox that says nothing. Does not read a clock: `now` came with the event.
+//! Invariant: every unanswered invocation but a reserved one, whose time is its client's, and every start and thaw
+//! under way has a deadline, so nothing waits for ever on a sandbox that says nothing. Does not read a clock: `now` came with the event.
 
 use crate::effect::{Effects, KillReason, Outcome};
 use crate::engine::Engine;
@@ -24,7 +24,7 @@ impl Engine {
             self.expire_sandbox(sandbox, effects);
             return true;
         }
-        self.end_one_pause() || self.force_drain_if_due()
+        self.freeze_one(effects) || self.end_one_pause() || self.force_drain_if_due()
     }
 
     fn expire_invocation(&mut self, index: u32, effects: &mut Effects) {
@@ -54,9 +54,11 @@ impl Engine {
 
     fn expire_sandbox(&mut self, index: u32, effects: &mut Effects) {
         let (state, slot) = (self.sandboxes[index].state, self.sandboxes[index].function);
-        if state == State::Starting {
+        if matches!(state, State::Starting | State::Thawing) {
             self.kill(index, KillReason::StartTimedOut, Outcome::SandboxDied, effects);
-            self.start_failed(slot);
+            if state == State::Starting {
+                self.start_failed(slot);
+            }
         } else if self.functions[slot].warm.needs_all() {
             self.keep(index);
         } else {

@@ -22,6 +22,8 @@ struct Recount {
     asked: u32,
     starting: u32,
     idle: u32,
+    frozen: u32,
+    thawing: u32,
     dying: u32,
     memory: Bytes,
     idle_memory: Bytes,
@@ -105,7 +107,8 @@ impl Engine {
     fn check_sandbox(&self, index: u32, sandbox: &Sandbox, seen: &mut Recount) {
         seen.memory = seen.memory.saturating_add(sandbox.memory);
         let function = &self.functions[sandbox.function];
-        let lists = [&function.starting, &function.partial, &function.idle, &self.ending];
+        let (frozen, thawing) = (&function.frozen, &function.thawing);
+        let lists = [&function.starting, &function.partial, &function.idle, frozen, thawing, &self.ending];
         let is_listed = lists.map(|list| list.iter(&self.sandboxes).any(|other| other == index));
         let in_use = sandbox.lanes.in_use;
         let counted = (0..sandbox.lanes.count()).filter(|&lane| sandbox.lanes.invocation(lane).is_some()).count();
@@ -116,26 +119,34 @@ impl Engine {
         };
         let lent = (0..sandbox.lanes.count()).filter(is_lent).count();
         assert_eq!(lent, usize::from(sandbox.lent), "the lanes lent are counted");
-        let is_idle = sandbox.state == State::Ready && in_use == 0;
+        let is_frozen = sandbox.state == State::Frozen;
+        let is_idle = is_frozen || sandbox.state == State::Ready && in_use == 0;
         let expected = match sandbox.state {
             State::Starting => {
                 seen.starting += 1;
-                [true, false, false, false]
+                [true, false, false, false, false, false]
             }
-            State::Ready => [false, in_use > 0 && sandbox.lanes.free() > 0, is_idle, false],
+            State::Ready => [false, in_use > 0 && sandbox.lanes.free() > 0, is_idle, false, false, false],
+            State::Frozen | State::Thawing => {
+                assert_eq!(in_use, 0, "nothing runs in a frozen sandbox");
+                seen.frozen += u32::from(is_frozen);
+                seen.thawing += u32::from(!is_frozen);
+                [false, false, false, is_frozen, !is_frozen, false]
+            }
             State::Closing => {
                 assert!(sandbox.overdue + sandbox.lent < in_use, "a closing sandbox waits for a run in time");
-                [false; 4]
+                [false; 6]
             }
             State::Dying { dead, .. } => {
                 seen.dying += 1;
                 seen.dying_memory = seen.dying_memory.saturating_add(sandbox.memory);
                 assert!(in_use > 0 || !dead, "a dead sandbox is kept only for its answers");
-                [false, false, false, in_use > 0]
+                [false, false, false, false, false, in_use > 0]
             }
         };
         assert_eq!(is_listed, expected, "a sandbox in state {:?} is in the list of that state", sandbox.state);
-        seen.ending += u32::from(expected[3]);
+        seen.ending += u32::from(expected[5]);
+        self.check_frost(index, sandbox);
         if is_idle {
             seen.idle += 1;
             seen.idle_memory = seen.idle_memory.saturating_add(sandbox.memory);
@@ -148,19 +159,26 @@ impl Engine {
             seen.kept_memory = seen.kept_memory.saturating_add(sandbox.memory);
         }
         let is_timed = self.sandbox_deadlines.contains(index);
-        assert!(is_timed || sandbox.state != State::Starting, "a start has a deadline");
-        assert!(
-            !is_timed || is_idle && !is_kept || sandbox.state == State::Starting,
-            "only starts and idleness have deadlines"
-        );
+        let is_coming = matches!(sandbox.state, State::Starting | State::Thawing);
+        assert!(is_timed || !is_coming, "a start and a thaw have deadlines");
+        assert!(!is_timed || is_idle && !is_kept || is_coming, "only starts, thaws and idleness have deadlines");
         seen.timed_sandboxes += u32::from(is_timed);
+    }
+
+    fn check_frost(&self, index: u32, sandbox: &Sandbox) {
+        let after = self.functions[sandbox.function].spec.freeze_after;
+        let watched = self.frost_deadlines.key(index).map(|(at, _)| at);
+        assert!(watched.is_none() || after.is_some(), "a function that is never frozen is not watched");
+        let is_awake = sandbox.state == State::Ready && sandbox.lanes.in_use == 0 && sandbox.may_freeze;
+        let due = after.filter(|_| is_awake).map(|after| sandbox.idle_since.saturating_add(after).as_nanos());
+        assert!(due.is_none_or(|due| watched.is_some_and(|at| at <= due)), "an idle sandbox is frozen in time");
     }
 
     fn check_function(&self, function: &Function) {
         let slot = function.id.index;
         let own = |(_, sandbox): &(u32, &Sandbox)| sandbox.function == slot;
         assert_eq!(function.sandboxes as usize, self.sandboxes.iter().filter(own).count());
-        for list in [&function.starting, &function.partial, &function.idle] {
+        for list in [&function.starting, &function.partial, &function.idle, &function.frozen, &function.thawing] {
             assert_eq!(list.iter(&self.sandboxes).count(), list.len() as usize, "a list knows its length");
         }
         let available = |list: &List| {
@@ -174,7 +192,10 @@ impl Engine {
         assert!(function.waiting.len() <= self.limits.queue_per_function, "a queue exceeds its limit");
         assert!(function.sandboxes <= self.limits.sandboxes_per_function, "a function exceeds its sandboxes");
 
-        let may_start = function.is_short_of_lanes() && function.sandboxes < self.limits.sandboxes_per_function;
+        let may_thaw = function.is_short_of_lanes() && !function.frozen.is_empty();
+        let has_room = function.sandboxes < self.limits.sandboxes_per_function;
+        let may_start = function.is_short_of_lanes() && !may_thaw && has_room;
+        assert_eq!(self.frosted.contains(slot), head.is_some() && may_thaw);
         assert_eq!(self.runnable.contains(slot), head.is_some() && function.free_lanes > 0);
         assert_eq!(self.starved.contains(slot), head.is_some() && may_start);
         assert_eq!(self.wanting.contains(slot), function.wants_lanes_back());
@@ -184,7 +205,7 @@ impl Engine {
             invocation.function == slot && loan.recall == Recall::Asked
         };
         assert_eq!(function.asked as usize, self.invocations.iter().filter(is_asked).count(), "asked");
-        for heap in [&self.runnable, &self.starved, &self.wanting] {
+        for heap in [&self.runnable, &self.starved, &self.wanting, &self.frosted] {
             assert!(heap.key(slot).is_none_or(|(_, order)| Some(order) == head), "an order knows the present head");
         }
         assert_eq!(function.has_chore, self.chores.contains(&slot), "a chore is noted once");
@@ -193,7 +214,9 @@ impl Engine {
     fn check_warm(&self, function: &Function, seen: &mut Recount) {
         let (slot, warm) = (function.id.index, &function.warm);
         let own = || self.sandboxes.iter().filter(|(_, sandbox)| sandbox.function == slot);
-        let alive = own().filter(|(_, sandbox)| matches!(sandbox.state, State::Starting | State::Ready));
+        let alive = own().filter(|(_, sandbox)| {
+            matches!(sandbox.state, State::Starting | State::Ready | State::Frozen | State::Thawing)
+        });
         assert_eq!(alive.count(), warm.alive as usize, "starting and ready sandboxes are counted");
         assert_eq!(warm.missing, warm.target.saturating_sub(warm.alive), "what lacks of the target is known");
         seen.warm_missing += warm.missing;
@@ -217,6 +240,7 @@ impl Engine {
         assert_eq!(stats.sandboxes, self.sandboxes.len(), "sandboxes");
         assert_eq!(stats.starting, seen.starting, "starting");
         assert_eq!(stats.idle, seen.idle, "idle");
+        assert_eq!((stats.frozen, stats.thawing), (seen.frozen, seen.thawing), "frozen and thawing");
         assert_eq!(stats.dying, seen.dying, "dying");
         assert_eq!(stats.memory, seen.memory, "memory");
         assert_eq!(stats.idle_memory, seen.idle_memory, "idle memory");
@@ -255,12 +279,17 @@ impl Engine {
         if let Some((_, slot)) = self.starved.first() {
             let stats = &self.stats;
             let may_start = stats.starting < self.limits.starting
-                && (stats.running + stats.reserved).saturating_add(stats.starting) < self.policies.concurrency.limit()
+                && self.has_place_for_another()
                 && stats.sandboxes < self.limits.sandboxes
                 && stats.memory.saturating_add(self.functions[slot].spec.memory) <= self.limits.memory;
             assert!(!may_start, "there is room for a sandbox that is wanted");
         }
-        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines, &self.warm_pauses] {
+        assert!(
+            self.frosted.first().is_none() || !self.has_place_for_another(),
+            "a frozen sandbox could be thawed for who waits"
+        );
+        let frost = &self.frost_deadlines;
+        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines, &self.warm_pauses, frost] {
             assert!(heap.first().is_none_or(|((at, _), _)| at > self.now.as_nanos()), "a deadline has passed");
         }
         if let Some((_, slot)) = self.short_of_warm.first() {

@@ -85,7 +85,7 @@ impl Engine {
                 self.stats.stale_events += 1;
                 return;
             }
-            State::Starting => unreachable!("a starting sandbox has no lane in use"),
+            State::Starting | State::Frozen | State::Thawing => unreachable!("a lane is in use, so it is ready"),
         }
         self.unlend(index);
         self.sandboxes[sandbox].has_served = true;
@@ -182,6 +182,7 @@ impl Engine {
         self.forget(index);
         self.delist(sandbox);
         self.sandboxes[sandbox].lanes.release(lane);
+        self.sandboxes[sandbox].idle_since = self.now;
         self.enlist(sandbox);
         self.kill_if_only_overdue(sandbox, effects);
         self.refresh(slot);

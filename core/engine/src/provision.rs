@@ -33,20 +33,25 @@ impl Engine {
         if self.stats.starting >= self.limits.starting {
             return false;
         }
-        // Lanes beyond what may run at once would stay empty.
-        let taken = self.stats.running + self.stats.reserved;
-        if taken.saturating_add(self.stats.starting) >= self.policies.concurrency.limit() {
+        if !self.has_place_for_another() {
             return self.recall_for_place(effects);
         }
         match self.room_for(self.functions[slot].spec.memory) {
             Room::Free => self.start(slot, effects),
-            // Never one of the starved function's own: with one idle it would be runnable, and dispatched before.
+            // Never one of the starved function's own: with one idle it would be runnable, with one frozen that would be thawed.
             Room::Evictable => self.evict_one(effects),
             Room::Kept => self.evict_kept(effects),
             Room::Coming => return false,
             Room::None => return self.recall_for_room(effects),
         }
         true
+    }
+
+    /// Whether another sandbox would have something to run: lanes beyond what may run at once would stay empty.
+    pub(crate) fn has_place_for_another(&self) -> bool {
+        let taken = self.stats.running + self.stats.reserved;
+        let coming = self.stats.starting + self.stats.thawing;
+        taken.saturating_add(coming) < self.policies.concurrency.limit()
     }
 
     pub(crate) fn room_for(&self, wanted: Bytes) -> Room {

@@ -25,6 +25,10 @@ pub(crate) struct Function {
     pub(crate) partial: List,
     /// Sandboxes ready with every lane free, most recently used first.
     pub(crate) idle: List,
+    /// Sandboxes frozen, most recently frozen first.
+    pub(crate) frozen: List,
+    /// Sandboxes being thawed.
+    pub(crate) thawing: List,
     /// Sandboxes alive, in whatever state.
     pub(crate) sandboxes: u32,
     /// Free lanes over `partial` and `idle`.
@@ -54,6 +58,8 @@ impl Function {
             starting: List::EMPTY,
             partial: List::EMPTY,
             idle: List::EMPTY,
+            frozen: List::EMPTY,
+            thawing: List::EMPTY,
             sandboxes: 0,
             free_lanes: 0,
             lent: List::EMPTY,
@@ -67,15 +73,21 @@ impl Function {
         }
     }
 
-    /// Whether more wait than the lanes free now, those asked for and those starting will take.
+    /// Whether more wait than the lanes free now, those asked for and those coming will take.
     pub(crate) fn is_short_of_lanes(&self) -> bool {
-        let starting = u64::from(self.starting.len()) * u64::from(self.spec.concurrency);
-        u64::from(self.waiting.len()) > self.free_lanes + u64::from(self.asked) + starting
+        let sandboxes = u64::from(self.starting.len()) + u64::from(self.thawing.len());
+        let coming = sandboxes * u64::from(self.spec.concurrency);
+        u64::from(self.waiting.len()) > self.free_lanes + u64::from(self.asked) + coming
     }
 
     /// Whether more wait than the lanes free now and those asked for will take, and there are lent ones to ask for.
     pub(crate) fn wants_lanes_back(&self) -> bool {
         !self.lent.is_empty() && u64::from(self.waiting.len()) > self.free_lanes + u64::from(self.asked)
+    }
+
+    /// A sandbox that nothing runs in.
+    pub(crate) fn first_unneeded(&self) -> Option<u32> {
+        [&self.idle, &self.frozen, &self.thawing, &self.starting].into_iter().find_map(|list| list.front())
     }
 
     /// The sandbox that the next invocation goes to: a partly used one before an idle one, the most recently used first.

@@ -20,6 +20,10 @@ pub(crate) enum State {
     Starting,
     /// Takes invocations. In its function's `idle` or `partial` list, or in none when every lane is in use.
     Ready,
+    /// Every lane is free and nothing in it runs. In its function's `frozen` list.
+    Frozen,
+    /// Is to run again, and takes invocations when it does. In its function's `thawing` list.
+    Thawing,
     /// An invocation in it is overdue: takes no more, and is killed when the others are done. In no list.
     Closing,
     /// Told to die, or dead (`dead`). In the engine's `ending` list while invocations in its lanes are to be answered
@@ -42,6 +46,10 @@ pub(crate) struct Sandbox {
     /// When it became ready, and the admission order at that moment; meaningless while starting.
     pub(crate) ready: Nanos,
     pub(crate) ready_order: u64,
+    /// When its last lane became free; meaningless while one is in use.
+    pub(crate) idle_since: Nanos,
+    /// Until freezing it has failed.
+    pub(crate) may_freeze: bool,
     /// Whether it has been given an invocation.
     pub(crate) has_served: bool,
     /// While dying: lanes below this one are free. Makes ending all lanes linear in their number.
@@ -61,6 +69,8 @@ impl Sandbox {
             started,
             ready: Nanos::ZERO,
             ready_order: 0,
+            idle_since: Nanos::ZERO,
+            may_freeze: true,
             has_served: false,
             ended_lanes: 0,
             links: Links::ALONE,
@@ -68,7 +78,7 @@ impl Sandbox {
     }
 
     fn is_idle(&self) -> bool {
-        self.state == State::Ready && self.lanes.in_use == 0
+        matches!(self.state, State::Ready | State::Frozen) && self.lanes.in_use == 0
     }
 }
 
@@ -177,12 +187,22 @@ impl Engine {
                 function.free_lanes += u64::from(free);
                 if is_idle {
                     function.idle.push_front(&mut self.sandboxes, index);
-                    self.stats.idle += 1;
-                    self.stats.idle_memory = self.stats.idle_memory.saturating_add(memory);
-                    self.retain(index);
+                    self.count_idle(index);
+                    self.watch_for_frost(index);
                 } else if free > 0 {
                     function.partial.push_front(&mut self.sandboxes, index);
                 }
+            }
+            State::Frozen => {
+                function.warm.alive += 1;
+                function.frozen.push_front(&mut self.sandboxes, index);
+                self.stats.frozen += 1;
+                self.count_idle(index);
+            }
+            State::Thawing => {
+                function.warm.alive += 1;
+                function.thawing.push_back(&mut self.sandboxes, index);
+                self.stats.thawing += 1;
             }
             State::Closing => {}
             State::Dying { .. } => {
@@ -198,7 +218,7 @@ impl Engine {
     /// The inverse of `enlist`, for states that are left again.
     pub(crate) fn delist(&mut self, index: u32) {
         let sandbox = &self.sandboxes[index];
-        let (state, free, is_idle, memory) = (sandbox.state, sandbox.lanes.free(), sandbox.is_idle(), sandbox.memory);
+        let (state, free, is_idle) = (sandbox.state, sandbox.lanes.free(), sandbox.is_idle());
         let slot = sandbox.function;
         let function = &mut self.functions[slot];
         match state {
@@ -213,23 +233,47 @@ impl Engine {
                 function.free_lanes -= u64::from(free);
                 if is_idle {
                     function.idle.remove(&mut self.sandboxes, index);
-                    self.stats.idle -= 1;
-                    self.stats.idle_memory = self.stats.idle_memory.saturating_sub(memory);
-                    self.idle_order.remove(index);
-                    self.unkeep(index);
-                    self.sandbox_deadlines.remove(index);
+                    self.uncount_idle(index);
                 } else if free > 0 {
                     function.partial.remove(&mut self.sandboxes, index);
                 }
+            }
+            State::Frozen => {
+                function.warm.alive -= 1;
+                function.frozen.remove(&mut self.sandboxes, index);
+                self.stats.frozen -= 1;
+                self.uncount_idle(index);
+            }
+            State::Thawing => {
+                function.warm.alive -= 1;
+                function.thawing.remove(&mut self.sandboxes, index);
+                self.sandbox_deadlines.remove(index);
+                self.stats.thawing -= 1;
             }
             State::Closing => {}
             State::Dying { .. } => unreachable!("a dying sandbox only ends"),
         }
     }
 
-    /// Asks the keep-alive policy about a sandbox that has become idle.
+    fn count_idle(&mut self, index: u32) {
+        self.stats.idle += 1;
+        self.stats.idle_memory = self.stats.idle_memory.saturating_add(self.sandboxes[index].memory);
+        self.retain(index);
+    }
+
+    /// The inverse.
+    fn uncount_idle(&mut self, index: u32) {
+        self.stats.idle -= 1;
+        self.stats.idle_memory = self.stats.idle_memory.saturating_sub(self.sandboxes[index].memory);
+        self.idle_order.remove(index);
+        self.unkeep(index);
+        self.sandbox_deadlines.remove(index);
+    }
+
+    /// Asks the keep-alive policy about a sandbox that has become idle, or that was and is frozen or is not any more.
     fn retain(&mut self, index: u32) {
-        let retention = self.policies.keepalive.retain(&Idle { since: self.now });
+        let since = self.sandboxes[index].idle_since;
+        let retention = self.policies.keepalive.retain(&Idle { since });
         let order = self.next_order();
         self.idle_order.set(index, (retention.priority, order));
         if let Some(until) = retention.until {
@@ -267,6 +311,7 @@ impl Engine {
     /// Frees the slot of a dead sandbox with no lane in use, and what it was charged.
     pub(crate) fn bury(&mut self, index: u32) {
         let sandbox = self.sandboxes.remove(index);
+        self.frost_deadlines.remove(index);
         self.stats.dying -= 1;
         self.stats.dying_memory = self.stats.dying_memory.saturating_sub(sandbox.memory);
         self.stats.sandboxes -= 1;

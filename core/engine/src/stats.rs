@@ -23,8 +23,12 @@ pub struct Stats {
     pub sandboxes: u32,
     /// Sandboxes starting.
     pub starting: u32,
-    /// Sandboxes ready with every lane free.
+    /// Sandboxes ready with every lane free, the frozen included.
     pub idle: u32,
+    /// Idle sandboxes that are frozen.
+    pub frozen: u32,
+    /// Sandboxes being thawed.
+    pub thawing: u32,
     /// Sandboxes told to die, or dead with answers still to give.
     pub dying: u32,
     /// Memory of the sandboxes alive.
@@ -56,6 +60,12 @@ pub struct Stats {
     pub started: u64,
     /// Sandboxes that became ready.
     pub ready: u64,
+    /// Sandboxes asked to be frozen.
+    pub froze: u64,
+    /// Sandboxes that could not be.
+    pub not_frozen: u64,
+    /// Sandboxes asked to be thawed.
+    pub thawed: u64,
     /// Starts that failed, died or took too long.
     pub start_failures: u64,
     /// Sandboxes gone, for whatever reason.

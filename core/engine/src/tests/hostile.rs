@@ -15,7 +15,7 @@ use crate::{
 /// One move of a driver that may report anything. A `u8` picks among the newest ids ever seen, live or not.
 #[derive(Clone, Debug)]
 enum Move {
-    Add { index: u32, memory: u64, concurrency: u16, min_warm: u32 },
+    Add { index: u32, memory: u64, concurrency: u16, min_warm: u32, freeze_millis: Option<u64> },
     Retire { index: u32 },
     Arrive { index: u32 },
     Reserve { index: u32 },
@@ -31,6 +31,8 @@ enum Move {
     Claim { sandbox: u8, lane: u16, invocation: u8 },
     Broken { sandbox: u8 },
     Replace { sandbox: u8 },
+    Thawed { sandbox: u8 },
+    NotFrozen { sandbox: u8 },
     Pass { millis: u64 },
     Drain,
 }
@@ -38,8 +40,11 @@ enum Move {
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let index = 0..6u32;
     let one = prop_oneof![
-        8 => (index.clone(), 0..300u64, 0..5u16, 0..3u32)
-            .prop_map(|(index, memory, concurrency, min_warm)| Move::Add { index, memory, concurrency, min_warm }),
+        8 => (index.clone(), 0..300u64, 0..5u16, 0..3u32, prop::option::of(0..600u64)).prop_map(
+            |(index, memory, concurrency, min_warm, freeze_millis)| {
+                Move::Add { index, memory, concurrency, min_warm, freeze_millis }
+            }
+        ),
         3 => index.clone().prop_map(|index| Move::Retire { index }),
         40 => index.clone().prop_map(|index| Move::Arrive { index }),
         25 => index.prop_map(|index| Move::Reserve { index }),
@@ -57,6 +62,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
             .prop_map(|(sandbox, lane, invocation)| Move::Claim { sandbox, lane, invocation }),
         1 => any::<u8>().prop_map(|sandbox| Move::Broken { sandbox }),
         4 => any::<u8>().prop_map(|sandbox| Move::Replace { sandbox }),
+        12 => any::<u8>().prop_map(|sandbox| Move::Thawed { sandbox }),
+        2 => any::<u8>().prop_map(|sandbox| Move::NotFrozen { sandbox }),
         12 => (0..900u64).prop_map(|millis| Move::Pass { millis }),
     ];
     (prop::collection::vec(one, 1..250), prop::option::of(any::<prop::sample::Index>())).prop_map(|(mut all, drain)| {
@@ -106,6 +113,8 @@ struct Hostile {
     /// Alive as far as the driver has said, with their function.
     alive: BTreeMap<SandboxId, FunctionId>,
     killed: BTreeSet<SandboxId>,
+    /// Frozen, and whether a thaw was asked for.
+    frozen: BTreeMap<SandboxId, bool>,
     /// Reserved, and not yet dispatched, answered or withdrawn.
     reserved: BTreeSet<InvocationId>,
     withdrawn: BTreeSet<InvocationId>,
@@ -126,9 +135,10 @@ impl Hostile {
 
     fn event(&mut self, a_move: &Move) -> Option<Event> {
         Some(match *a_move {
-            Move::Add { index, memory, concurrency, min_warm } => {
+            Move::Add { index, memory, concurrency, min_warm, freeze_millis } => {
                 let timeout = Nanos::from_millis(1000);
-                let spec = FunctionSpec { memory: Bytes::from_mebibytes(memory), timeout, concurrency, min_warm };
+                let (memory, freeze_after) = (Bytes::from_mebibytes(memory), freeze_millis.map(Nanos::from_millis));
+                let spec = FunctionSpec { memory, timeout, concurrency, min_warm, freeze_after };
                 let next = self.function(index).generation + 1;
                 Event::FunctionAdded { function: FunctionId { index, generation: next }, spec }
             }
@@ -167,6 +177,8 @@ impl Hostile {
                 held: false,
             },
             Move::Broken { sandbox } => Event::Broken { sandbox: pick(&self.sandboxes, sandbox)? },
+            Move::Thawed { sandbox } => Event::Thawed { sandbox: pick(&self.sandboxes, sandbox)? },
+            Move::NotFrozen { sandbox } => Event::NotFrozen { sandbox: pick(&self.sandboxes, sandbox)? },
             Move::Replace { sandbox } => Event::Replace { sandbox: pick(&self.sandboxes, sandbox)? },
             Move::Pass { millis } => {
                 self.shard.now = self.shard.now.saturating_add(Nanos::from_millis(millis));
@@ -188,12 +200,20 @@ impl Hostile {
         {
             self.withdrawn.insert(invocation);
         }
+        match event {
+            Event::Thawed { sandbox } if self.frozen.get(&sandbox) == Some(&true) => drop(self.frozen.remove(&sandbox)),
+            Event::NotFrozen { sandbox } if self.frozen.get(&sandbox) == Some(&false) => {
+                self.frozen.remove(&sandbox);
+            }
+            _ => {}
+        }
         for effect in self.shard.effects.clone() {
             assert!(!self.is_drained || matches!(effect, Effect::Refuse { .. } | Effect::FunctionGone { .. }));
             match effect {
                 Effect::Enqueued { invocation, .. } => self.invocations.push(invocation),
                 Effect::Reserved { invocation, sandbox, lane, .. } => {
                     assert!(self.alive.contains_key(&sandbox) && !self.killed.contains(&sandbox));
+                    assert!(!self.frozen.contains_key(&sandbox), "a lane of a frozen sandbox was lent");
                     self.invocations.push(invocation);
                     self.runs.push(Placed { sandbox, lane, invocation });
                     self.reserved.insert(invocation);
@@ -213,10 +233,19 @@ impl Hostile {
                 Effect::Dispatch { invocation, sandbox, lane, .. } => {
                     assert!(self.alive.contains_key(&sandbox), "the dead were given work");
                     assert!(!self.killed.contains(&sandbox), "the condemned were given work");
+                    assert!(!self.frozen.contains_key(&sandbox), "the frozen were given work");
                     self.reserved.remove(&invocation);
                     // What was asked for as reserved may be asked for as held.
                     self.reclaimed.remove(&invocation);
                     self.runs.push(Placed { sandbox, lane, invocation });
+                }
+                Effect::Freeze { sandbox } => {
+                    assert!(!self.killed.contains(&sandbox), "the condemned were frozen");
+                    assert_eq!(self.frozen.insert(sandbox, false), None, "frozen twice");
+                }
+                Effect::Thaw { sandbox } => {
+                    assert!(!self.killed.contains(&sandbox), "the condemned were thawed");
+                    assert_eq!(self.frozen.insert(sandbox, true), Some(false), "what is not frozen was thawed");
                 }
                 Effect::Kill { sandbox, .. } => {
                     assert!(self.killed.insert(sandbox), "killed twice")
@@ -265,13 +294,14 @@ proptest! {
             runs: Vec::new(),
             alive: BTreeMap::new(),
             killed: BTreeSet::new(),
+            frozen: BTreeMap::new(),
             reserved: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
             reclaimed: BTreeSet::new(),
             is_drained: false,
         };
         for index in 0..4 {
-            let add = Move::Add { index, memory: 96, concurrency: index as u16, min_warm: 0 };
+            let add = Move::Add { index, memory: 96, concurrency: index as u16, min_warm: 0, freeze_millis: None };
             let event = hostile.event(&add).expect("adding picks nothing");
             hostile.step(event);
         }

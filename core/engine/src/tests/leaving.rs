@@ -31,8 +31,13 @@ fn the_index_of_a_function_that_is_gone_is_used_again_and_the_old_id_means_nothi
     assert_eq!(shard.step(Event::FunctionRetired { function }), [Effect::FunctionGone { function }]);
     assert_eq!(shard.step(Event::FunctionRetired { function }), [], "it is told once");
     let next = FunctionId { generation: function.generation + 1, ..function };
-    let spec =
-        crate::FunctionSpec { memory: crate::Bytes::ZERO, timeout: Nanos::from_secs(1), concurrency: 1, min_warm: 0 };
+    let spec = crate::FunctionSpec {
+        memory: crate::Bytes::ZERO,
+        timeout: Nanos::from_secs(1),
+        concurrency: 1,
+        min_warm: 0,
+        freeze_after: None,
+    };
     shard.step(Event::FunctionAdded { function: next, spec });
     assert_eq!(shard.refused(function), Refusal::NoSuchFunction);
     shard.arrive(next);

@@ -2,6 +2,7 @@
 
 mod admission;
 mod failures;
+mod frost;
 mod hostile;
 mod leaving;
 mod lending;

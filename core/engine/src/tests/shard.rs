@@ -97,7 +97,8 @@ impl Shard {
 
     pub(crate) fn add(&mut self, memory_mebibytes: u64, concurrency: u16) -> FunctionId {
         let memory = Bytes::from_mebibytes(memory_mebibytes);
-        let function = self.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency, min_warm: 0 });
+        let function =
+            self.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency, min_warm: 0, freeze_after: None });
         assert_eq!(self.effects, []);
         function
     }
@@ -105,10 +106,17 @@ impl Shard {
     /// A function with a warm target; its starts are in `effects`.
     pub(crate) fn add_warm(&mut self, memory_mebibytes: u64, min_warm: u32) -> FunctionId {
         let memory = Bytes::from_mebibytes(memory_mebibytes);
-        self.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency: 1, min_warm })
+        self.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency: 1, min_warm, freeze_after: None })
     }
 
-    fn add_spec(&mut self, spec: FunctionSpec) -> FunctionId {
+    /// A function whose idle sandboxes are frozen.
+    pub(crate) fn add_freezing(&mut self, memory_mebibytes: u64, freeze_after: Nanos) -> FunctionId {
+        let memory = Bytes::from_mebibytes(memory_mebibytes);
+        let freeze_after = Some(freeze_after);
+        self.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency: 1, min_warm: 0, freeze_after })
+    }
+
+    pub(crate) fn add_spec(&mut self, spec: FunctionSpec) -> FunctionId {
         let function = FunctionId { index: self.added, generation: 7 };
         self.added += 1;
         self.step(Event::FunctionAdded { function, spec });
@@ -162,6 +170,24 @@ impl Shard {
             _ => None,
         };
         self.effects.iter().filter_map(start).collect()
+    }
+
+    /// Sandboxes that the last call asked to freeze.
+    pub(crate) fn freezes(&self) -> Vec<SandboxId> {
+        let freeze = |effect: &Effect| match effect {
+            Effect::Freeze { sandbox } => Some(*sandbox),
+            _ => None,
+        };
+        self.effects.iter().filter_map(freeze).collect()
+    }
+
+    /// Sandboxes that the last call asked to thaw.
+    pub(crate) fn thaws(&self) -> Vec<SandboxId> {
+        let thaw = |effect: &Effect| match effect {
+            Effect::Thaw { sandbox } => Some(*sandbox),
+            _ => None,
+        };
+        self.effects.iter().filter_map(thaw).collect()
     }
 
     /// Invocations that the last call handed to sandboxes.
@@ -262,6 +288,7 @@ impl Shard {
                     Some(Event::Completed { sandbox, lane, invocation, result: RunResult::Returned, held: false })
                 }
                 Effect::Kill { sandbox, .. } => Some(Event::SandboxDied { sandbox }),
+                Effect::Thaw { sandbox } => Some(Event::Thawed { sandbox }),
                 _ => None,
             }));
         }
