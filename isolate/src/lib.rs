@@ -37,7 +37,7 @@ mod sys;
 mod users;
 mod zygote;
 
-pub use cgroup::{CgroupPreference, GroupError};
+pub use cgroup::{CgroupPreference, Freezer, GroupError};
 pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
 pub use mechanism::docker::{Docker, DockerOptions, available as docker_available};
 pub use mechanism::oci::{Oci, OciOptions, OciRuntime, available as oci_available};

@@ -57,6 +57,7 @@ impl Protections {
             )
         });
         list.extend(limited);
+        list.push(freezing(groups, no_groups));
         Protections(list)
     }
 
@@ -116,6 +117,14 @@ fn limit_name(controller: Controller) -> &'static str {
         Controller::Processes => "process limit",
         Controller::Cpu => "cpu limit",
     }
+}
+
+fn freezing(groups: Option<&Groups>, no_groups: &str) -> Protection {
+    let (in_force, detail) = match groups.map_or(Err(no_groups), Groups::freezes) {
+        Ok(place) => (true, format!("cgroup v2, {place}")),
+        Err(reason) => (false, format!("idle sandboxes run on: {reason}")),
+    };
+    Protection { name: "frozen while idle", in_force, detail }
 }
 
 fn unlimited(controller: Controller, groups: bool, no_groups: &str) -> Protection {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cgroup::Group;
+use crate::cgroup::{Freezer, Group};
 use crate::keeper::Keeper;
 use crate::mechanism::container::{Container, End};
 use crate::network::Network;
@@ -96,6 +96,12 @@ impl Remains {
         if let Some(container) = &self.container {
             container.kill(signalled);
         }
+    }
+
+    /// What freezes and thaws it, where something does.
+    #[must_use]
+    pub fn freezer(&self) -> Option<Freezer> {
+        self.group.as_ref().and_then(Group::freezer)
     }
 
     /// Waits until it is dead, and cleans. Off the path of requests: removing a control group can take milliseconds.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::units::{GIB, KIB, MIB, MILLISECOND_NS, MINUTE_NS, SECOND_NS};
-use crate::config::{Problem, Raw, Reader, Source, Value};
+use crate::config::{Problem, Raw, Reader, Source, Value, freeze_after_ns};
 use crate::mechanisms::MechanismKind;
 
 /// The file's name, at the root of a bundle.
@@ -80,6 +80,9 @@ pub struct Manifest {
     /// Sandboxes that are kept ready whether or not anybody asks.
     #[serde(default)]
     pub min_warm: u32,
+    /// How long a sandbox is idle before it is frozen; 0: never; `None`: as the worker's `policies.freeze_after` says.
+    #[serde(default)]
+    pub freeze_after_ns: Option<u64>,
     /// Modules that are imported before the first invocation, besides the handler's own; Python only.
     #[serde(default)]
     pub preload: Vec<String>,
@@ -111,6 +114,7 @@ impl Manifest {
         let timeout_ns = reader.duration_ns("timeout", 3 * SECOND_NS, MILLISECOND_NS..=TIMEOUT_MAX_NS);
         let concurrency = reader.count("concurrency", 1, 1..=CONCURRENCY_MAX) as u16;
         let min_warm = reader.count("min_warm", 0, 0..=MIN_WARM_MAX);
+        let freeze_after_ns = reader.read("freeze_after", freeze_after_ns);
         let preload = preload(&mut reader, runtime);
         let mechanism = mechanism(&mut reader);
         let image = image(&mut reader);
@@ -124,6 +128,7 @@ impl Manifest {
             timeout_ns,
             concurrency,
             min_warm,
+            freeze_after_ns,
             preload,
             mechanism,
             image,
@@ -316,7 +321,16 @@ mod tests {
         assert_eq!((manifest.memory_bytes, manifest.timeout_ns), (128 * MIB, 3 * SECOND_NS));
         assert_eq!((manifest.concurrency, manifest.environment.len()), (1, 0));
         assert_eq!(manifest.mechanism, None, "the worker's choice");
-        assert_eq!(manifest.min_warm, 0);
+        assert_eq!((manifest.min_warm, manifest.freeze_after_ns), (0, None), "the worker's choice");
+        let freeze_after = |text: &str| format!("name = \"a\"\nruntime = \"python\"\nfreeze_after = {text}\n");
+        assert_eq!(Manifest::parse(&freeze_after("\"off\"")).unwrap().freeze_after_ns, Some(0));
+        for wrong in ["\"0s\"", "10", "\"25h\"", "\"on\""] {
+            let problem = &problems(&freeze_after(wrong))[0];
+            assert!(
+                problem.starts_with("function.toml:3: freeze_after: ") && problem.ends_with("\"off\""),
+                "{problem}"
+            );
+        }
     }
 
     #[test]
@@ -339,6 +353,7 @@ memory = \"256MiB\"
 timeout = \"15m\"
 concurrency = 64
 min_warm = 2
+freeze_after = \"1500ms\"
 mechanism = \"oci\"
 [env]
 QUALITY = \"80\"
@@ -347,7 +362,7 @@ _x1 = \"\"
         let manifest = Manifest::parse(text).unwrap();
         assert_eq!(manifest.runtime.as_str(), "rust");
         assert_eq!(manifest.environment["QUALITY"], "80");
-        assert_eq!(manifest.min_warm, 2);
+        assert_eq!((manifest.min_warm, manifest.freeze_after_ns), (2, Some(1_500_000_000)));
         let json = serde_json::to_string(&manifest).unwrap();
         assert!(json.contains("\"runtime\":\"rust\""));
         assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);

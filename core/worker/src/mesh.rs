@@ -1,4 +1,4 @@
-//! Messages between the threads of a worker: shards, control, starter and reaper share nothing else.
+//! Messages between the threads of a worker: shards, control, starter, reaper and freezer share nothing else.
 //!
 //! Invariant: a message is delivered once, in the order its sender posted it. The channels are unbounded in type and
 //! bounded in use: a shard forwards at most its `invocations` limit, a reply answers a message, and the control thread
@@ -45,6 +45,10 @@ pub(crate) enum Message {
     Disown { function: FunctionId },
     /// The starter is done with a start that this shard asked for.
     Started { sandbox: SandboxId, outcome: Box<Result<StartedSandbox, String>> },
+    /// The freezer could not freeze a sandbox.
+    NotFrozen { sandbox: SandboxId },
+    /// The freezer has thawed a sandbox, or could not.
+    Thawed { sandbox: SandboxId, outcome: Result<(), String> },
     /// A dead sandbox has been cleaned up.
     Reaped { sandbox: SandboxId, ended: Ended },
     /// Asks for the shard's figures.

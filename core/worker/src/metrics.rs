@@ -238,7 +238,7 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
             line(out, format_args!("{name}{{shard=\"{}\"}} {}", report.shard, of(report)));
         }
     };
-    let counters: [Family<'_>; 13] = [
+    let counters: [Family<'_>; 16] = [
         ("vilya_connections_accepted_total", "Connections accepted.", &|r| r.counters.connections_accepted),
         ("vilya_connections_refused_total", "Connections closed for want of room.", &|r| {
             r.counters.connections_refused
@@ -254,11 +254,14 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
         ("vilya_ring_enters_total", "io_uring_enter calls.", &|r| r.enters),
         ("vilya_sandbox_wakes_total", "Wake-ups of parked sandboxes, a system call each.", &|r| r.counters.wakes),
         ("vilya_lanes_reclaimed_total", "Lanes taken back from slow clients.", &|r| r.engine.reclaimed),
+        ("vilya_sandbox_freezes_total", "Idle sandboxes frozen.", &|r| r.engine.froze - r.engine.not_frozen),
+        ("vilya_sandbox_freezes_failed_total", "Idle sandboxes that cannot be frozen.", &|r| r.engine.not_frozen),
+        ("vilya_sandbox_thaws_total", "Frozen sandboxes thawed for an invocation.", &|r| r.engine.thawed),
     ];
     for (name, help, of) in counters {
         family_of(name, "counter", help, of);
     }
-    let gauges: [Family<'_>; 9] = [
+    let gauges: [Family<'_>; 10] = [
         ("vilya_connections_open", "Connections open now.", &|r| r.connections_open),
         ("vilya_invocations_open", "Invocations queued, arriving or running now.", &|r| {
             u64::from(r.engine.queued + r.engine.reserved + r.engine.running)
@@ -269,6 +272,7 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
         ("vilya_sandboxes", "Sandboxes alive now.", &|r| u64::from(r.engine.sandboxes)),
         ("vilya_sandbox_memory_bytes", "Memory promised to the sandboxes alive now.", &|r| r.engine.memory.as_bytes()),
         ("vilya_sandboxes_idle", "Sandboxes that run nothing now.", &|r| u64::from(r.engine.idle)),
+        ("vilya_sandboxes_frozen", "Idle sandboxes that are frozen now.", &|r| u64::from(r.engine.frozen)),
         ("vilya_sandboxes_warm_missing", "Sandboxes that functions lack of their min_warm.", &|r| {
             u64::from(r.engine.warm_missing)
         }),

@@ -87,7 +87,7 @@ pub struct Running {
     control: JoinHandle<()>,
     control_post: Sender<ControlMessage>,
     nursery: Option<Nursery>,
-    nursery_threads: [JoinHandle<()>; 2],
+    nursery_threads: [JoinHandle<()>; 3],
     logs: LogWriter,
 }
 
@@ -463,6 +463,7 @@ fn settings(config: &Config, shard: usize, run_id: u64) -> Settings {
         spin_cap: spin_cap(config),
         run_id,
         wire_ports: Arc::default(),
+        freeze_after_ns: config.policies.freeze_after_ns,
         spreads: spread(config) == SpreadPolicy::Auto,
     }
 }

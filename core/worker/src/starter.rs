@@ -127,22 +127,24 @@ pub(crate) struct Reap {
     pub(crate) host: Host,
 }
 
-/// The inboxes of both threads. Dropping every copy ends them.
+/// The inboxes of the threads that see to sandboxes. Dropping every copy ends them.
 #[derive(Clone)]
 pub(crate) struct Nursery {
     pub(crate) starts: Sender<Start>,
     pub(crate) reaps: Sender<Reap>,
+    pub(crate) frosts: Sender<crate::freezer::Order>,
 }
 
-/// Starts both threads.
+/// Starts the threads.
 pub(crate) fn spawn(
     mechanisms: Mechanisms,
     defaults: SandboxDefaults,
     shards: Vec<Post>,
-) -> io::Result<(Nursery, [JoinHandle<()>; 2])> {
+) -> io::Result<(Nursery, [JoinHandle<()>; 3])> {
     // Bounded by the engine: a shard has at most `sandboxes` of them between its Start and its SandboxDied.
     let (starts, start_inbox) = unbounded();
     let (reaps, reap_inbox) = unbounded();
+    let (frosts, freezer) = crate::freezer::spawn(shards.clone())?;
     let reap_posts = shards.clone();
     let mut starter = Starter { mechanisms, defaults, shards, sequence: 0, zygotes: None, rings: Rings::default() };
     starter.prepare()?;
@@ -152,7 +154,7 @@ pub(crate) fn spawn(
     let reaper = std::thread::Builder::new()
         .name("vilya-reaper".into())
         .spawn(move || vital("the reaper", || reap(&reap_inbox, &reap_posts)))?;
-    Ok((Nursery { starts, reaps }, [starter, reaper]))
+    Ok((Nursery { starts, reaps, frosts }, [starter, reaper, freezer]))
 }
 
 fn reap(inbox: &Receiver<Reap>, shards: &[Post]) {

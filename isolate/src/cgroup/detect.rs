@@ -6,9 +6,10 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::freeze;
 use super::{CgroupPreference, Controller, Groups, Hierarchy, Version};
 use crate::sys;
 
@@ -45,7 +46,8 @@ pub(crate) fn detect(preference: CgroupPreference, worker: &str) -> Result<Group
         });
         match useful.and_then(|mounted| version_two(mounted, worker)) {
             Ok(hierarchy) if preference == CgroupPreference::V2 || !hierarchy.controllers.is_empty() => {
-                return Ok(Groups { version: Version::Two, hierarchies: vec![hierarchy] });
+                let freezer = freeze::try_on(hierarchy.directory.as_fd()).map(|()| 0);
+                return Ok(Groups { version: Version::Two, hierarchies: vec![hierarchy], freezer });
             }
             Ok(_) => why_not.push("none of memory, pids and cpu is delegated to the worker's cgroup2 group".to_owned()),
             Err(reason) => why_not.push(reason),
@@ -53,13 +55,27 @@ pub(crate) fn detect(preference: CgroupPreference, worker: &str) -> Result<Group
     }
     if preference != CgroupPreference::V2 {
         match version_one(&mounted, worker) {
-            Ok(hierarchies) => {
-                return Ok(Groups { version: Version::One, hierarchies });
+            Ok(mut hierarchies) => {
+                let unified =
+                    mounted.iter().find(|it| it.version == Version::Two && preference == CgroupPreference::Auto);
+                let freezer = besides(unified, worker).map(|hierarchy| {
+                    hierarchies.push(hierarchy);
+                    hierarchies.len() - 1
+                });
+                return Ok(Groups { version: Version::One, hierarchies, freezer });
             }
             Err(reason) => why_not.push(reason),
         }
     }
     Err(why_not.join("; "))
+}
+
+/// A hierarchy of version 2 that freezes what those of version 1 limit.
+fn besides(unified: Option<&Mounted>, worker: &str) -> Result<Hierarchy, String> {
+    let mounted = unified.ok_or("no cgroup2 is mounted besides version 1")?;
+    let hierarchy = version_two(mounted, worker)?;
+    freeze::try_on(hierarchy.directory.as_fd())?;
+    Ok(Hierarchy { controllers: Vec::new(), ..hierarchy })
 }
 
 /// Every directory in which groups of this worker may have been left, used now or not.
@@ -171,7 +187,7 @@ fn version_one(mounted: &[Mounted], worker: &str) -> Result<Vec<Hierarchy>, Stri
             .filter(|controller| path.join(limit_file(*controller)).exists())
             .collect();
         if !controllers.is_empty() {
-            hierarchies.push(opened(path, controllers)?);
+            hierarchies.push(opened(Version::One, path, controllers)?);
         }
     }
     if hierarchies.is_empty() {
@@ -209,7 +225,7 @@ fn version_two(mounted: &Mounted, worker: &str) -> Result<Hierarchy, String> {
     // What a child of the worker's directory will have.
     let enabled = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
     let enabled = enabled.trim().replace(' ', ",");
-    opened(path, Controller::ALL.into_iter().filter(|controller| names(&enabled, *controller)).collect())
+    opened(Version::Two, path, Controller::ALL.into_iter().filter(|controller| names(&enabled, *controller)).collect())
 }
 
 /// Whether somebody gave this group to the worker to divide: systemd marks such groups, and a user can write its own.
@@ -268,9 +284,9 @@ fn make(path: &Path) -> Result<(), String> {
     }
 }
 
-fn opened(path: PathBuf, controllers: Vec<Controller>) -> Result<Hierarchy, String> {
+fn opened(version: Version, path: PathBuf, controllers: Vec<Controller>) -> Result<Hierarchy, String> {
     let directory = fs::File::open(&path).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
-    Ok(Hierarchy { directory: OwnedFd::from(directory), path, controllers })
+    Ok(Hierarchy { version, directory: OwnedFd::from(directory), path, controllers })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Control groups: one for each sandbox, `vilya/<worker>/<sandbox>` in every hierarchy that limits something.
+//! Control groups: one for each sandbox, `vilya/<worker>/<sandbox>` in every hierarchy that limits something, and in that of version 2, which
+//! freezes.
 //!
 //! Owns: making, reading and removing groups. Invariant: a group that was made is removed, by its [`Group`] or by the next sweep, and only
 //! after everything in it is dead. Does not know: what runs in a group.
@@ -9,6 +10,7 @@
 
 mod detect;
 mod foreign;
+mod freeze;
 mod settings;
 
 use std::ffi::{CStr, CString};
@@ -25,6 +27,8 @@ use crate::spec::ResourceLimits;
 use crate::sys;
 
 pub(crate) use detect::{bases, detect};
+pub use freeze::Freezer;
+
 pub(crate) use foreign::{MemoryEvents, is_unified, remove_empty, unified_besides};
 
 /// Which control groups to use.
@@ -70,6 +74,7 @@ impl Controller {
 /// The worker's directory in one hierarchy.
 #[derive(Debug)]
 struct Hierarchy {
+    version: Version,
     directory: OwnedFd,
     path: PathBuf,
     controllers: Vec<Controller>,
@@ -78,8 +83,11 @@ struct Hierarchy {
 /// Where this worker's groups are.
 #[derive(Debug)]
 pub(crate) struct Groups {
+    /// Of those that limit.
     version: Version,
     hierarchies: Vec<Hierarchy>,
+    /// Which of them freezes, or why none does.
+    freezer: Result<usize, String>,
 }
 
 impl Drop for Groups {
@@ -122,6 +130,11 @@ impl Groups {
         Some(format!("cgroup {version}, {}", hierarchy.path.display()))
     }
 
+    /// Whether sandboxes can be frozen, and where; or why not.
+    pub(crate) fn freezes(&self) -> Result<String, &str> {
+        self.freezer.as_ref().map(|&at| self.hierarchies[at].path.display().to_string()).map_err(String::as_str)
+    }
+
     /// The worker's directories.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.hierarchies.iter().map(|hierarchy| &hierarchy.path)
@@ -147,7 +160,7 @@ pub(crate) struct Group {
     groups: Arc<Groups>,
     name: CString,
     /// Its directory in each hierarchy, in their order.
-    parts: Vec<OwnedFd>,
+    parts: Vec<Arc<OwnedFd>>,
 }
 
 impl Group {
@@ -164,10 +177,10 @@ impl Group {
             let _ = sys::remove_directory_at(hierarchy.directory.as_fd(), name);
             failed("open")(source)
         })?;
-        self.parts.push(part);
+        self.parts.push(Arc::new(part));
         let part = self.parts.last().expect("it was just pushed").as_fd();
         for controller in &hierarchy.controllers {
-            for setting in settings::settings(self.groups.version, *controller, limits) {
+            for setting in settings::settings(hierarchy.version, *controller, limits) {
                 match write_at(part, setting.file, &setting.value) {
                     Err(error) if setting.optional && error.kind() == io::ErrorKind::NotFound => {}
                     result => result.map_err(failed("limit"))?,
@@ -177,27 +190,34 @@ impl Group {
         Ok(())
     }
 
+    /// Its directories in hierarchies of one version.
+    fn parts_of(&self, version: Version) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        let parts = self.groups.hierarchies.iter().zip(&self.parts);
+        parts.filter(move |(hierarchy, _)| hierarchy.version == version).map(|(_, part)| part)
+    }
+
     /// The directory that the child is born in, under version 2.
     pub(crate) fn birthplace(&self) -> Option<RawFd> {
-        (self.groups.version == Version::Two).then(|| self.parts.first().map(AsRawFd::as_raw_fd)).flatten()
+        self.parts_of(Version::Two).next().map(AsRawFd::as_raw_fd)
+    }
+
+    /// What freezes it, where something does.
+    pub(crate) fn freezer(&self) -> Option<Freezer> {
+        self.parts.get(*self.groups.freezer.as_ref().ok()?).map(Freezer::new)
     }
 
     /// The files that the child writes itself into, under version 1; lifted above its own descriptors. They are `tasks` and not
     /// `cgroup.procs`, which for a child of one thread is the same but waits until no thread of the host is being made: milliseconds.
     pub(crate) fn entrances(&self) -> io::Result<Vec<OwnedFd>> {
-        if self.groups.version == Version::Two {
-            return Ok(Vec::new());
-        }
-        self.parts.iter().map(|part| sys::open_at(part.as_fd(), c"tasks", libc::O_WRONLY).and_then(sys::lift)).collect()
+        let parts = self.parts_of(Version::One);
+        parts.map(|part| sys::open_at(part.as_fd(), c"tasks", libc::O_WRONLY).and_then(sys::lift)).collect()
     }
 
     /// Kills everything in it at once where the kernel can (version 2); version 1 leaves it to the pid namespace.
     pub(crate) fn kill(&self) {
-        if self.groups.version == Version::Two {
-            for part in &self.parts {
-                // Absent before Linux 5.14; the caller kills the first process of the pid namespace as well.
-                let _ = write_at(part.as_fd(), c"cgroup.kill", "1");
-            }
+        for part in self.parts_of(Version::Two) {
+            // Absent before Linux 5.14; the caller kills the first process of the pid namespace as well.
+            let _ = write_at(part.as_fd(), c"cgroup.kill", "1");
         }
     }
 
@@ -207,10 +227,10 @@ impl Group {
             if !hierarchy.controllers.contains(&Controller::Memory) {
                 continue;
             }
-            let mut written = settings::settings(self.groups.version, Controller::Memory, limits);
+            let mut written = settings::settings(hierarchy.version, Controller::Memory, limits);
             written.retain(|setting| settings::depends_on_memory(setting.file));
             // Version 1 keeps the limit with swap above the one without: which comes first depends on the direction.
-            let raised = part_limit(part.as_fd(), self.groups.version).is_none_or(|now| now < limits.memory_bytes);
+            let raised = part_limit(part.as_fd(), hierarchy.version).is_none_or(|now| now < limits.memory_bytes);
             if raised {
                 written.reverse();
             }

@@ -13,7 +13,7 @@ use crate::support::{Running, native, python, start};
 /// Set for a process that plays the worker: the state directory, the worker's id, and what its sandbox does.
 const ROLE: &str = "VILYA_ISOLATE_TEST_WORKER";
 /// Longest wait for a death, in ms. The kernel brings it about at once; a slow machine may take a while to show it.
-const PATIENCE_MS: i32 = 30_000;
+pub(crate) const PATIENCE_MS: i32 = 30_000;
 
 const WAITS: &str = "import time; print('up', flush=True); time.sleep(1000)";
 

@@ -5,6 +5,7 @@
 mod calls;
 mod death;
 mod failures;
+mod frozen;
 mod hostile;
 mod inside;
 mod leaks;

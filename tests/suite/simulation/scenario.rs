@@ -15,6 +15,9 @@ pub(super) struct Faults {
     pub(super) start_is_late: u32,
     pub(super) start_lies: u32,
     pub(super) dies_when_ready: u32,
+    pub(super) freeze_fails: u32,
+    pub(super) thaw_fails: u32,
+    pub(super) thaw_is_late: u32,
     pub(super) run_kills: u32,
     pub(super) run_is_late: u32,
     pub(super) run_hangs: u32,
@@ -112,6 +115,7 @@ impl Scenario {
             timeout: Nanos::from_nanos(random.between(0, LONGEST_TIMEOUT.as_nanos())),
             concurrency: random.pick(&[1, 1, 1, 2, 5, 300]),
             min_warm: random.pick(&[0, 0, 0, 1, 2, 5]),
+            freeze_after: random.chance(600).then(|| Nanos::from_micros(random.between(0, 60_000))),
         }
     }
 }
@@ -128,6 +132,9 @@ impl Faults {
             start_is_late: often(),
             start_lies: often(),
             dies_when_ready: often(),
+            freeze_fails: often(),
+            thaw_fails: often(),
+            thaw_is_late: often(),
             run_kills: often(),
             run_is_late: often(),
             run_hangs: often(),

@@ -90,6 +90,10 @@ impl Config {
             SpreadPolicy::Off => "off",
             SpreadPolicy::Everywhere => "everywhere",
         };
+        let freeze_after = match policies.freeze_after_ns {
+            0 => "off".to_owned(),
+            ns => format_duration(ns),
+        };
         let concurrency = match policies.concurrency {
             ConcurrencyPolicy::Unlimited => quoted("unlimited"),
             ConcurrencyPolicy::Fixed(running) => running.to_string(),
@@ -111,6 +115,7 @@ impl Config {
             ("policies.queue", quoted(queue)),
             ("policies.keep_alive", quoted(keep_alive)),
             ("policies.keep_alive_ttl", quoted(&format_duration(policies.keep_alive_ttl_ns))),
+            ("policies.freeze_after", quoted(&freeze_after)),
             ("policies.concurrency", concurrency),
             ("policies.spread", quoted(spread)),
             ("runtimes.python.interpreter", quoted(&interpreter)),
@@ -179,6 +184,7 @@ mod tests {
             ("sandbox.docker_socket", "/run/other.sock"),
             ("policies.queue", "sjf"),
             ("policies.keep_alive", "ttl"),
+            ("policies.freeze_after", "off"),
             ("policies.concurrency", "12"),
             ("policies.spread", "off"),
             ("limits.memory", "1000000000"),

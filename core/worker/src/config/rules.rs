@@ -140,12 +140,28 @@ fn policies(reader: &mut Reader) -> Policies {
             10 * MINUTE_NS,
             SECOND_NS..=24 * 60 * MINUTE_NS,
         ),
+        freeze_after_ns: reader.read("policies.freeze_after", freeze_after_ns).unwrap_or(FREEZE_AFTER_NS),
         concurrency: reader.read("policies.concurrency", concurrency).unwrap_or(ConcurrencyPolicy::Unlimited),
         spread: reader.choice(
             "policies.spread",
             Spread::Auto,
             &[("auto", Spread::Auto), ("off", Spread::Off), ("everywhere", Spread::Everywhere)],
         ),
+    }
+}
+
+/// Long enough that a function under load is never frozen, and that thaws are rare beside what they save.
+const FREEZE_AFTER_NS: u64 = 10 * SECOND_NS;
+
+/// How long a sandbox is idle before it is frozen, in the configuration and in manifests; 0 is never.
+pub fn freeze_after_ns(value: &Value) -> Result<u64, String> {
+    match value {
+        Value::Text(text) | Value::Bare(text) if text == "off" => Ok(0),
+        other => {
+            let ns = duration_ns(other).map_err(|error| format!("{error}, or \"off\""))?;
+            let range = MILLISECOND_NS..=24 * 60 * MINUTE_NS;
+            in_range(ns, &range, super::units::format_duration).map_err(|error| format!("{error}, or \"off\""))
+        }
     }
 }
 

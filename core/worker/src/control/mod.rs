@@ -179,6 +179,8 @@ impl Control {
             timeout: Nanos::from_nanos(record.manifest.timeout_ns),
             concurrency: record.manifest.concurrency,
             min_warm: 0,
+            // The shard knows what the worker does with functions that do not say.
+            freeze_after: None,
         };
         for owner in owners.iter() {
             let min_warm = if owner == home { record.manifest.min_warm } else { 0 };

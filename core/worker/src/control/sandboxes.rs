@@ -31,6 +31,7 @@ fn describe(one: &Sighting) -> Value {
     let state = match one.activity {
         Activity::Starting => "starting",
         Activity::Idle => "idle",
+        Activity::Frozen => "frozen",
         Activity::Busy => "busy",
         Activity::Dying => "dying",
     };

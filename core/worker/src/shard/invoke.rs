@@ -115,6 +115,8 @@ impl Shard {
                 };
                 self.dispatch(&Dispatched { invocation, origin, sandbox, lane, deadline_ns: deadline.as_nanos(), run });
             }
+            Effect::Freeze { sandbox } => self.freeze(sandbox),
+            Effect::Thaw { sandbox } => self.thaw(sandbox),
             Effect::CancelRun { sandbox, lane, invocation } => self.cancel_run(sandbox, lane, invocation),
             Effect::Kill { sandbox, reason } => self.kill(sandbox, reason),
             Effect::Answer { origin, outcome, .. } => self.answer(origin, outcome),

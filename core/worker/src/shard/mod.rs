@@ -11,6 +11,7 @@ mod backlog;
 mod claims;
 mod connection;
 mod door;
+mod frost;
 mod functions;
 mod http;
 mod invoke;
@@ -84,6 +85,8 @@ pub(crate) struct Settings {
     pub(crate) run_id: u64,
     /// Where each shard listens for the binary protocol by itself.
     pub(crate) wire_ports: Arc<[u16]>,
+    /// When idle sandboxes of functions that do not say are frozen; 0 is never.
+    pub(crate) freeze_after_ns: u64,
     /// Whether functions move between shards, by what each is busy with.
     pub(crate) spreads: bool,
 }
@@ -340,6 +343,8 @@ impl Shard {
             Message::Own { function, spec, record } => self.own(function, spec, record),
             Message::Disown { function } => self.feed(Event::FunctionRetired { function }),
             Message::Started { sandbox, outcome } => self.started(sandbox, *outcome),
+            Message::NotFrozen { sandbox } => self.not_frozen(sandbox),
+            Message::Thawed { sandbox, outcome } => self.thawed(sandbox, outcome),
             Message::Reaped { sandbox, ended } => self.reaped(sandbox, &ended),
             Message::Report(sender) => {
                 let _ = sender.send(self.report());
@@ -357,6 +362,7 @@ impl Shard {
     }
 
     fn own(&mut self, function: FunctionId, spec: FunctionSpec, record: Arc<FunctionRecord>) {
+        let spec = FunctionSpec { freeze_after: self.freeze_after(&record), ..spec };
         self.functions.insert(function, Owned { record, counters: FunctionCounters::default() });
         self.feed(Event::FunctionAdded { function, spec });
     }

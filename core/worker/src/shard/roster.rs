@@ -19,6 +19,8 @@ pub(crate) enum Activity {
     Starting,
     /// Every lane is free.
     Idle,
+    /// Idle, and frozen.
+    Frozen,
     /// Something runs in it.
     Busy,
     /// It was told to die, or is dead and being cleaned up after.
@@ -60,6 +62,7 @@ impl Shard {
             Sandbox { doomed: true, .. } => Activity::Dying,
             Sandbox { ready: false, .. } => Activity::Starting,
             busy if busy.is_busy() => Activity::Busy,
+            Sandbox { frozen: true, .. } => Activity::Frozen,
             _ => Activity::Idle,
         };
         let since = |ns: u64| self.now_ns.saturating_sub(ns);
@@ -70,7 +73,7 @@ impl Shard {
             process: sandbox.birth,
             activity,
             age_ns: since(sandbox.asked_ns),
-            idle_ns: (activity == Activity::Idle).then(|| since(sandbox.active_ns)),
+            idle_ns: matches!(activity, Activity::Idle | Activity::Frozen).then(|| since(sandbox.active_ns)),
             invocations: sandbox.served,
         }
     }

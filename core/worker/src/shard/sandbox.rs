@@ -10,7 +10,7 @@ use std::sync::Arc;
 use vilya_engine::{Event, KillReason, SandboxId};
 use vilya_ipc::claim::Claim;
 use vilya_ipc::host::{Host, SubmitError};
-use vilya_isolate::{Ended, Exit, Remains};
+use vilya_isolate::{Ended, Exit, Freezer, Remains};
 use vilya_protocol::error::ErrorKind;
 use vilya_reactor::{Op, OpId, Outcome};
 
@@ -61,6 +61,8 @@ pub(super) struct Sandbox {
     pub(super) started_ns: u64,
     /// It has said that it takes invocations.
     pub(super) ready: bool,
+    /// Asked to be frozen, and not thawed since.
+    pub(super) frozen: bool,
     /// Killed: what it still claims is not looked at.
     pub(super) doomed: bool,
     /// The requests in its lanes, for the log.
@@ -84,6 +86,11 @@ impl Sandbox {
     /// Its rings, once its process exists and while it is trusted.
     pub(super) fn host(&mut self) -> Option<&mut Host> {
         if self.doomed { None } else { self.process.as_mut().map(|process| &mut process.host) }
+    }
+
+    /// What freezes it, where something does.
+    pub(super) fn freezer(&self) -> Option<Freezer> {
+        self.process.as_ref().and_then(|process| process.remains.freezer())
     }
 
     /// Gives it a request.
@@ -199,6 +206,7 @@ impl Shard {
             doomed: false,
             lanes,
             takers,
+            frozen: false,
             swollen: false,
             last_request: None,
             wrote: false,

@@ -7,6 +7,7 @@ use vilya_engine::{
     StartKind,
 };
 
+use super::frost::Frost;
 use super::{Books, Invocation, Place, Sandbox};
 
 impl Books {
@@ -25,6 +26,8 @@ impl Books {
                 assert!(self.works_on(sandbox, lane, invocation), "advice on what does not run");
                 assert!(self.invocations[&invocation].has_left, "advice to cancel what is wanted");
             }
+            Effect::Freeze { sandbox } => self.check_freeze(now, sandbox),
+            Effect::Thaw { sandbox } => self.check_thaw(sandbox),
             Effect::Kill { sandbox, reason } => self.check_kill(sandbox, reason),
             Effect::Answer { invocation, origin, outcome } => self.check_answer(now, invocation, origin, outcome),
             Effect::FunctionGone { function } => {
@@ -94,6 +97,7 @@ impl Books {
             is_condemned: false,
             is_closing: false,
             has_lied: false,
+            frost: Frost::Awake { idle_since: self.now },
             lanes: vec![None; usize::from(function.lanes())],
         };
         assert!(self.sandboxes.insert(id, sandbox).is_none(), "an id in use was started again");
@@ -151,7 +155,7 @@ impl Books {
             KillReason::Broken => sandbox.has_lied,
             KillReason::Retired => function.is_retired && running.is_empty() && function.waiting == 0,
             KillReason::Drained => self.draining.is_some(),
-            KillReason::StartTimedOut => !sandbox.is_ready,
+            KillReason::StartTimedOut => !sandbox.is_ready || sandbox.frost == Frost::Thawing,
         };
         assert!(is_true, "killed for {reason:?}, which is not so");
         if matches!(reason, KillReason::StartTimedOut | KillReason::Broken) && !sandbox.is_ready {
@@ -219,6 +223,7 @@ impl Books {
         }
         self.learn_overdue(now);
         self.check_contention();
+        self.check_frozen_at_rest();
         for sandbox in self.sandboxes.values() {
             assert!(!sandbox.has_lied || sandbox.is_condemned, "a liar lives");
         }

@@ -4,6 +4,7 @@
 
 use vilya_engine::{Effect, Event, InvocationId, Nanos, Origin, SandboxId};
 
+use super::frost::Frost;
 use super::{Books, Invocation, Place, Sandbox};
 
 impl Place {
@@ -15,7 +16,7 @@ impl Place {
 
 impl Sandbox {
     pub(super) fn takes_more(&self) -> bool {
-        self.is_ready && !self.is_condemned && !self.is_closing
+        self.is_ready && !self.is_condemned && !self.is_closing && matches!(self.frost, Frost::Awake { .. })
     }
 
     fn has_free_lane(&self) -> bool {
@@ -45,11 +46,14 @@ impl Books {
 
     /// Frees the lane of a loan and forgets its invocation.
     pub(super) fn end_loan(&mut self, id: InvocationId) {
-        for lane in &mut self.sandbox_of(id).lanes {
+        let now = self.now;
+        let sandbox = self.sandbox_of(id);
+        for lane in &mut sandbox.lanes {
             if *lane == Some(id) {
                 *lane = None;
             }
         }
+        sandbox.rests(now);
         self.invocations.remove(&id);
     }
 

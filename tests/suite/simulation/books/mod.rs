@@ -4,10 +4,12 @@
 //! never exceeded; no sandbox runs another function's invocation; no lane is used twice at once.
 
 mod checks;
+mod frost;
 mod loans;
 
 use std::collections::BTreeMap;
 
+use frost::Frost;
 use vilya_engine::{Bytes, Event, FunctionId, FunctionSpec, InvocationId, Limits, Nanos, Origin, RunResult, SandboxId};
 
 struct Function {
@@ -71,6 +73,7 @@ struct Sandbox {
     /// A run in it was overdue: it takes no more.
     is_closing: bool,
     has_lied: bool,
+    frost: Frost,
     lanes: Vec<Option<InvocationId>>,
 }
 
@@ -93,6 +96,7 @@ pub(super) struct Books {
     functions: BTreeMap<FunctionId, Function>,
     invocations: BTreeMap<InvocationId, Invocation>,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
+    now: Nanos,
     /// When the shard was told to drain.
     draining: Option<Nanos>,
     is_drained: bool,
@@ -107,6 +111,7 @@ impl Books {
             functions: BTreeMap::new(),
             invocations: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
+            now: Nanos::ZERO,
             draining: None,
             is_drained: false,
             tally: Tally::default(),
@@ -138,6 +143,7 @@ impl Books {
 
     /// What an event tells, before the engine is told.
     pub(super) fn learn(&mut self, now: Nanos, event: &Event) {
+        self.now = now;
         match *event {
             Event::FunctionAdded { function, spec } => {
                 let added = Function { spec, is_retired: false, waiting: 0, sandboxes: 0, start_failures: 0 };
@@ -157,6 +163,7 @@ impl Books {
                 if let Some(sandbox) = self.sandboxes.get_mut(&sandbox) {
                     sandbox.has_lied |= sandbox.is_ready;
                     sandbox.is_ready = true;
+                    sandbox.rests(now);
                 }
             }
             Event::Broken { sandbox } => {
@@ -165,6 +172,8 @@ impl Books {
                 }
             }
             Event::SandboxStartFailed { sandbox } | Event::SandboxDied { sandbox } => self.learn_death(sandbox),
+            Event::Thawed { sandbox } => self.learn_thaw(now, sandbox, Frost::Thawing),
+            Event::NotFrozen { sandbox } => self.learn_thaw(now, sandbox, Frost::Frozen),
             Event::Commit { invocation } => self.learn_commit(invocation),
             Event::Yield { invocation } => self.learn_yield(invocation),
             Event::Release { sandbox, lane, invocation } => self.learn_release(sandbox, lane, invocation),
@@ -237,6 +246,7 @@ impl Books {
             return;
         }
         sandbox.lanes[usize::from(lane)] = None;
+        sandbox.rests(self.now);
         running.reported = Some(result);
         if running.is_answered {
             self.invocations.remove(&invocation);

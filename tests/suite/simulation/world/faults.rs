@@ -35,6 +35,23 @@ impl World {
         }
     }
 
+    pub(super) fn begin_freeze(&mut self, sandbox: SandboxId) {
+        if self.random.chance(self.faults.freeze_fails) {
+            let takes = self.micros(10, 3000);
+            self.after(takes, Happening::StaysAwake(sandbox));
+        }
+    }
+
+    pub(super) fn begin_thaw(&mut self, sandbox: SandboxId) {
+        let takes = self.micros(10, 3000);
+        if self.random.chance(self.faults.thaw_fails) {
+            return self.after(takes, Happening::BreaksRing(sandbox));
+        }
+        let is_late = self.random.chance(self.faults.thaw_is_late);
+        let late = if is_late { self.scenario.limits.start_timeout } else { Nanos::ZERO };
+        self.after(takes.saturating_add(late), Happening::Thaws(sandbox));
+    }
+
     pub(super) fn begin_run(&mut self, sandbox: SandboxId, lane: u16, invocation: InvocationId, timeout: Nanos) {
         let faults = self.faults;
         let longest = self.scenario.longest_run.as_nanos();

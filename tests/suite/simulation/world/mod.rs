@@ -44,6 +44,9 @@ enum Happening {
         invocation: InvocationId,
     },
     BreaksRing(SandboxId),
+    /// The driver could not freeze it.
+    StaysAwake(SandboxId),
+    Thaws(SandboxId),
     IsWorn(SandboxId),
     /// A payload that no lane was lent for is whole.
     Arrives(Origin),
@@ -235,6 +238,8 @@ impl World {
                 }
             }
             Effect::Start { sandbox, .. } => self.begin_start(sandbox),
+            Effect::Freeze { sandbox } => self.begin_freeze(sandbox),
+            Effect::Thaw { sandbox } => self.begin_thaw(sandbox),
             Effect::Dispatch { invocation, sandbox, lane, deadline, .. } => {
                 self.begin_run(sandbox, lane, invocation, deadline.saturating_sub(self.now));
             }
@@ -267,6 +272,8 @@ impl World {
             Happening::Ready(sandbox) => self.report_on(sandbox, Event::SandboxReady { sandbox }),
             Happening::StartFails(sandbox) => self.report_on(sandbox, Event::SandboxStartFailed { sandbox }),
             Happening::Dies(sandbox) => self.report_on(sandbox, Event::SandboxDied { sandbox }),
+            Happening::StaysAwake(sandbox) => self.report_on(sandbox, Event::NotFrozen { sandbox }),
+            Happening::Thaws(sandbox) => self.report_on(sandbox, Event::Thawed { sandbox }),
             Happening::BreaksRing(sandbox) => self.report_on(sandbox, Event::Broken { sandbox }),
             Happening::Finishes { sandbox, lane, invocation, is_raised } => {
                 if self.books.works_on(sandbox, lane, invocation) {

@@ -1,0 +1,63 @@
+//! Sandboxes that are frozen while nobody asks for them.
+//!
+//! Invariant: the engine hears that a sandbox is thawed only after the kernel has been told so, and of one that has no freezer at once that it
+//! is not frozen. The shard itself makes no system call for it.
+
+use std::sync::Arc;
+
+use vilya_engine::{Event, Nanos, SandboxId};
+use vilya_protocol::error::ErrorKind;
+
+use super::Shard;
+use super::invoke::Cause;
+use super::token::SandboxKey;
+use crate::freezer::{Order, Wanted};
+use crate::storage::FunctionRecord;
+
+impl Shard {
+    /// When idle sandboxes of a function are frozen: as it says, or else as the worker does; 0 is never.
+    pub(super) fn freeze_after(&self, record: &Arc<FunctionRecord>) -> Option<Nanos> {
+        let ns = record.manifest.freeze_after_ns.unwrap_or(self.settings.freeze_after_ns);
+        (ns > 0).then(|| Nanos::from_nanos(ns))
+    }
+
+    pub(super) fn freeze(&mut self, sandbox: SandboxId) {
+        if self.order(sandbox, Wanted::Frozen) {
+            self.entry(SandboxKey::of(sandbox)).into_iter().for_each(|entry| entry.frozen = true);
+        } else {
+            self.feed(Event::NotFrozen { sandbox });
+        }
+    }
+
+    pub(super) fn thaw(&mut self, sandbox: SandboxId) {
+        if !self.order(sandbox, Wanted::Thawed) {
+            self.feed(Event::Broken { sandbox });
+        }
+    }
+
+    /// Whether somebody sees to it.
+    fn order(&mut self, sandbox: SandboxId, wanted: Wanted) -> bool {
+        let Some(freezer) = self.entry(SandboxKey::of(sandbox)).and_then(|entry| entry.freezer()) else { return false };
+        let order = Order { shard: self.settings.shard, sandbox, freezer, wanted };
+        self.links.nursery.frosts.send(order).is_ok()
+    }
+
+    pub(super) fn not_frozen(&mut self, sandbox: SandboxId) {
+        self.entry(SandboxKey::of(sandbox)).into_iter().for_each(|entry| entry.frozen = false);
+        self.feed(Event::NotFrozen { sandbox });
+    }
+
+    pub(super) fn thawed(&mut self, sandbox: SandboxId, outcome: Result<(), String>) {
+        let Some(entry) = self.entry(SandboxKey::of(sandbox)) else { return };
+        entry.frozen = false;
+        match outcome {
+            Ok(()) => self.feed(Event::Thawed { sandbox }),
+            Err(why) => {
+                tracing::warn!(function = entry.record.manifest.name, "a frozen sandbox cannot be thawed: {why}");
+                let message = format!("the sandbox was frozen and cannot be thawed: {why}");
+                let cause = Cause { kind: ErrorKind::SandboxDied, message, report: None };
+                self.feed_with(Event::Broken { sandbox }, Some(cause));
+            }
+        }
+    }
+}
