@@ -356,8 +356,6 @@ fn bind(source: &CStr, target: &CStr, attributes: u64, follow: bool) -> Result<(
     sys::set_mount_attributes(tree, c"", Word::from(libc::AT_EMPTY_PATH) | sys::AT_RECURSIVE, attributes)?;
     match kind(tree)? {
         libc::S_IFDIR => make_directory(target)?,
-        // Mounting a symbolic link would show what it points to inside, not what it points to on the host.
-        libc::S_IFLNK => return Err(libc::ELOOP),
         _ => close(open(libc::AT_FDCWD, target, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o644)?)?,
     }
     sys::attach_copy(tree, target)?;

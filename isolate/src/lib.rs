@@ -26,6 +26,7 @@ mod pool;
 mod prepared;
 mod protections;
 mod remains;
+mod resolve;
 pub mod runtimes;
 mod seccomp;
 mod spawn;

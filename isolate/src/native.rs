@@ -448,7 +448,9 @@ pub(crate) fn step_refused(step: Option<&Step>, index: usize, errno: i32) -> Sta
         (Some(Step::Execute { .. }), libc::EACCES) => "the program must be executable by everyone",
         (Some(Step::Execute { .. }), libc::ENOEXEC) => "the program is of another architecture, or a script without #!",
         (Some(Step::Bind { .. }), libc::ENOENT) => "the source must exist on the host",
-        (Some(Step::Bind { .. }), libc::ELOOP) => "the source must not be a symbolic link; give the path it points to",
+        (Some(Step::Bind { .. }), libc::ELOOP) => {
+            "no part of the source's path may be a symbolic link; give the path that it leads to"
+        }
         (Some(Step::Enter(_)), libc::ENOENT | libc::ENOTDIR) => "the working directory must exist inside",
         (Some(Step::Enter(_) | Step::Execute { .. }), _) => "it must be reachable for every user (mode o+rx)",
         (Some(Step::Cores(_)), _) => "name cores that this host has and that the worker may use",

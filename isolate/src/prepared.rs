@@ -173,10 +173,6 @@ fn attachment(bind: &Bind) -> Result<Attachment, StartError> {
     let tree = sys::detached_tree(&source, attributes).map_err(|error| refused(errno(&error)))?;
     let tree = File::from(tree);
     let kind = tree.metadata().map_err(|error| refused(errno(&error)))?.file_type();
-    if kind.is_symlink() {
-        // What it points to inside is not what it points to on the host.
-        return Err(refused(libc::ELOOP));
-    }
     if !kind.is_dir() {
         return Err(refused(libc::ENOTDIR));
     }

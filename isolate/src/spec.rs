@@ -55,7 +55,7 @@ pub struct ImageRoot {
 /// A directory or file of the host shown inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
-    /// Absolute path on the host. It must not itself be a symbolic link.
+    /// Absolute path on the host, no part of which is a symbolic link.
     pub source: PathBuf,
     /// Absolute path inside; made as needed. Neither within the system's directories nor within another bind.
     pub target: String,

@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::limits::DESCRIPTORS_KEPT_FROM;
+use crate::resolve;
 
 /// An error number.
 pub(crate) type Errno = i32;
@@ -436,6 +437,7 @@ struct MountAttributes {
 const OPEN_TREE_CLONE: Word = 1;
 pub(crate) const AT_RECURSIVE: Word = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: Word = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: Word = 0x40;
 
 /// Sets `MOUNT_ATTR_*` on a mount, also between `clone3` and `exec`.
 pub(crate) fn set_mount_attributes(at: RawFd, path: &CStr, flags: Word, set: u64) -> Result<(), Errno> {
@@ -451,23 +453,37 @@ pub(crate) fn set_mount_attributes(at: RawFd, path: &CStr, flags: Word, set: u64
     unsafe { call(libc::SYS_mount_setattr, arguments) }.map(drop)
 }
 
-/// A copy of the mount at a path that is not attached anywhere yet, also between `clone3` and `exec`.
+/// A copy of the mount at a path that is not attached anywhere yet, also between `clone3` and `exec`. Without `follow`, no part of the
+/// path may be a link.
 pub(crate) fn detach_copy(source: &CStr, follow: bool) -> Result<RawFd, Errno> {
-    let nofollow = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW.into() };
-    let flags = OPEN_TREE_CLONE | Word::from(libc::O_CLOEXEC) | AT_RECURSIVE | nofollow;
+    if follow {
+        return open_tree(libc::AT_FDCWD, source, 0);
+    }
+    let place = resolve::without_links(source)?;
+    let tree = open_tree(place, c"", libc::AT_EMPTY_PATH);
+    // SAFETY: opened here, and known to nobody else.
+    unsafe { call(libc::SYS_close, [place.into()]) }?;
+    tree
+}
+
+fn open_tree(at: RawFd, path: &CStr, flags: i32) -> Result<RawFd, Errno> {
+    let flags = OPEN_TREE_CLONE | Word::from(libc::O_CLOEXEC) | AT_RECURSIVE | Word::from(flags);
     // SAFETY: the path is null-terminated and outlives the call.
-    unsafe { call(libc::SYS_open_tree, [libc::AT_FDCWD.into(), source.as_ptr() as Word, flags]) }.map(|fd| fd as RawFd)
+    unsafe { call(libc::SYS_open_tree, [at.into(), path.as_ptr() as Word, flags]) }.map(|fd| fd as RawFd)
 }
 
 /// Attaches such a copy in the mount namespace of the caller, also between `clone3` and `exec`.
 pub(crate) fn attach_copy(tree: RawFd, target: &CStr) -> Result<(), Errno> {
-    let arguments =
-        [tree.into(), c"".as_ptr() as Word, libc::AT_FDCWD.into(), target.as_ptr() as Word, MOVE_MOUNT_F_EMPTY_PATH];
+    move_mount(tree, libc::AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn move_mount(tree: RawFd, at: RawFd, target: &CStr, flags: Word) -> Result<(), Errno> {
+    let arguments = [tree.into(), c"".as_ptr() as Word, at.into(), target.as_ptr() as Word, flags];
     // SAFETY: both paths are null-terminated and outlive the call.
     unsafe { call(libc::SYS_move_mount, arguments) }.map(drop)
 }
 
-/// A copy of the mount at a path, with these attributes on everything below, attached nowhere yet. A symbolic link is not followed.
+/// A copy of the mount at a path without links, with these attributes on everything below, attached nowhere yet.
 pub(crate) fn detached_tree(source: &CStr, attributes: u64) -> io::Result<OwnedFd> {
     let tree = detach_copy(source, false).map(|tree| fresh(tree.into())).map_err(io::Error::from_raw_os_error)?;
     let below = Word::from(libc::AT_EMPTY_PATH) | AT_RECURSIVE;
@@ -475,9 +491,11 @@ pub(crate) fn detached_tree(source: &CStr, attributes: u64) -> io::Result<OwnedF
     Ok(tree)
 }
 
-/// Attaches a detached tree in the mount namespace of the calling thread.
+/// Attaches a detached tree in the mount namespace of the calling thread, at a path without links.
 pub(crate) fn attach_tree(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
-    attach_copy(tree.as_raw_fd(), target).map_err(io::Error::from_raw_os_error)
+    let place = resolve::file_without_links(target)?;
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree.as_raw_fd(), place.as_raw_fd(), c"", flags).map_err(io::Error::from_raw_os_error)
 }
 
 /// Makes an open directory the root and another the working directory of the calling thread, which shares neither with others.

@@ -109,9 +109,13 @@ impl Worker {
     pub fn start(config: &Config) -> Result<Running, StartError> {
         let state = &config.server.state_directory;
         let bad_state = |reason: String| StartError::State { path: state.display().to_string(), reason };
-        std::fs::create_dir_all(state).map_err(|error| {
+        let place = std::fs::create_dir_all(state).and_then(|()| std::fs::canonicalize(state)).map_err(|error| {
             bad_state(format!("{error}; set server.state_directory or VILYA_SERVER__STATE_DIRECTORY"))
         })?;
+        // Links above it are the operator's and are followed this once: nothing below is ever found through one.
+        let mut placed = config.clone();
+        placed.server.state_directory = place;
+        let (config, state) = (&placed, &placed.server.state_directory);
         let catalog = Catalog::open(state, catalog_limits(config)).map_err(|error| bad_state(error.to_string()))?;
         let records = catalog.list().map_err(|error| bad_state(error.to_string()))?;
         raise_open_files();

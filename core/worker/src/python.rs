@@ -20,8 +20,8 @@ const OLDEST: (u32, u32) = (3, 9);
 pub(crate) struct PythonHome {
     /// The interpreter's path, the same outside and inside.
     pub(crate) interpreter: PathBuf,
-    /// A folder that the interpreter needs and that is not under `/usr`.
-    pub(crate) prefix: Option<PathBuf>,
+    /// A folder that the interpreter needs and that is not under `/usr`: its path inside, and where that leads on the host.
+    pub(crate) prefix: Option<(PathBuf, PathBuf)>,
     /// The folder of `vilya_runtime`.
     pub(crate) runtime: PathBuf,
 }
@@ -43,6 +43,8 @@ pub(crate) fn prepare(interpreter: &Interpreter, state_directory: &Path) -> Resu
     if !compiled.is_ok_and(|status| status.success()) {
         tracing::warn!("the Python runtime could not be compiled ahead; cold starts take a little longer");
     }
+    let prefix = prefix.map(|inside| std::fs::canonicalize(&inside).map(|outside| (inside, outside))).transpose();
+    let prefix = prefix.map_err(|error| format!("the interpreter's own folder cannot be found: {error}"))?;
     Ok(PythonHome { interpreter, prefix, runtime })
 }
 

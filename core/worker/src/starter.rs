@@ -214,9 +214,9 @@ impl Starter {
     fn runtime_binds(&self) -> Vec<Bind> {
         let Some(python) = &self.defaults.python else { return Vec::new() };
         let runtime = Bind { source: python.runtime.clone(), target: "/vilya/python".into(), read_only: true };
-        let prefix = python.prefix.iter().map(|prefix| {
-            let target = prefix.to_string_lossy().into_owned();
-            Bind { source: prefix.clone(), target, read_only: true }
+        let prefix = python.prefix.iter().map(|(inside, outside)| {
+            let target = inside.to_string_lossy().into_owned();
+            Bind { source: outside.clone(), target, read_only: true }
         });
         std::iter::once(runtime).chain(prefix).collect()
     }

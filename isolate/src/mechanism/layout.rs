@@ -3,10 +3,13 @@
 //! Owns: the reading of a plan's steps. Invariant: every step either has its counterpart here or is named as one that a runtime performs by
 //! itself, so that a new step cannot be left out unnoticed. Does not know: any runtime's format.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+use std::fs::Metadata;
+use std::io;
 
 use super::StartError;
 use crate::plan::{Plan, Step};
+use crate::resolve;
 
 /// What a sandbox's file system holds, and the limits of its processes. Paths are inside, without the leading `/`.
 #[derive(Debug, Default)]
@@ -116,11 +119,13 @@ impl Layout {
         if path.starts_with("dev/") {
             return Ok(());
         }
-        let link = std::fs::symlink_metadata(&source).map_err(|error| format!("the bind of {source}: {error}"))?;
-        if link.is_symlink() && !follow {
-            return Err(format!("the bind of {source}: it is a symbolic link; give the path it points to"));
-        }
-        let kind = std::fs::metadata(&source).map_err(|error| format!("the bind of {source}: {error}"))?;
+        let kind = if follow { std::fs::metadata(&source) } else { metadata_without_links(&source) };
+        let kind = kind.map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => {
+                format!("the bind of {source}: no part of it may be a symbolic link; give the path that it leads to")
+            }
+            _ => format!("the bind of {source}: {error}"),
+        })?;
         self.binds.push(Shown { source, path, read_only, directory: kind.is_dir() });
         Ok(())
     }
@@ -134,6 +139,11 @@ impl Layout {
         }
         // An absolute target is the host's staging directory, on which the native mechanism builds its root.
     }
+}
+
+/// A runtime finds the path once more by itself, so what lies above it must be the worker's to change, and nobody else's.
+fn metadata_without_links(source: &str) -> io::Result<Metadata> {
+    resolve::file_without_links(&CString::new(source)?)?.metadata()
 }
 
 /// The formats of runtimes are JSON.

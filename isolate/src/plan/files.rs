@@ -113,7 +113,12 @@ fn etc(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
 fn image_root(steps: &mut Vec<Step>, image: &ImageRoot) {
     steps.extend(image.directories.iter().map(|name| {
         let source = image.directory.join(name);
-        bind(source.as_os_str().as_bytes(), name, READ_ONLY)
+        Step::Bind {
+            source: text(source.as_os_str().as_bytes()),
+            target: text(name.as_str()),
+            attributes: READ_ONLY,
+            follow: false,
+        }
     }));
     steps.extend(image.links.iter().map(|(name, to)| Step::Link { to: text(to.as_str()), path: text(name.as_str()) }));
 }

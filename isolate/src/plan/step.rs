@@ -119,7 +119,7 @@ pub enum Step {
         target: CString,
         /// `MOUNT_ATTR_*`, set on it and on every mount below before it becomes visible.
         attributes: u64,
-        /// Whether a symbolic link as source is followed.
+        /// Whether the path may lead through symbolic links: those of the system may.
         follow: bool,
     },
     /// Covers an existing file with the `dev/null` below the new root.

@@ -10,6 +10,7 @@ mod hostile;
 mod inside;
 mod leaks;
 mod limits;
+mod links;
 mod plans;
 mod prepared;
 mod programs;

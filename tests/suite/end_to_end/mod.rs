@@ -10,6 +10,7 @@ mod hostile_clients;
 mod images;
 mod inside;
 mod lifecycle;
+mod links;
 mod mechanisms;
 mod misbehaviour;
 mod payloads;
