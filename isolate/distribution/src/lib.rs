@@ -1,0 +1,1 @@
+//! Images from registries. Empty: only what it is built on is here.
