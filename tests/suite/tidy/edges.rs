@@ -35,7 +35,7 @@ const PACKAGES: &[Package] = &[
     package("vilya-engine", &[]),
     package("vilya-reactor", &[]),
     package("vilya-image", &[]),
-    Package { tests_know: &["vilya-distribution"], ..package("vilya-distribution", &[]) },
+    package("vilya-distribution", &[]),
     package("vilya-ipc", &[]),
     package("vilya-protocol", &[]),
     Package { tests_know: &["vilya-ipc"], ..package("vilya-isolate", &[]) },

@@ -1,0 +1,6 @@
+//! Pulling from a registry on loopback, as it should be and as it should not.
+
+mod access;
+mod faults;
+mod images;
+mod support;
