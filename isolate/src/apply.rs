@@ -8,6 +8,7 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
+use crate::landlock;
 use crate::maker;
 use crate::memory::{self, Memory};
 use crate::plan::{Milestone, Plan, Step, Strings};
@@ -75,6 +76,8 @@ struct State<'a> {
     report: Report,
     /// The host's `/proc`, from `KeepProc` on.
     proc: RawFd,
+    /// The rules of Landlock, from `Rules` on.
+    ruleset: RawFd,
 }
 
 /// The handle on the host's `/proc` of a child that has none yet.
@@ -86,7 +89,7 @@ pub(crate) const NO_PROC: RawFd = -1;
 /// Only in a child made by `clone3` without CLONE_VM and with every signal blocked, which never returns into the code of its parent.
 /// `proc` is what the maker of the child kept of the host's `/proc`, or [`NO_PROC`].
 pub(crate) unsafe fn perform(plan: &Plan, allotment: &Allotment<'_>, proc: RawFd) -> ! {
-    let mut state = State { allotment, report: Report::default(), proc };
+    let mut state = State { allotment, report: Report::default(), proc, ruleset: -1 };
     for (index, step) in plan.steps.iter().enumerate() {
         if let Err(errno) = state.step(step) {
             state.report.step = index as u32;
@@ -165,6 +168,11 @@ impl State<'_> {
             Step::DropCapabilities { last } => drop_capabilities(*last),
             Step::DieWithParent => self.die_with_parent(),
             Step::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0),
+            Step::Rules(rules) => {
+                self.ruleset = rules.make()?;
+                Ok(())
+            }
+            Step::EnforceRules(flags) => landlock::enforce(self.ruleset, *flags),
             Step::CloseOnExec => {
                 let arguments = [6, Word::from(u32::MAX), libc::CLOSE_RANGE_CLOEXEC.into()];
                 // SAFETY: no pointers.

@@ -89,6 +89,8 @@ pub struct Host {
     pub hard_limits: HardLimits,
     /// The highest capability that the kernel knows.
     pub last_capability: u32,
+    /// The kernel's interface of Landlock, counted from 1; 0 where there is none.
+    pub landlock: u32,
     /// Whether `/proc/sys/user` can be written, to forbid nested user namespaces once more.
     pub user_limits_writable: bool,
 }
@@ -154,6 +156,7 @@ impl Host {
             groups,
             hard_limits: hard_limits()?,
             last_capability: last_capability()?,
+            landlock: crate::landlock::interface(),
             user_limits_writable: !read_only_below("/proc/sys/user")?,
         })
     }

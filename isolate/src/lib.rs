@@ -14,6 +14,7 @@ mod calls;
 mod cgroup;
 mod host;
 mod keeper;
+mod landlock;
 pub mod limits;
 mod maker;
 mod mechanism;

@@ -61,9 +61,12 @@ impl PreparedStarts {
         if self.limits_memory {
             same.limits.memory_bytes = self.template.limits.memory_bytes;
         }
-        same == self.template
-            && order::fits(spec)
-            && self.own_binds(spec).all(|bind| self.mount_points.contains(&bind.target.as_str()))
+        same == self.template && order::fits(spec) && self.own_binds(spec).all(|bind| self.serves_bind(bind))
+    }
+
+    /// One that may be written would need a rule that the sandbox was made without.
+    fn serves_bind(&self, bind: &Bind) -> bool {
+        bind.read_only && self.mount_points.contains(&bind.target.as_str())
     }
 
     /// The binds that are not in every sandbox already.

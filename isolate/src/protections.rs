@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::cgroup::{Controller, Groups};
 use crate::host::{Host, Privilege};
+use crate::landlock;
 use crate::limits::CORE_BYTES;
 
 /// One protection.
@@ -45,6 +46,7 @@ impl Protections {
             yes("capabilities dropped", "every set, secure bits locked"),
             yes("no_new_privs", ""),
             yes("seccomp", "allow-list; other architectures are killed"),
+            landlock(host.landlock),
             nested_users(host),
             yes("dies with the worker", "pid namespaces nested below the worker's keeper; parent-death signal"),
             supplementary_groups(root),
@@ -76,6 +78,23 @@ impl Protections {
     pub fn in_force(&self, name: &str) -> bool {
         self.0.iter().any(|protection| protection.name == name && protection.in_force)
     }
+}
+
+fn landlock(interface: u32) -> Protection {
+    let (in_force, detail) = match interface {
+        0 => (
+            false,
+            "this kernel has none, so mounts and namespaces stand alone; boot it with landlock in its lsm= list".into(),
+        ),
+        1..landlock::WITH_SCOPES => (
+            false,
+            format!(
+                "files only (interface {interface}); from Linux 6.12 on, abstract sockets and signals are kept apart too"
+            ),
+        ),
+        _ => (true, format!("files, abstract sockets and signals (interface {interface})")),
+    };
+    Protection { name: "landlock", in_force, detail }
 }
 
 fn nested_users(host: &Host) -> Protection {

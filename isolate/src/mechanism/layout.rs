@@ -102,7 +102,11 @@ impl Layout {
             // Steps of sandboxes that are made ahead, which plans of whole sandboxes do not have.
             Step::JoinNetwork | Step::AwaitOrder | Step::MakeOthers(_) => {}
             // What no runtime can be told; the protections of a mechanism say so, and the filter still forbids the first.
-            Step::ForbidUserNamespaces | Step::DieWithParent | Step::OrdinaryProcess => {}
+            Step::ForbidUserNamespaces
+            | Step::DieWithParent
+            | Step::OrdinaryProcess
+            | Step::Rules(_)
+            | Step::EnforceRules(_) => {}
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! credentials.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{INSIDE_ID, Milestone, Step, text};
@@ -150,6 +151,12 @@ fn binds(steps: &mut Vec<Step>, spec: &Spec) {
         attributes: if bind.read_only { READ_ONLY } else { WRITABLE },
         follow: false,
     }));
+}
+
+/// Where a sandbox is meant to write.
+pub(super) fn writable(spec: &Spec) -> impl Iterator<Item = CString> {
+    let own = ["/dev/shm", "/tmp"].into_iter();
+    own.chain(spec.binds.iter().filter(|bind| !bind.read_only).map(|bind| bind.target.as_str())).map(text)
 }
 
 /// A tmpfs that anyone inside may write.

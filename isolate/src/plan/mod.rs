@@ -19,6 +19,7 @@ use crate::limits::{CORE_BYTES, CORES, LOCKED_BYTES, PENDING_SIGNALS};
 use crate::seccomp::Filter;
 use crate::spec::{ResourceLimits, Spec, SpecError};
 
+pub use crate::landlock::Rules;
 pub use step::{Milestone, Step, Strings};
 
 /// User and group id inside every sandbox.
@@ -127,6 +128,10 @@ fn surroundings(steps: &mut Vec<Step>, spec: &Spec) {
 }
 
 fn confinement(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
+    // While descriptors are not limited yet: it opens some.
+    let rules = Rules::new(host.landlock, files::writable(spec));
+    let enforce = rules.as_ref().map(|rules| Step::EnforceRules(rules.flags()));
+    steps.extend(rules.map(Step::Rules));
     if host.privilege == Privilege::Root {
         steps.extend([Step::BecomeUser, Step::Dumpable, Step::Unshare(libc::CLONE_NEWUSER), Step::MapIds]);
     }
@@ -149,9 +154,9 @@ fn confinement(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
         // After the last change of credentials, which would clear it.
         Step::DieWithParent,
         Step::NoNewPrivileges,
-        Step::CloseOnExec,
-        Step::Reached(Milestone::Confined),
     ]);
+    steps.extend(enforce);
+    steps.extend([Step::CloseOnExec, Step::Reached(Milestone::Confined)]);
 }
 
 fn limits(steps: &mut Vec<Step>, limits: &ResourceLimits, host: &Host) {

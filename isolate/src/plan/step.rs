@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::ptr;
 
+use crate::landlock::Rules;
 use crate::limits::CORES;
 use crate::seccomp::Filter;
 
@@ -156,6 +157,10 @@ pub enum Step {
     DieWithParent,
     /// Nothing executed from here on gains privilege.
     NoNewPrivileges,
+    /// Makes the rules of Landlock for the root as it stands.
+    Rules(Rules),
+    /// Puts those rules in force, with the kernel's flags for it.
+    EnforceRules(libc::c_long),
     /// Closes every descriptor above 5 on `exec`.
     CloseOnExec,
     /// Installs the system call filter.
@@ -233,6 +238,8 @@ impl fmt::Display for Step {
             Step::DropCapabilities { last } => write!(out, "drop capabilities 0 to {last}"),
             Step::DieWithParent => write!(out, "die with the worker"),
             Step::NoNewPrivileges => write!(out, "no new privileges"),
+            Step::Rules(rules) => write!(out, "{rules}"),
+            Step::EnforceRules(_) => write!(out, "put the rules in force"),
             Step::CloseOnExec => write!(out, "close descriptors above 5 on exec"),
             Step::Filter(_) => write!(out, "filter system calls"),
             Step::UnblockSignals => write!(out, "unblock signals"),

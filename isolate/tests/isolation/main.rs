@@ -8,6 +8,7 @@ mod failures;
 mod frozen;
 mod hostile;
 mod inside;
+mod landlock;
 mod leaks;
 mod limits;
 mod links;

@@ -24,6 +24,7 @@ fn host(privilege: Privilege, groups: GroupFacts) -> Host {
             locked_bytes: 8 << 20,
         },
         last_capability: 40,
+        landlock: 7,
         user_limits_writable: true,
     }
 }

@@ -32,7 +32,7 @@ show("groups", [line.split(":")[2] for line in open("/proc/self/cgroup").read().
 "#;
 
 /// Waits to be copied, and says on its way whether it is a copy.
-const BECOME_COPY: &str = "
+pub(crate) const BECOME_COPY: &str = "
 import ctypes, os
 def become_copy():
     heap_end = ctypes.c_void_p.in_dll(ctypes.CDLL(None), '__curbrk')
@@ -41,7 +41,7 @@ def become_copy():
     heap_end.value = None
 ";
 
-fn prepared() -> Option<Room> {
+pub(crate) fn prepared() -> Option<Room> {
     let room = Room::new();
     if room.is_root() && room.enforces("memory limit") {
         return Some(room);
@@ -51,7 +51,7 @@ fn prepared() -> Option<Room> {
 }
 
 /// Starts a program, takes its image when it waits to be copied, and ends it.
-fn image_of(room: &mut Room, program: &str) -> Result<Image, CaptureError> {
+pub(crate) fn image_of(room: &mut Room, program: &str) -> Result<Image, CaptureError> {
     let (mut says, told) = UnixStream::pair().expect("a pair of sockets");
     let spec = python(program);
     let descriptors = Descriptors { ring: [told.into(), null(), null()], stdout: null(), stderr: null() };
@@ -65,7 +65,7 @@ fn image_of(room: &mut Room, program: &str) -> Result<Image, CaptureError> {
     image
 }
 
-fn copy(room: &mut Room, image: &Image) -> Result<Ran, StartError> {
+pub(crate) fn copy(room: &mut Room, image: &Image) -> Result<Ran, StartError> {
     let spec = python("raise SystemExit('this must not run')");
     running(|descriptors| {
         let copy = CopyOf { image, tells_environment: false };
