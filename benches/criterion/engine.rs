@@ -34,6 +34,7 @@ fn warm(engine: &mut Engine, functions: u32, effects: &mut Effects) -> u64 {
             timeout: Nanos::from_secs(3),
             concurrency: 1,
             min_warm: 0,
+            trim_after: None,
             freeze_after: None,
         };
         engine.step(Nanos::from_nanos(now), Event::FunctionAdded { function, spec }, effects);

@@ -85,6 +85,15 @@ impl Producer {
         Ok((!full).then_some(self.tail & (self.entries - 1)))
     }
 
+    /// Whether the consumer is done with everything that was published.
+    ///
+    /// # Errors
+    /// The consumer's head is impossible.
+    pub fn is_drained(&mut self, head: PeerWord<'_>) -> Result<bool, IndexError> {
+        self.see(head)?;
+        Ok(self.head_seen == self.tail)
+    }
+
     /// Gives the slot last reserved, now filled, to the consumer. `slot` is the slot's sequence word.
     pub fn publish(&mut self, tail: OwnWord<'_>, slot: OwnSequence<'_>) {
         let sequence = sequence(self.tail);

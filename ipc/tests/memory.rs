@@ -129,3 +129,30 @@ fn mappings_outlive_their_host() {
     unsafe { std::ptr::copy(down.address().add(window.start as usize), copy.as_mut_ptr(), copy.len()) };
     assert!(copy == payload);
 }
+
+/// Resident private memory of this process, in bytes.
+fn private_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("the kernel's format");
+    let pages: Vec<u64> = statm.split_whitespace().map(|field| field.parse().expect("a number")).collect();
+    (pages[1] - pages[2]) * 4096
+}
+
+#[test]
+fn advice_to_trim_gives_back_what_the_allocator_kept() {
+    const BYTES: usize = 64 << 20;
+    let mut pair = Pair::new(1, ReadOnlyBy::Permission);
+    // Small enough to come from the heap, and the last one keeps the heap's end where it is.
+    let mut pieces: Vec<Vec<u8>> = (0..BYTES / 65_536).map(|_| vec![1; 65_536]).collect();
+    let last = pieces.pop();
+    drop(pieces);
+    let before = private_bytes();
+    pair.host.advise_trim().expect("an idle sandbox");
+    assert!(pair.guest.poll().is_none(), "the runtime is told nothing");
+    if cfg!(target_env = "gnu") {
+        let given = before.saturating_sub(private_bytes());
+        assert!(given > BYTES as u64 / 2, "{given} bytes were given back of what was freed");
+    }
+    pair.submit(0, Payload::Bytes(b"and on"));
+    assert_eq!(pair.echo(), b"and on");
+    drop(last);
+}

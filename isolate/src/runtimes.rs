@@ -22,6 +22,7 @@ pub const PYTHON: &[(&str, &str)] = carried!("vilya_runtime":
     "handlers.py",
     "kernel.py",
     "layout.py",
+    "memory.py",
     "metadata.py",
     "output.py",
     "server.py",

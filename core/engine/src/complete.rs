@@ -35,7 +35,7 @@ impl Engine {
                 let sandbox = &mut self.sandboxes[index];
                 sandbox.ready = self.now;
                 sandbox.ready_order = order;
-                sandbox.idle_since = self.now;
+                sandbox.rest(self.now);
                 self.stats.ready += 1;
                 self.become_state(index, State::Ready);
             }
@@ -98,7 +98,7 @@ impl Engine {
         let sandbox = &mut self.sandboxes[run.sandbox];
         sandbox.lanes.release(run.lane);
         sandbox.overdue -= u16::from(run.overdue);
-        sandbox.idle_since = self.now;
+        sandbox.rest(self.now);
         self.stats.running -= 1;
         self.enlist(run.sandbox);
         self.kill_if_only_overdue(run.sandbox, effects);

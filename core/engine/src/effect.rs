@@ -191,6 +191,11 @@ pub enum Effect {
         /// Which.
         invocation: InvocationId,
     },
+    /// Advice for the runtime of a sandbox that has nothing to do: memory that it can do without may go back.
+    Trim {
+        /// Which.
+        sandbox: SandboxId,
+    },
     /// Stop everything in a sandbox that has nothing to do. Nothing follows, unless it cannot be done: then `NotFrozen`.
     Freeze {
         /// Which.

@@ -71,8 +71,8 @@ pub struct Engine {
     pub(crate) invocation_deadlines: Heap,
     /// Starting, thawing and idle sandboxes, by when their time passes.
     pub(crate) sandbox_deadlines: Heap,
-    /// Sandboxes that may be idle for long enough to be frozen, by when that is looked at.
-    pub(crate) frost_deadlines: Heap,
+    /// Sandboxes that may be idle for long enough to be trimmed or frozen, by when that is looked at.
+    pub(crate) idle_looks: Heap,
     /// Functions that are short of lanes and have frozen sandboxes, by the queue policy.
     pub(crate) frosted: Heap,
     /// Idle sandboxes, the frozen included, the first to be evicted first.
@@ -116,7 +116,7 @@ impl Engine {
             asked: 0,
             invocation_deadlines: Heap::new(limits.invocations),
             sandbox_deadlines: Heap::new(limits.sandboxes),
-            frost_deadlines: Heap::new(limits.sandboxes),
+            idle_looks: Heap::new(limits.sandboxes),
             frosted: Heap::new(limits.functions),
             idle_order: Heap::new(limits.sandboxes),
             kept_order: Heap::new(limits.sandboxes),
@@ -174,7 +174,7 @@ impl Engine {
         [
             first(&self.invocation_deadlines),
             first(&self.sandbox_deadlines),
-            first(&self.frost_deadlines),
+            first(&self.idle_looks),
             first(&self.warm_pauses),
             self.drain.deadline(),
         ]

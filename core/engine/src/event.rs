@@ -18,6 +18,8 @@ pub struct FunctionSpec {
     pub concurrency: u16,
     /// Sandboxes that are kept ready whether or not anybody asks.
     pub min_warm: u32,
+    /// From becoming idle until a sandbox of it is asked for what memory it can do without; `None`: never.
+    pub trim_after: Option<Nanos>,
     /// From becoming idle until a sandbox of it is frozen; `None`: never.
     pub freeze_after: Option<Nanos>,
 }

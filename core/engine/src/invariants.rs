@@ -166,12 +166,13 @@ impl Engine {
     }
 
     fn check_frost(&self, index: u32, sandbox: &Sandbox) {
-        let after = self.functions[sandbox.function].spec.freeze_after;
-        let watched = self.frost_deadlines.key(index).map(|(at, _)| at);
-        assert!(watched.is_none() || after.is_some(), "a function that is never frozen is not watched");
-        let is_awake = sandbox.state == State::Ready && sandbox.lanes.in_use == 0 && sandbox.may_freeze;
-        let due = after.filter(|_| is_awake).map(|after| sandbox.idle_since.saturating_add(after).as_nanos());
-        assert!(due.is_none_or(|due| watched.is_some_and(|at| at <= due)), "an idle sandbox is frozen in time");
+        let spec = &self.functions[sandbox.function].spec;
+        let watched = self.idle_looks.key(index).map(|(at, _)| at);
+        let is_watchable = spec.trim_after.is_some() || spec.freeze_after.is_some();
+        assert!(watched.is_none() || is_watchable, "a function that is left alone is not watched");
+        let is_awake = sandbox.state == State::Ready && sandbox.lanes.in_use == 0;
+        let due = self.idle_step(index).filter(|_| is_awake).map(|due| due.at.as_nanos());
+        assert!(due.is_none_or(|due| watched.is_some_and(|at| at <= due)), "an idle sandbox is looked at in time");
     }
 
     fn check_function(&self, function: &Function) {
@@ -288,8 +289,8 @@ impl Engine {
             self.frosted.first().is_none() || !self.has_place_for_another(),
             "a frozen sandbox could be thawed for who waits"
         );
-        let frost = &self.frost_deadlines;
-        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines, &self.warm_pauses, frost] {
+        let looks = &self.idle_looks;
+        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines, &self.warm_pauses, looks] {
             assert!(heap.first().is_none_or(|((at, _), _)| at > self.now.as_nanos()), "a deadline has passed");
         }
         if let Some((_, slot)) = self.short_of_warm.first() {

@@ -28,7 +28,7 @@
 //! let mut engine = Engine::new(Config { limits, policies: Policies::default() })?;
 //! let mut effects = Effects::new();
 //! let function = FunctionId { index: 0, generation: 0 };
-//! let spec = FunctionSpec { memory: Bytes::from_mebibytes(128), timeout: Nanos::from_secs(3), concurrency: 1, min_warm: 0, freeze_after: None };
+//! let spec = FunctionSpec { memory: Bytes::from_mebibytes(128), timeout: Nanos::from_secs(3), concurrency: 1, min_warm: 0, trim_after: None, freeze_after: None };
 //! engine.step(Nanos::ZERO, Event::FunctionAdded { function, spec }, &mut effects);
 //! engine.step(Nanos::ZERO, Event::Arrive { origin: Origin(7), function }, &mut effects);
 //! let kinds: Vec<Effect> = effects.drain().collect();

@@ -182,7 +182,7 @@ impl Engine {
         self.forget(index);
         self.delist(sandbox);
         self.sandboxes[sandbox].lanes.release(lane);
-        self.sandboxes[sandbox].idle_since = self.now;
+        self.sandboxes[sandbox].rest(self.now);
         self.enlist(sandbox);
         self.kill_if_only_overdue(sandbox, effects);
         self.refresh(slot);

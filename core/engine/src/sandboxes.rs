@@ -48,6 +48,8 @@ pub(crate) struct Sandbox {
     pub(crate) ready_order: u64,
     /// When its last lane became free; meaningless while one is in use.
     pub(crate) idle_since: Nanos,
+    /// It was advised to give memory back since then.
+    pub(crate) is_trimmed: bool,
     /// Until freezing it has failed.
     pub(crate) may_freeze: bool,
     /// Whether it has been given an invocation.
@@ -70,11 +72,18 @@ impl Sandbox {
             ready: Nanos::ZERO,
             ready_order: 0,
             idle_since: Nanos::ZERO,
+            is_trimmed: false,
             may_freeze: true,
             has_served: false,
             ended_lanes: 0,
             links: Links::ALONE,
         }
+    }
+
+    /// A lane of it became free, or it is ready.
+    pub(crate) fn rest(&mut self, now: Nanos) {
+        self.idle_since = now;
+        self.is_trimmed = false;
     }
 
     fn is_idle(&self) -> bool {
@@ -188,7 +197,7 @@ impl Engine {
                 if is_idle {
                     function.idle.push_front(&mut self.sandboxes, index);
                     self.count_idle(index);
-                    self.watch_for_frost(index);
+                    self.watch_idle(index);
                 } else if free > 0 {
                     function.partial.push_front(&mut self.sandboxes, index);
                 }
@@ -311,7 +320,7 @@ impl Engine {
     /// Frees the slot of a dead sandbox with no lane in use, and what it was charged.
     pub(crate) fn bury(&mut self, index: u32) {
         let sandbox = self.sandboxes.remove(index);
-        self.frost_deadlines.remove(index);
+        self.idle_looks.remove(index);
         self.stats.dying -= 1;
         self.stats.dying_memory = self.stats.dying_memory.saturating_sub(sandbox.memory);
         self.stats.sandboxes -= 1;

@@ -60,6 +60,8 @@ pub struct Stats {
     pub started: u64,
     /// Sandboxes that became ready.
     pub ready: u64,
+    /// Sandboxes advised to give memory back.
+    pub trimmed: u64,
     /// Sandboxes asked to be frozen.
     pub froze: u64,
     /// Sandboxes that could not be.

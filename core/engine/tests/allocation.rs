@@ -110,6 +110,7 @@ fn serving_with_warm_sandboxes_allocates_nothing() {
             timeout: Nanos::from_secs(3),
             concurrency: 2,
             min_warm: 0,
+            trim_after: Some(Nanos::from_micros(500)),
             freeze_after: Some(Nanos::from_millis(1)),
         };
         let function = FunctionId { index, generation: 0 };

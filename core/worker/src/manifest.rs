@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::units::{GIB, KIB, MIB, MILLISECOND_NS, MINUTE_NS, SECOND_NS};
-use crate::config::{Problem, Raw, Reader, Source, Value, freeze_after_ns};
+use crate::config::{Problem, Raw, Reader, Source, Value, idle_step_ns};
 use crate::mechanisms::MechanismKind;
 
 /// The file's name, at the root of a bundle.
@@ -114,7 +114,7 @@ impl Manifest {
         let timeout_ns = reader.duration_ns("timeout", 3 * SECOND_NS, MILLISECOND_NS..=TIMEOUT_MAX_NS);
         let concurrency = reader.count("concurrency", 1, 1..=CONCURRENCY_MAX) as u16;
         let min_warm = reader.count("min_warm", 0, 0..=MIN_WARM_MAX);
-        let freeze_after_ns = reader.read("freeze_after", freeze_after_ns);
+        let freeze_after_ns = reader.read("freeze_after", idle_step_ns);
         let preload = preload(&mut reader, runtime);
         let mechanism = mechanism(&mut reader);
         let image = image(&mut reader);

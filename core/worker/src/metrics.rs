@@ -238,7 +238,7 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
             line(out, format_args!("{name}{{shard=\"{}\"}} {}", report.shard, of(report)));
         }
     };
-    let counters: [Family<'_>; 16] = [
+    let counters: [Family<'_>; 17] = [
         ("vilya_connections_accepted_total", "Connections accepted.", &|r| r.counters.connections_accepted),
         ("vilya_connections_refused_total", "Connections closed for want of room.", &|r| {
             r.counters.connections_refused
@@ -254,6 +254,7 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
         ("vilya_ring_enters_total", "io_uring_enter calls.", &|r| r.enters),
         ("vilya_sandbox_wakes_total", "Wake-ups of parked sandboxes, a system call each.", &|r| r.counters.wakes),
         ("vilya_lanes_reclaimed_total", "Lanes taken back from slow clients.", &|r| r.engine.reclaimed),
+        ("vilya_sandbox_trims_total", "Idle sandboxes advised to give memory back.", &|r| r.engine.trimmed),
         ("vilya_sandbox_freezes_total", "Idle sandboxes frozen.", &|r| r.engine.froze - r.engine.not_frozen),
         ("vilya_sandbox_freezes_failed_total", "Idle sandboxes that cannot be frozen.", &|r| r.engine.not_frozen),
         ("vilya_sandbox_thaws_total", "Frozen sandboxes thawed for an invocation.", &|r| r.engine.thawed),

@@ -467,6 +467,7 @@ fn settings(config: &Config, shard: usize, run_id: u64) -> Settings {
         spin_cap: spin_cap(config),
         run_id,
         wire_ports: Arc::default(),
+        trim_after_ns: config.policies.trim_after_ns,
         freeze_after_ns: config.policies.freeze_after_ns,
         spreads: spread(config) == SpreadPolicy::Auto,
     }

@@ -10,6 +10,7 @@ mod invocation;
 mod receiver;
 mod sender;
 mod shared;
+mod trim;
 
 pub use clock::{default_spin_cap, monotonic_ns};
 pub use handshake::{HandshakeError, become_copy};

@@ -6,6 +6,7 @@
 use super::clock::default_spin_cap;
 use super::invocation::{Invocation, Part};
 use super::shared::{Lane, Lanes, Regions};
+use super::trim;
 use crate::doorbell;
 use crate::layout::{
     DESCRIPTOR_BYTES, SANDBOX_PARKED_OFFSET, SEQUENCE_OFFSET, SLOT_STRIDE_BYTES, SUBMISSION_HEAD_OFFSET,
@@ -78,13 +79,24 @@ impl Receiver {
 
     /// The next submission if there is one.
     pub fn poll(&mut self) -> Option<Next> {
-        let (slot, descriptor) = self.peek()?;
-        Some(self.take(slot, &descriptor))
+        loop {
+            let (slot, descriptor) = self.peek()?;
+            if descriptor.kind != submission_kind::TRIM {
+                return Some(self.take(slot, &descriptor));
+            }
+            self.trim();
+        }
     }
 
     /// The next submission if there is one and it starts nothing: for a runtime that is busy but wants its advice.
     pub fn poll_advice(&mut self) -> Option<Next> {
-        let (slot, descriptor) = self.peek()?;
+        let (slot, descriptor) = loop {
+            let (slot, descriptor) = self.peek()?;
+            if descriptor.kind != submission_kind::TRIM {
+                break (slot, descriptor);
+            }
+            self.trim();
+        };
         (descriptor.kind != submission_kind::INVOKE).then(|| self.take(slot, &descriptor))
     }
 
@@ -96,6 +108,17 @@ impl Receiver {
         Some((slot, SubmissionDescriptor::from_words(words)))
     }
 
+    /// Follows advice that is no business of the runtime's.
+    fn trim(&mut self) {
+        self.release();
+        trim::give_back();
+    }
+
+    fn release(&mut self) {
+        self.ring.advance();
+        self.ring.release(self.regions.up.word(SUBMISSION_HEAD_OFFSET));
+    }
+
     fn take(&mut self, slot: u32, descriptor: &SubmissionDescriptor) -> Next {
         let next = match descriptor.kind {
             submission_kind::INVOKE => Next::Invoke(self.open(slot, descriptor)),
@@ -103,8 +126,7 @@ impl Receiver {
             submission_kind::STOP => Next::Stop,
             unknown => panic!("the worker sent a submission of the unknown kind {unknown}; use its release's runtime"),
         };
-        self.ring.advance();
-        self.ring.release(self.regions.up.word(SUBMISSION_HEAD_OFFSET));
+        self.release();
         next
     }
 

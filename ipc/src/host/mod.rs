@@ -174,6 +174,21 @@ impl Host {
         Ok(())
     }
 
+    /// Advises a sandbox in which nothing runs to give memory back. It may take its time; what is submitted next waits for it.
+    ///
+    /// # Errors
+    /// See [`SubmitError`]; nothing was published. It is `Full` while anything that was said before has not been taken.
+    pub fn advise_trim(&mut self) -> Result<(), SubmitError> {
+        self.check_open()?;
+        let drained = self.submissions.is_drained(self.up.word(SUBMISSION_HEAD_OFFSET));
+        if !drained.map_err(|error| self.poisoned_head(error))? {
+            return Err(SubmitError::Full);
+        }
+        let slot = self.reserve()?;
+        self.publish(slot, &SubmissionDescriptor { kind: submission_kind::TRIM, ..Default::default() });
+        Ok(())
+    }
+
     /// Asks the sandbox to finish what runs and exit. Nothing can be submitted afterwards.
     ///
     /// # Errors
@@ -378,12 +393,14 @@ impl Host {
         match self.submissions.reserve(self.up.word(SUBMISSION_HEAD_OFFSET)) {
             Ok(Some(slot)) => Ok(slot),
             Ok(None) => Err(SubmitError::Full),
-            Err(error) => {
-                let poison = Poison::SubmissionHead(error);
-                self.poisoned = Some(poison);
-                Err(SubmitError::Poisoned(poison))
-            }
+            Err(error) => Err(self.poisoned_head(error)),
         }
+    }
+
+    fn poisoned_head(&mut self, error: crate::ring::IndexError) -> SubmitError {
+        let poison = Poison::SubmissionHead(error);
+        self.poisoned = Some(poison);
+        SubmitError::Poisoned(poison)
     }
 
     /// Writes metadata and payload where they belong: both in the slot if they fit, else both in the lane. Their

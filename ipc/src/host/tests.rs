@@ -404,3 +404,34 @@ fn a_runtime_of_another_abi_is_poisoned_at_ready() {
     hostile.complete(&host, &CompletionDescriptor { kind: completion_kind::READY, ..Default::default() });
     assert_eq!(host.pop(), Err(Poison::UpHeader { magic: UP_MAGIC, abi: 99 }));
 }
+
+#[test]
+fn advice_to_trim_is_followed_in_silence_and_never_fills_the_ring() {
+    for start in [0, u32::MAX - 5] {
+        let (mut host, mut guest) = pair_at(1, start);
+        guest.ready();
+        host.pop().unwrap().unwrap();
+        for invocation in 1..20 {
+            host.advise_trim().unwrap();
+            assert!(matches!(host.advise_trim(), Err(SubmitError::Full)), "once, until it is taken");
+            submit(&mut host, invocation, 0, Payload::Bytes(b"x")).unwrap();
+            host.cancel(invocation, 0).unwrap();
+            if invocation == 19 {
+                host.stop().expect("a correct runtime leaves room for everything");
+            }
+            let taken = take(&mut guest);
+            assert!(matches!(guest.poll(), Some(Next::Cancel { .. })));
+            echo(&mut guest, taken);
+            assert_eq!(host.pop().unwrap().unwrap().invocation, invocation);
+        }
+        assert!(matches!(guest.poll(), Some(Next::Stop)) && matches!(host.advise_trim(), Err(SubmitError::Stopping)));
+    }
+}
+
+#[test]
+fn a_head_that_cannot_be_is_seen_when_advice_is_given() {
+    let (mut host, hostile) = HostileUp::busy_pair(&RegionSpec { lanes: 1, payload_limit_bytes: LIMIT });
+    hostile.store_word(SUBMISSION_HEAD_OFFSET, 7);
+    assert!(matches!(host.advise_trim(), Err(SubmitError::Poisoned(Poison::SubmissionHead(_)))));
+    assert!(matches!(host.advise_trim(), Err(SubmitError::Poisoned(_))));
+}

@@ -72,7 +72,7 @@ impl Geometry {
             return Err(GeometryError::PayloadLimit(payload_limit));
         }
         // A lane may have in the submission ring the cancel of the invocation that just ended, the next invoke and
-        // its cancel; and there is one stop. So a correct runtime never leaves the worker without a free slot.
+        // its cancel; and there is one stop. Advice to trim comes only into an empty ring, where no such cancel is. So a correct runtime never leaves the worker without a free slot.
         let submission_entries = (lanes * 3 + 1).next_power_of_two();
         // One answer a lane, and the slot of the claim the worker still reads (which may be the one that said Ready).
         let completion_entries = (lanes + 2).next_power_of_two().max(4);

@@ -23,7 +23,7 @@ pub const DOWN_MAGIC: u64 = u64::from_le_bytes(*b"VILYADN1");
 /// The first eight bytes of the up region, as a little-endian integer; written by the runtime before it says Ready.
 pub const UP_MAGIC: u64 = u64::from_le_bytes(*b"VILYAUP1");
 /// The version of this ABI. Worker and runtime must agree exactly.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The descriptor number of the down region inside a sandbox.
 pub const DOWN_FD: i32 = 3;
@@ -78,6 +78,8 @@ pub mod submission_kind {
     pub const CANCEL: u16 = 2;
     /// Finish what runs, then exit.
     pub const STOP: u16 = 3;
+    /// Advice: nothing is asked for a while, so memory that is not needed may go back.
+    pub const TRIM: u16 = 4;
 }
 
 /// What a completion says: the `kind` of a [`CompletionDescriptor`].

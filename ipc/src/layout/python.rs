@@ -144,6 +144,7 @@ fn slots(text: &mut String) {
     constant(text, "INVOKE", submission_kind::INVOKE);
     constant(text, "CANCEL", submission_kind::CANCEL);
     constant(text, "STOP", submission_kind::STOP);
+    constant(text, "TRIM", submission_kind::TRIM);
     section(text, "Kinds of completions.");
     constant(text, "READY", completion_kind::READY);
     constant(text, "RETURNED", completion_kind::RETURNED);

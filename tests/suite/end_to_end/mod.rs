@@ -19,6 +19,7 @@ mod runtimes;
 mod shards;
 mod survival;
 mod system_calls;
+mod trimming;
 mod wire;
 mod wire_client;
 mod wire_limits;

@@ -115,6 +115,7 @@ impl Scenario {
             timeout: Nanos::from_nanos(random.between(0, LONGEST_TIMEOUT.as_nanos())),
             concurrency: random.pick(&[1, 1, 1, 2, 5, 300]),
             min_warm: random.pick(&[0, 0, 0, 1, 2, 5]),
+            trim_after: random.chance(500).then(|| Nanos::from_micros(random.between(0, 60_000))),
             freeze_after: random.chance(600).then(|| Nanos::from_micros(random.between(0, 60_000))),
         }
     }

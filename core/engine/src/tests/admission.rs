@@ -86,8 +86,14 @@ fn a_draining_shard_refuses() {
 fn a_function_that_cannot_be_taken_is_gone_at_once() {
     let mut shard = Shard::small();
     let function = shard.add(64, 1);
-    let spec =
-        FunctionSpec { memory: Bytes::ZERO, timeout: Nanos::ZERO, concurrency: 0, min_warm: 0, freeze_after: None };
+    let spec = FunctionSpec {
+        memory: Bytes::ZERO,
+        timeout: Nanos::ZERO,
+        concurrency: 0,
+        min_warm: 0,
+        trim_after: None,
+        freeze_after: None,
+    };
     let in_use = FunctionId { generation: 8, ..function };
     let gone = [Effect::FunctionGone { function: in_use }];
     assert_eq!(shard.step(Event::FunctionAdded { function: in_use, spec }), gone);

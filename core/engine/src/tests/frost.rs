@@ -162,7 +162,14 @@ fn frozen_ones_count_for_a_warm_target() {
     let mut shard = Shard::small();
     let memory = Bytes::from_mebibytes(64);
     let freeze_after = Some(SECOND);
-    let function = shard.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency: 1, min_warm: 2, freeze_after });
+    let function = shard.add_spec(FunctionSpec {
+        memory,
+        timeout: TIMEOUT,
+        concurrency: 1,
+        min_warm: 2,
+        trim_after: None,
+        freeze_after,
+    });
     shard.run_to_rest();
     shard.pass(SECOND);
     assert_eq!(shard.freezes().len(), 2, "{:?}", shard.effects);
@@ -171,6 +178,47 @@ fn frozen_ones_count_for_a_warm_target() {
     let sandbox = shard.thaws()[0];
     assert_eq!((shard.starts(), shard.stats().warm_missing), (Vec::new(), 0), "nor does one lack while it is thawed");
     assert_eq!(shard.ready_again(sandbox), 1);
+}
+
+#[test]
+fn an_idle_sandbox_is_advised_once_to_give_memory_back_and_then_frozen() {
+    let mut shard = Shard::small();
+    let memory = Bytes::from_mebibytes(64);
+    let (trim_after, freeze_after) = (Some(SECOND), Some(Nanos::from_secs(3)));
+    let spec = FunctionSpec { memory, timeout: TIMEOUT, concurrency: 1, min_warm: 0, trim_after, freeze_after };
+    let function = shard.add_spec(spec);
+    let sandbox = shard.idle(function);
+    assert_eq!(shard.pass(SECOND.saturating_sub(MILLI)), []);
+    assert_eq!(shard.pass(MILLI), [Effect::Trim { sandbox }]);
+    assert_eq!(shard.pass(MILLI), []);
+    // Used again: what it took since then may go back, and its time begins anew.
+    shard.pass(Nanos::from_millis(500));
+    shard.arrive(function);
+    let again = shard.placed()[0];
+    shard.complete(again);
+    assert_eq!(shard.pass(SECOND.saturating_sub(MILLI)), []);
+    assert_eq!(shard.pass(MILLI), [Effect::Trim { sandbox }]);
+    assert_eq!(shard.pass(SECOND), []);
+    assert_eq!(shard.pass(SECOND), [Effect::Freeze { sandbox }]);
+    assert_eq!((shard.stats().trimmed, shard.stats().froze), (2, 1));
+    // One that cannot be frozen is still trimmed.
+    shard.step(Event::NotFrozen { sandbox });
+    shard.arrive(function);
+    let again = shard.placed()[0];
+    shard.complete(again);
+    assert_eq!(shard.pass(Nanos::from_secs(9)), [Effect::Trim { sandbox }]);
+    assert_eq!(shard.engine.next_wake(), None);
+}
+
+#[test]
+fn what_is_due_at_once_is_done_in_order() {
+    let mut shard = Shard::small();
+    let memory = Bytes::from_mebibytes(64);
+    let (trim_after, freeze_after) = (Some(SECOND), Some(SECOND));
+    let spec = FunctionSpec { memory, timeout: TIMEOUT, concurrency: 1, min_warm: 0, trim_after, freeze_after };
+    let function = shard.add_spec(spec);
+    let sandbox = shard.idle(function);
+    assert_eq!(shard.pass(Nanos::from_secs(5)), [Effect::Trim { sandbox }, Effect::Freeze { sandbox }]);
 }
 
 #[test]

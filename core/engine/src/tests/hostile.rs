@@ -15,7 +15,7 @@ use crate::{
 /// One move of a driver that may report anything. A `u8` picks among the newest ids ever seen, live or not.
 #[derive(Clone, Debug)]
 enum Move {
-    Add { index: u32, memory: u64, concurrency: u16, min_warm: u32, freeze_millis: Option<u64> },
+    Add { index: u32, memory: u64, concurrency: u16, min_warm: u32, idle_millis: [Option<u64>; 2] },
     Retire { index: u32 },
     Arrive { index: u32 },
     Reserve { index: u32 },
@@ -40,9 +40,9 @@ enum Move {
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let index = 0..6u32;
     let one = prop_oneof![
-        8 => (index.clone(), 0..300u64, 0..5u16, 0..3u32, prop::option::of(0..600u64)).prop_map(
-            |(index, memory, concurrency, min_warm, freeze_millis)| {
-                Move::Add { index, memory, concurrency, min_warm, freeze_millis }
+        8 => (index.clone(), 0..300u64, 0..5u16, 0..3u32, [prop::option::of(0..600u64), prop::option::of(0..600u64)]).prop_map(
+            |(index, memory, concurrency, min_warm, idle_millis)| {
+                Move::Add { index, memory, concurrency, min_warm, idle_millis }
             }
         ),
         3 => index.clone().prop_map(|index| Move::Retire { index }),
@@ -135,10 +135,11 @@ impl Hostile {
 
     fn event(&mut self, a_move: &Move) -> Option<Event> {
         Some(match *a_move {
-            Move::Add { index, memory, concurrency, min_warm, freeze_millis } => {
+            Move::Add { index, memory, concurrency, min_warm, idle_millis } => {
                 let timeout = Nanos::from_millis(1000);
-                let (memory, freeze_after) = (Bytes::from_mebibytes(memory), freeze_millis.map(Nanos::from_millis));
-                let spec = FunctionSpec { memory, timeout, concurrency, min_warm, freeze_after };
+                let memory = Bytes::from_mebibytes(memory);
+                let [trim_after, freeze_after] = idle_millis.map(|millis| millis.map(Nanos::from_millis));
+                let spec = FunctionSpec { memory, timeout, concurrency, min_warm, trim_after, freeze_after };
                 let next = self.function(index).generation + 1;
                 Event::FunctionAdded { function: FunctionId { index, generation: next }, spec }
             }
@@ -239,6 +240,9 @@ impl Hostile {
                     self.reclaimed.remove(&invocation);
                     self.runs.push(Placed { sandbox, lane, invocation });
                 }
+                Effect::Trim { sandbox } => {
+                    assert!(!self.killed.contains(&sandbox) && !self.frozen.contains_key(&sandbox), "trimmed in vain");
+                }
                 Effect::Freeze { sandbox } => {
                     assert!(!self.killed.contains(&sandbox), "the condemned were frozen");
                     assert_eq!(self.frozen.insert(sandbox, false), None, "frozen twice");
@@ -301,7 +305,7 @@ proptest! {
             is_drained: false,
         };
         for index in 0..4 {
-            let add = Move::Add { index, memory: 96, concurrency: index as u16, min_warm: 0, freeze_millis: None };
+            let add = Move::Add { index, memory: 96, concurrency: index as u16, min_warm: 0, idle_millis: [None; 2] };
             let event = hostile.event(&add).expect("adding picks nothing");
             hostile.step(event);
         }

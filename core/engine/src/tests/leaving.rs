@@ -36,6 +36,7 @@ fn the_index_of_a_function_that_is_gone_is_used_again_and_the_old_id_means_nothi
         timeout: Nanos::from_secs(1),
         concurrency: 1,
         min_warm: 0,
+        trim_after: None,
         freeze_after: None,
     };
     shard.step(Event::FunctionAdded { function: next, spec });

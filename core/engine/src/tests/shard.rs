@@ -97,8 +97,14 @@ impl Shard {
 
     pub(crate) fn add(&mut self, memory_mebibytes: u64, concurrency: u16) -> FunctionId {
         let memory = Bytes::from_mebibytes(memory_mebibytes);
-        let function =
-            self.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency, min_warm: 0, freeze_after: None });
+        let function = self.add_spec(FunctionSpec {
+            memory,
+            timeout: TIMEOUT,
+            concurrency,
+            min_warm: 0,
+            trim_after: None,
+            freeze_after: None,
+        });
         assert_eq!(self.effects, []);
         function
     }
@@ -106,14 +112,28 @@ impl Shard {
     /// A function with a warm target; its starts are in `effects`.
     pub(crate) fn add_warm(&mut self, memory_mebibytes: u64, min_warm: u32) -> FunctionId {
         let memory = Bytes::from_mebibytes(memory_mebibytes);
-        self.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency: 1, min_warm, freeze_after: None })
+        self.add_spec(FunctionSpec {
+            memory,
+            timeout: TIMEOUT,
+            concurrency: 1,
+            min_warm,
+            trim_after: None,
+            freeze_after: None,
+        })
     }
 
     /// A function whose idle sandboxes are frozen.
     pub(crate) fn add_freezing(&mut self, memory_mebibytes: u64, freeze_after: Nanos) -> FunctionId {
         let memory = Bytes::from_mebibytes(memory_mebibytes);
         let freeze_after = Some(freeze_after);
-        self.add_spec(FunctionSpec { memory, timeout: TIMEOUT, concurrency: 1, min_warm: 0, freeze_after })
+        self.add_spec(FunctionSpec {
+            memory,
+            timeout: TIMEOUT,
+            concurrency: 1,
+            min_warm: 0,
+            trim_after: None,
+            freeze_after,
+        })
     }
 
     pub(crate) fn add_spec(&mut self, spec: FunctionSpec) -> FunctionId {

@@ -202,6 +202,8 @@ pub struct Policies {
     pub keep_alive: KeepAlivePolicy,
     /// For [`KeepAlivePolicy::Ttl`]: how long a sandbox may be idle.
     pub keep_alive_ttl_ns: u64,
+    /// How long a sandbox is idle before it is advised to give memory back; 0: it never is.
+    pub trim_after_ns: u64,
     /// How long a sandbox is idle before it is frozen; 0: it never is.
     pub freeze_after_ns: u64,
     /// How many invocations run at once.

@@ -23,6 +23,6 @@ pub use checked::{
 };
 pub use raw::{Entry, Raw, Value};
 pub use reader::{Reader, nearest};
-pub use rules::freeze_after_ns;
+pub use rules::idle_step_ns;
 pub use sources::{Host, Problem, Source, Sources};
 pub use topology::{ShardPlacement, Topology, TopologyError, topology};

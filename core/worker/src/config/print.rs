@@ -90,7 +90,7 @@ impl Config {
             SpreadPolicy::Off => "off",
             SpreadPolicy::Everywhere => "everywhere",
         };
-        let freeze_after = match policies.freeze_after_ns {
+        let idle_step = |ns| match ns {
             0 => "off".to_owned(),
             ns => format_duration(ns),
         };
@@ -115,7 +115,8 @@ impl Config {
             ("policies.queue", quoted(queue)),
             ("policies.keep_alive", quoted(keep_alive)),
             ("policies.keep_alive_ttl", quoted(&format_duration(policies.keep_alive_ttl_ns))),
-            ("policies.freeze_after", quoted(&freeze_after)),
+            ("policies.trim_after", quoted(&idle_step(policies.trim_after_ns))),
+            ("policies.freeze_after", quoted(&idle_step(policies.freeze_after_ns))),
             ("policies.concurrency", concurrency),
             ("policies.spread", quoted(spread)),
             ("runtimes.python.interpreter", quoted(&interpreter)),
@@ -184,7 +185,8 @@ mod tests {
             ("sandbox.docker_socket", "/run/other.sock"),
             ("policies.queue", "sjf"),
             ("policies.keep_alive", "ttl"),
-            ("policies.freeze_after", "off"),
+            ("policies.trim_after", "off"),
+            ("policies.freeze_after", "1m"),
             ("policies.concurrency", "12"),
             ("policies.spread", "off"),
             ("limits.memory", "1000000000"),

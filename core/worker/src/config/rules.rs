@@ -140,7 +140,8 @@ fn policies(reader: &mut Reader) -> Policies {
             10 * MINUTE_NS,
             SECOND_NS..=24 * 60 * MINUTE_NS,
         ),
-        freeze_after_ns: reader.read("policies.freeze_after", freeze_after_ns).unwrap_or(FREEZE_AFTER_NS),
+        trim_after_ns: reader.read("policies.trim_after", idle_step_ns).unwrap_or(TRIM_AFTER_NS),
+        freeze_after_ns: reader.read("policies.freeze_after", idle_step_ns).unwrap_or(FREEZE_AFTER_NS),
         concurrency: reader.read("policies.concurrency", concurrency).unwrap_or(ConcurrencyPolicy::Unlimited),
         spread: reader.choice(
             "policies.spread",
@@ -150,11 +151,13 @@ fn policies(reader: &mut Reader) -> Policies {
     }
 }
 
+/// As with the memory of large payloads: what is asked for again and again need not be taken again and again.
+const TRIM_AFTER_NS: u64 = SECOND_NS;
 /// Long enough that a function under load is never frozen, and that thaws are rare beside what they save.
 const FREEZE_AFTER_NS: u64 = 10 * SECOND_NS;
 
-/// How long a sandbox is idle before it is frozen, in the configuration and in manifests; 0 is never.
-pub fn freeze_after_ns(value: &Value) -> Result<u64, String> {
+/// How long a sandbox is idle before something is done with it, in the configuration and in manifests; 0 is never.
+pub fn idle_step_ns(value: &Value) -> Result<u64, String> {
     match value {
         Value::Text(text) | Value::Bare(text) if text == "off" => Ok(0),
         other => {

@@ -179,7 +179,8 @@ impl Control {
             timeout: Nanos::from_nanos(record.manifest.timeout_ns),
             concurrency: record.manifest.concurrency,
             min_warm: 0,
-            // The shard knows what the worker does with functions that do not say.
+            // The shard knows what the worker does with idle sandboxes.
+            trim_after: None,
             freeze_after: None,
         };
         for owner in owners.iter() {

@@ -1,24 +1,36 @@
-//! Sandboxes that are frozen while nobody asks for them.
+//! Sandboxes that nobody asks for: they are told to give memory back, and frozen.
 //!
 //! Invariant: the engine hears that a sandbox is thawed only after the kernel has been told so, and of one that has no freezer at once that it
 //! is not frozen. The shard itself makes no system call for it.
 
 use std::sync::Arc;
 
-use vilya_engine::{Event, Nanos, SandboxId};
+use vilya_engine::{Event, FunctionSpec, Nanos, SandboxId};
 use vilya_protocol::error::ErrorKind;
 
 use super::Shard;
 use super::invoke::Cause;
+use super::sandbox::Sandbox;
 use super::token::SandboxKey;
 use crate::freezer::{Order, Wanted};
 use crate::storage::FunctionRecord;
 
 impl Shard {
-    /// When idle sandboxes of a function are frozen: as it says, or else as the worker does; 0 is never.
-    pub(super) fn freeze_after(&self, record: &Arc<FunctionRecord>) -> Option<Nanos> {
-        let ns = record.manifest.freeze_after_ns.unwrap_or(self.settings.freeze_after_ns);
-        (ns > 0).then(|| Nanos::from_nanos(ns))
+    /// When something is done with idle sandboxes of a function: as it says, or else as the worker does; 0 is never.
+    pub(super) fn with_idle_steps(&self, spec: FunctionSpec, record: &Arc<FunctionRecord>) -> FunctionSpec {
+        let step = |ns: u64| (ns > 0).then(|| Nanos::from_nanos(ns));
+        let freeze_ns = record.manifest.freeze_after_ns.unwrap_or(self.settings.freeze_after_ns);
+        // What is frozen gives nothing back: it has half of the time before for it.
+        let trim_ns = self.settings.trim_after_ns.min(if freeze_ns > 0 { freeze_ns / 2 } else { u64::MAX });
+        FunctionSpec { trim_after: step(trim_ns), freeze_after: step(freeze_ns), ..spec }
+    }
+
+    /// Wakes an idle sandbox to give memory back. One whose ring has no room has not taken what was said before.
+    pub(super) fn advise_trim(&mut self, sandbox: SandboxId) {
+        let Some(host) = self.entry(SandboxKey::of(sandbox)).and_then(Sandbox::host) else { return };
+        if host.advise_trim().is_ok() {
+            self.to_wake.push(sandbox.index);
+        }
     }
 
     pub(super) fn freeze(&mut self, sandbox: SandboxId) {

@@ -115,6 +115,7 @@ impl Shard {
                 };
                 self.dispatch(&Dispatched { invocation, origin, sandbox, lane, deadline_ns: deadline.as_nanos(), run });
             }
+            Effect::Trim { sandbox } => self.advise_trim(sandbox),
             Effect::Freeze { sandbox } => self.freeze(sandbox),
             Effect::Thaw { sandbox } => self.thaw(sandbox),
             Effect::CancelRun { sandbox, lane, invocation } => self.cancel_run(sandbox, lane, invocation),

@@ -85,6 +85,8 @@ pub(crate) struct Settings {
     pub(crate) run_id: u64,
     /// Where each shard listens for the binary protocol by itself.
     pub(crate) wire_ports: Arc<[u16]>,
+    /// When idle sandboxes are advised to give memory back; 0 is never.
+    pub(crate) trim_after_ns: u64,
     /// When idle sandboxes of functions that do not say are frozen; 0 is never.
     pub(crate) freeze_after_ns: u64,
     /// Whether functions move between shards, by what each is busy with.
@@ -362,7 +364,7 @@ impl Shard {
     }
 
     fn own(&mut self, function: FunctionId, spec: FunctionSpec, record: Arc<FunctionRecord>) {
-        let spec = FunctionSpec { freeze_after: self.freeze_after(&record), ..spec };
+        let spec = self.with_idle_steps(spec, &record);
         self.functions.insert(function, Owned { record, counters: FunctionCounters::default() });
         self.feed(Event::FunctionAdded { function, spec });
     }

@@ -164,6 +164,9 @@ class Regions:
     def stop(self):
         self._post(self._submission_slot(), 0, layout.STOP, 0, 0, 0, 0, 0, 0)
 
+    def advise_trim(self):
+        self._post(self._submission_slot(), 0, layout.TRIM, 0, 0, 0, 0, 0, 0)
+
     def _submission_slot(self):
         assert (self.tail - self.up_words[layout.SUBMISSION_HEAD_OFFSET // 4]) & 0xFFFFFFFF < self.submission_entries
         return layout.HEADER_BYTES + (self.tail & (self.submission_entries - 1)) * layout.SLOT_STRIDE_BYTES

@@ -276,6 +276,56 @@ class Output(unittest.TestCase):
             self.assertEqual(error(sandbox.invoke(b"2"))["errorMessage"], "unheard")
 
 
+class Trimming(unittest.TestCase):
+    SOURCE = """
+    import gc
+    kept = []
+
+    def private():
+        resident, shared = map(int, open("/proc/self/statm").read().split()[1:3])
+        return (resident - shared) * 4096
+
+    def handler(event, context):
+        if event == "cycles":
+            for _ in range(64):
+                cycle = {"bytes": bytearray(1 << 20)}
+                cycle["self"] = cycle
+        if event == "keep":
+            kept.append(bytearray(64 << 20))
+        if event == "off":
+            gc.disable()
+        return private(), gc.get_stats()[2]["collections"]
+    """
+
+    def test_what_is_unreachable_is_given_back_when_nothing_is_asked(self):
+        for lanes in (1, 3):
+            with Sandbox(self.SOURCE, lanes=lanes).ready() as sandbox:
+                before, _ = sandbox.call("cycles")
+                sandbox.regions.advise_trim()
+                after, _ = sandbox.call("see")
+                self.assertGreater(before - after, 60 << 20)
+
+    def test_what_is_kept_is_looked_at_once(self):
+        with Sandbox(self.SOURCE).ready() as sandbox:
+            _, first = sandbox.call("keep")
+            collections = []
+            for _ in range(3):
+                sandbox.regions.advise_trim()
+                private, count = sandbox.call("see")
+                self.assertGreater(private, 64 << 20)
+                collections.append(count - first)
+            self.assertEqual(collections, [1, 1, 1])
+
+    def test_a_small_sandbox_and_one_that_wants_no_collection_have_none(self):
+        with Sandbox(self.SOURCE).ready() as sandbox:
+            _, first = sandbox.call("see")
+            sandbox.regions.advise_trim()
+            self.assertEqual(sandbox.call("off")[1], first)
+            sandbox.call("cycles")
+            sandbox.regions.advise_trim()
+            self.assertEqual(sandbox.call("see")[1], first)
+
+
 class Stopping(unittest.TestCase):
     def test_stop_ends_an_idle_runtime(self):
         for lanes in (1, 4):

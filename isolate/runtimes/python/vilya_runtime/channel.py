@@ -168,6 +168,10 @@ class Channel:
             self._cancelled[lane] = invocation
         elif kind == layout.STOP:
             self._stopped = True
+        elif kind == layout.TRIM:
+            from . import memory  # most sandboxes never need it
+
+            memory.give_back()
         else:
             raise HandshakeError(f"the worker sent a submission of unknown kind {kind}; {_SAME_RELEASE}")
 

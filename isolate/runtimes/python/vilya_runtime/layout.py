@@ -7,7 +7,7 @@ VILYA_BLESS=1 cargo test -p vilya-ipc python
 # Identity.
 DOWN_MAGIC = 0x314e4441594c4956
 UP_MAGIC = 0x31505541594c4956
-ABI_VERSION = 2
+ABI_VERSION = 3
 
 # File descriptors.
 DOWN_FD = 3
@@ -41,6 +41,7 @@ MAX_CONTENT_TYPE_BYTES = 255
 INVOKE = 1
 CANCEL = 2
 STOP = 3
+TRIM = 4
 
 # Kinds of completions.
 READY = 1

@@ -26,6 +26,7 @@ impl Books {
                 assert!(self.works_on(sandbox, lane, invocation), "advice on what does not run");
                 assert!(self.invocations[&invocation].has_left, "advice to cancel what is wanted");
             }
+            Effect::Trim { sandbox } => self.check_trim(now, sandbox),
             Effect::Freeze { sandbox } => self.check_freeze(now, sandbox),
             Effect::Thaw { sandbox } => self.check_thaw(sandbox),
             Effect::Kill { sandbox, reason } => self.check_kill(sandbox, reason),
@@ -97,7 +98,7 @@ impl Books {
             is_condemned: false,
             is_closing: false,
             has_lied: false,
-            frost: Frost::Awake { idle_since: self.now },
+            frost: Frost::since(self.now),
             lanes: vec![None; usize::from(function.lanes())],
         };
         assert!(self.sandboxes.insert(id, sandbox).is_none(), "an id in use was started again");

@@ -16,7 +16,7 @@ impl Place {
 
 impl Sandbox {
     pub(super) fn takes_more(&self) -> bool {
-        self.is_ready && !self.is_condemned && !self.is_closing && matches!(self.frost, Frost::Awake { .. })
+        self.is_ready && !self.is_condemned && !self.is_closing && matches!(self.frost, Frost::Awake(_))
     }
 
     fn has_free_lane(&self) -> bool {

@@ -172,8 +172,8 @@ impl Books {
                 }
             }
             Event::SandboxStartFailed { sandbox } | Event::SandboxDied { sandbox } => self.learn_death(sandbox),
-            Event::Thawed { sandbox } => self.learn_thaw(now, sandbox, Frost::Thawing),
-            Event::NotFrozen { sandbox } => self.learn_thaw(now, sandbox, Frost::Frozen),
+            Event::Thawed { sandbox } => self.learn_thawed(now, sandbox),
+            Event::NotFrozen { sandbox } => self.learn_not_frozen(sandbox),
             Event::Commit { invocation } => self.learn_commit(invocation),
             Event::Yield { invocation } => self.learn_yield(invocation),
             Event::Release { sandbox, lane, invocation } => self.learn_release(sandbox, lane, invocation),

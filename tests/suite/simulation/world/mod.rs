@@ -260,7 +260,7 @@ impl World {
             Effect::Reserved { invocation, .. } => self.begin_upload(invocation),
             Effect::NotReserved { origin } | Effect::Unreserved { origin, .. } => self.buffer(origin),
             Effect::Reclaim { invocation, sandbox, lane } => self.is_asked_for(sandbox, lane, invocation),
-            Effect::Refuse { .. } | Effect::Answer { .. } | Effect::Drained => {}
+            Effect::Refuse { .. } | Effect::Answer { .. } | Effect::Trim { .. } | Effect::Drained => {}
         }
     }
 
