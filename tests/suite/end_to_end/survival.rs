@@ -85,7 +85,8 @@ fn nothing_outlives_a_worker_that_is_killed_under_load() {
 
 #[test]
 fn a_sandbox_that_is_killed_from_outside_fails_its_invocation_alone() {
-    let worker = Worker::start();
+    // A copy of a zygote could not be told by its environment.
+    let worker = Worker::start_with(&["limits.zygotes=0"]);
     let name = format!("victim-{}", std::process::id());
     worker.deploy_python(
         &name,
