@@ -26,7 +26,7 @@ use vilya_isolate::Swept;
 use vilya_reactor::{Reactor, Waker};
 
 use crate::config::{self, Config};
-use crate::control::Control;
+use crate::control::{Control, Parts, Pulls};
 use crate::mechanisms::{MechanismSettings, Mechanisms};
 use crate::mesh::{ControlMessage, Message, Post};
 use crate::python;
@@ -152,7 +152,10 @@ impl Worker {
             shards.push(cradle.thread);
         }
 
-        let mut control = Control::new(catalog, logs.control(), posts.clone(), most_functions, spread(config));
+        let pulls = Pulls::new(&config.images, control_post.clone());
+        let (logs_control, spread) = (logs.control(), spread(config));
+        let parts = Parts { catalog, pulls, logs: logs_control, shards: posts.clone(), most_functions, spread };
+        let mut control = Control::new(parts);
         control.restore(records);
         let control = std::thread::Builder::new()
             .name("vilya-control".into())
@@ -185,6 +188,8 @@ impl Running {
 
     /// Takes no more work, finishes what is under way within `server.drain_timeout`, and ends every thread and sandbox.
     pub fn drain(mut self) {
+        // What waits for a registry is answered, so that no shard waits for it.
+        let _ = self.control_post.send(ControlMessage::EndPulls);
         // In two steps: a shard that is drained still takes the answers that others owe its connections.
         let (tell, drained) = bounded(self.posts.len());
         for post in &self.posts {
@@ -225,6 +230,7 @@ fn catalog_limits(config: &Config) -> CatalogLimits {
         functions: config.limits.functions,
         function_memory_bytes: config.limits.function_memory_bytes(config.topology.shards.len()),
         bundle: BundleLimits::default(),
+        image_bytes: config.images.max_size_bytes,
     }
 }
 

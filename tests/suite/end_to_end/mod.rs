@@ -14,6 +14,7 @@ mod links;
 mod mechanisms;
 mod misbehaviour;
 mod payloads;
+mod pulls;
 mod readme;
 mod runtimes;
 mod shards;

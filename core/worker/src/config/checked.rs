@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use vilya_isolate::OciRuntime;
 
+use super::images::Images;
 use super::rules;
 use super::sources::{Host, Problem, Source, Sources};
 use super::topology::Topology;
@@ -26,6 +27,8 @@ pub struct Config {
     pub policies: Policies,
     /// Interpreters on the host.
     pub runtimes: Runtimes,
+    /// Container images.
+    pub images: Images,
     /// Defaults of every sandbox.
     pub sandbox: Sandbox,
     /// Where shards and sandboxes run on this host.

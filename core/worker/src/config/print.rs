@@ -34,6 +34,7 @@ impl Config {
         let mut settings = self.server_settings();
         settings.extend(self.limit_settings());
         settings.extend(self.choice_settings());
+        settings.extend(self.images.settings());
         settings
     }
 
@@ -190,6 +191,11 @@ mod tests {
             ("policies.concurrency", "12"),
             ("policies.spread", "off"),
             ("limits.memory", "1000000000"),
+            ("images.pull", "false"),
+            ("images.max_size", "1GiB"),
+            ("images.pull_timeout", "1m"),
+            ("images.insecure_registries", "r.example:5000,[::1]:80"),
+            ("images.docker_config", "/etc/docker-of-vilya"),
             ("runtimes.python.interpreter", "/usr/bin/python3"),
         ];
         let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();

@@ -12,6 +12,7 @@ use super::checked::{
     ConcurrencyPolicy, Config, Cores, Interpreter, KeepAlivePolicy, Limits, Policies, QueuePolicy, Runtimes, Sandbox,
     SandboxCores, Server, Shards, Spin, SpreadPolicy,
 };
+use super::images::Images;
 use super::raw::Value;
 use super::reader::{Reader, duration_ns, in_range, text, wrong_type};
 use super::sources::{Host, Problem, Sources};
@@ -50,6 +51,7 @@ pub(super) fn check(sources: &Sources, host: &Host) -> Result<Config, Vec<Proble
     let limits = limits(&mut reader, host);
     let policies = policies(&mut reader);
     let runtimes = Runtimes { python_interpreter: interpreter(&mut reader) };
+    let images = Images::read(&mut reader);
     let sandbox = sandbox(&mut reader);
     for problem in sources.near_misses(reader.known()) {
         reader.problem_at(problem);
@@ -60,7 +62,7 @@ pub(super) fn check(sources: &Sources, host: &Host) -> Result<Config, Vec<Proble
     }
     let origins = reader.finish()?;
     let topology = topology.expect("cores that cannot be placed are a problem, and there are none");
-    Ok(Config { server, cores, limits, policies, runtimes, sandbox, topology, origins })
+    Ok(Config { server, cores, limits, policies, runtimes, images, sandbox, topology, origins })
 }
 
 fn server(reader: &mut Reader, host: &Host) -> Server {
@@ -298,7 +300,7 @@ fn next_port(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), port)
 }
 
-fn absolute_path(path: &str) -> Result<PathBuf, String> {
+pub(super) fn absolute_path(path: &str) -> Result<PathBuf, String> {
     if path.contains('\0') {
         return Err("a path cannot hold a NUL".to_owned());
     }

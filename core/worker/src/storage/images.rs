@@ -41,6 +41,9 @@ pub struct ImageRecord {
     pub environment: Vec<(String, String)>,
     /// Its `python3`, as a path inside.
     pub interpreter: Option<String>,
+    /// Where it was pulled from, with the digest: `registry.example/name@sha256:…`.
+    #[serde(default)]
+    pub pinned: Option<String>,
 }
 
 impl ImageRecord {
@@ -54,15 +57,17 @@ impl ImageRecord {
 #[derive(Debug)]
 pub(super) struct Images {
     directory: PathBuf,
+    limits: Limits,
     /// Images of versions that are deployed no more and may still run.
     retired: HashMap<u64, String>,
 }
 
 impl Images {
-    pub(super) fn open(state_directory: &Path) -> io::Result<Images> {
+    pub(super) fn open(state_directory: &Path, max_bytes: u64) -> io::Result<Images> {
         let directory = state_directory.join(IMAGES);
         super::ensure_directory(&directory, PASSABLE)?;
-        Ok(Images { directory, retired: HashMap::new() })
+        let limits = Limits { bytes: max_bytes, ..Limits::default() };
+        Ok(Images { directory, limits, retired: HashMap::new() })
     }
 
     /// Verifies an image and flattens it, unless that was done before: then its layers are read all the same, since their names alone would
@@ -72,7 +77,7 @@ impl Images {
         let identity = image.identity();
         let place = self.directory.join(&identity);
         if place.is_dir() {
-            image.verify(Limits::default())?
+            image.verify(self.limits)?
         } else {
             self.flatten(&image, &place)?
         }
@@ -84,7 +89,12 @@ impl Images {
         let path = environment.iter().rfind(|(name, _)| name == "PATH").map_or(SEARCH_PATH, |(_, path)| path);
         let mut candidates = path.split(':').filter(|part| part.starts_with('/')).map(|part| format!("{part}/python3"));
         let interpreter = candidates.find(|candidate| is_file_within(&place, candidate));
-        Ok(ImageRecord { identity, environment, interpreter })
+        Ok(ImageRecord { identity, environment, interpreter, pinned: None })
+    }
+
+    /// Whether an image is there whole.
+    pub(super) fn has(&self, image: &ImageRecord) -> bool {
+        self.directory.join(&image.identity).is_dir()
     }
 
     fn flatten(&self, image: &Image, place: &Path) -> Result<(), ImageError> {
@@ -92,7 +102,7 @@ impl Images {
         let disk = |source| ImageError::Disk { path: incoming.clone(), source };
         remove(&incoming).map_err(disk)?;
         std::fs::create_dir(&incoming).map_err(disk)?;
-        let flattened = image.flatten(&incoming, Limits::default(), &FILES).and_then(|_| {
+        let flattened = image.flatten(&incoming, self.limits, &FILES).and_then(|_| {
             use std::os::unix::fs::PermissionsExt;
             std::fs::set_permissions(&incoming, std::fs::Permissions::from_mode(0o755)).map_err(disk)?;
             std::fs::rename(&incoming, place).and_then(|()| super::sync_directory(&self.directory)).map_err(disk)
