@@ -256,6 +256,7 @@ fn mechanism_settings(config: &Config, worker_id: &str) -> MechanismSettings {
         worker_id: worker_id.to_owned(),
         oci_runtime: config.sandbox.oci_runtime,
         docker_socket: config.sandbox.docker_socket.clone(),
+        mitigations: config.sandbox.mitigations,
     }
 }
 

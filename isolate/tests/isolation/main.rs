@@ -14,6 +14,7 @@ mod limits;
 mod links;
 mod plans;
 mod prepared;
+mod processor;
 mod programs;
 mod regions;
 mod support;

@@ -289,6 +289,8 @@ pub struct Sandbox {
     pub oci_runtime: Option<OciRuntime>,
     /// Where the engine behind [`MechanismKind::Docker`] listens.
     pub docker_socket: PathBuf,
+    /// Whether what sandboxes share in the processor is turned off, where the kernel can.
+    pub mitigations: bool,
     /// Processor time, in thousandths of a core; `None` is no limit.
     pub cpu_millis: Option<u32>,
     /// How long a runtime spins for its next invocation before it sleeps.

@@ -201,6 +201,7 @@ fn sandbox(reader: &mut Reader) -> Sandbox {
             .read("sandbox.docker_socket", |value| absolute_path(text(value)?))
             .unwrap_or_else(|| DOCKER_SOCKET.into()),
         oci_runtime: reader.choice("sandbox.oci_runtime", None, &oci_runtimes()),
+        mitigations: reader.choice("sandbox.mitigations", true, &MITIGATIONS),
         cpu_millis: reader.read("sandbox.cpu", cpu_millis).unwrap_or(None),
         spin: reader.read("sandbox.spin", spin).unwrap_or(Spin::Auto),
         prepared: reader.count("sandbox.prepared", PREPARED, 0..=1024),
@@ -209,6 +210,8 @@ fn sandbox(reader: &mut Reader) -> Sandbox {
 
 /// As many as start at once after a quiet moment; each takes a few hundred KiB of the kernel's memory.
 const PREPARED: u32 = 16;
+
+const MITIGATIONS: [(&str, bool); 2] = [("on", true), ("off", false)];
 
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
