@@ -21,6 +21,7 @@
 //! Invariant: every invocation that is taken is answered, whatever the handler does, unless the process dies. This
 //! crate knows no sandboxes and no worker beyond `vilya-ipc`.
 
+pub mod events;
 mod failure;
 mod request;
 mod serve;
@@ -113,12 +114,21 @@ where
     if std::env::var_os(ZYGOTE_VARIABLE).is_some() {
         vilya_ipc::guest::become_copy().map_err(StartError::Handshake)?;
     }
+    serve::serve(join_with(cap)?, &handler);
+    Ok(())
+}
+
+/// Joins the worker of this process.
+fn join() -> Result<Guest, StartError> {
+    join_with(spin_cap(std::env::var(SPIN_VARIABLE).ok())?)
+}
+
+fn join_with(spin_cap: Option<Duration>) -> Result<Guest, StartError> {
     let mut guest = Guest::from_standard_fds().map_err(StartError::Handshake)?;
-    if let Some(cap) = cap {
+    if let Some(cap) = spin_cap {
         guest.set_spin_cap(cap);
     }
-    serve::serve(guest, &handler);
-    Ok(())
+    Ok(guest)
 }
 
 /// The spin cap asked for, if any.

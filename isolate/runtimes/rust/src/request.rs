@@ -1,7 +1,8 @@
 //! The request as a handler sees it.
 
-use crate::serve::Advice;
+use crate::serve::LaneAdvice;
 use std::cell::OnceCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use vilya_ipc::guest;
 
@@ -11,6 +12,14 @@ pub struct Request<'a> {
     /// Written out when it is asked for.
     id: OnceCell<Id>,
     advice: Advice<'a>,
+}
+
+/// A window on what the worker says of an invocation that runs.
+pub(crate) enum Advice<'a> {
+    /// Asked for when the handler wants to know.
+    Asked(LaneAdvice<'a>),
+    /// Noted by the thread that listens to the worker.
+    Told(&'a AtomicBool),
 }
 
 /// A request's id as 32 hexadecimal digits.
@@ -66,7 +75,11 @@ impl<'a> Request<'a> {
     /// Whether nobody waits for the answer any more. Advice: a handler may stop early, and must return all the same.
     #[must_use]
     pub fn cancelled(&self) -> bool {
-        self.advice.cancelled()
+        match &self.advice {
+            Advice::Asked(lane) => lane.cancelled(),
+            // Relaxed: advice, which guards no other memory.
+            Advice::Told(cancelled) => cancelled.load(Ordering::Relaxed),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::Request;
 use crate::failure::Failure;
+use crate::request::Advice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -31,7 +32,7 @@ struct Lane {
 }
 
 /// A handler's window on what the worker says of its invocation.
-pub(crate) struct Advice<'a> {
+pub(crate) struct LaneAdvice<'a> {
     runtime: &'a Runtime,
     lane: u32,
 }
@@ -79,7 +80,7 @@ impl Runtime {
     where
         F: Fn(&Request<'_>, &mut Response<'_>) -> Result<(), Failure>,
     {
-        let advice = Advice { runtime: self, lane: invocation.lane() };
+        let advice = Advice::Asked(LaneAdvice { runtime: self, lane: invocation.lane() });
         let (request, mut response) = invocation.parts();
         let request = Request::new(request, advice);
         // A handler that panicked leaves nothing of ours behind: its response is dropped unread.
@@ -125,7 +126,7 @@ impl Desk {
     }
 }
 
-impl Advice<'_> {
+impl LaneAdvice<'_> {
     pub(crate) fn cancelled(&self) -> bool {
         let Runtime { receiver, desk, .. } = self.runtime;
         // An idle thread that waits for the worker holds the receiver and takes note itself; if there is none, this
