@@ -3,8 +3,6 @@
 //! Invariant: a [`Manifest`] made by [`Manifest::parse`] is within the bounds below, and its handler and variables can be
 //! given to a sandbox as they are. It does not know the bundle: whether the handler exists is checked when it is unpacked.
 
-mod image;
-
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +35,7 @@ pub const PRELOAD_COUNT_MAX: usize = 64;
 
 const HANDLER_BYTES_MAX: usize = 512;
 const PYTHON_HANDLER: &str = "main.handler";
+const NODE_HANDLER: &str = "index.handler";
 
 // The environment fits its file.
 const _: () = assert!(ENVIRONMENT_BYTES_MAX as u64 <= FILE_BYTES_MAX);
@@ -51,6 +50,8 @@ pub enum Runtime {
     Rust,
     /// The same, linked with the library for C.
     C,
+    /// A module of the bundle, run by the host's Node.
+    Node,
 }
 
 impl Runtime {
@@ -60,7 +61,22 @@ impl Runtime {
             Runtime::Python => "python",
             Runtime::Rust => "rust",
             Runtime::C => "c",
+            Runtime::Node => "node",
         }
+    }
+
+    /// The interpreter that an image must have; none where the handler is a program.
+    pub fn interpreter(self) -> Option<&'static str> {
+        match self {
+            Runtime::Python => Some("python3"),
+            Runtime::Node => Some("node"),
+            Runtime::Rust | Runtime::C => None,
+        }
+    }
+
+    /// Whether a sandbox can be a copy of another. Node has threads before it runs any code.
+    pub(crate) fn is_copied(self) -> bool {
+        self != Runtime::Node
     }
 }
 
@@ -71,7 +87,7 @@ pub struct Manifest {
     pub name: String,
     /// What runs it.
     pub runtime: Runtime,
-    /// Python: `module.function`; Rust and C: the executable's path inside the bundle.
+    /// Python and Node: `module.function`; Rust and C: the executable's path inside the bundle.
     pub handler: String,
     /// Memory limit of each sandbox.
     pub memory_bytes: u64,
@@ -91,7 +107,7 @@ pub struct Manifest {
     /// What makes its sandboxes; `None` is the worker's choice.
     #[serde(default)]
     pub mechanism: Option<MechanismKind>,
-    /// The container image that it runs in: a file or folder of the bundle, or one of a registry.
+    /// The container image that it runs in: a file or folder of the bundle.
     #[serde(default)]
     pub image: Option<String>,
     /// Variables given to the function.
@@ -104,11 +120,11 @@ impl Manifest {
         let (raw, problems) = Raw::parse(FILE_NAME, text);
         let mut reader = Reader::new(raw, problems);
         let name = required(&mut reader, "name", "name = \"hello\"", check_name);
-        let runtimes = [("python", Runtime::Python), ("rust", Runtime::Rust), ("c", Runtime::C)];
+        let runtimes = [Runtime::Python, Runtime::Rust, Runtime::C, Runtime::Node].map(|one| (one.as_str(), one));
         let runtime = if reader.has("runtime") {
             reader.choice("runtime", Runtime::Python, &runtimes)
         } else {
-            required(&mut reader, "runtime", "runtime = \"python\", \"rust\" or \"c\"", |_| Ok(()));
+            required(&mut reader, "runtime", "runtime = \"python\", \"node\", \"rust\" or \"c\"", |_| Ok(()));
             Runtime::Python
         };
         let handler = handler(&mut reader, runtime);
@@ -119,7 +135,7 @@ impl Manifest {
         let freeze_after_ns = reader.read("freeze_after", idle_step_ns);
         let preload = preload(&mut reader, runtime);
         let mechanism = mechanism(&mut reader);
-        let image = image::read(&mut reader);
+        let image = image(&mut reader);
         let environment = environment(&mut reader);
         reader.finish()?;
         Ok(Manifest {
@@ -178,11 +194,17 @@ fn required(
 }
 
 fn handler(reader: &mut Reader, runtime: Runtime) -> String {
+    let default = match runtime {
+        Runtime::Python => Some(PYTHON_HANDLER),
+        Runtime::Node => Some(NODE_HANDLER),
+        Runtime::Rust | Runtime::C => None,
+    };
     match runtime {
-        Runtime::Python if !reader.has("handler") => {
+        _ if default.is_some() && !reader.has("handler") => {
             reader.text("handler");
-            PYTHON_HANDLER.to_owned()
+            default.unwrap_or_default().to_owned()
         }
+        Runtime::Node => required(reader, "handler", "handler = \"index.handler\"", check_node_handler),
         Runtime::Python => required(reader, "handler", "handler = \"main.handler\"", check_python_handler),
         Runtime::Rust | Runtime::C => {
             required(reader, "handler", "handler = \"the-built-executable\"", check_executable)
@@ -228,6 +250,19 @@ fn check_python_handler(handler: &str) -> Result<(), String> {
     ))
 }
 
+/// `folder/module.function`: the module's name has no dot, so that what is exported may be within something.
+fn check_node_handler(handler: &str) -> Result<(), String> {
+    let file = handler.rsplit('/').next().unwrap_or(handler);
+    let (module, export) = file.split_once('.').unwrap_or((file, ""));
+    if !module.is_empty() && !export.is_empty() && export.split('.').all(|part| !part.is_empty()) {
+        return check_inner_path(handler, "the module");
+    }
+    Err(format!(
+        "\"{}\" does not name a function of a module: write module.function, for example \"{NODE_HANDLER}\"",
+        handler.escape_debug()
+    ))
+}
+
 fn check_executable(handler: &str) -> Result<(), String> {
     check_inner_path(handler, "the executable")
 }
@@ -242,6 +277,23 @@ fn check_inner_path(path: &str, whose: &str) -> Result<(), String> {
         "\"{}\" is not a path inside the bundle: write {whose}'s path relative to {FILE_NAME}, without \"..\"",
         path.escape_debug()
     ))
+}
+
+fn image(reader: &mut Reader) -> Option<String> {
+    if !reader.has("image") {
+        return None;
+    }
+    let path = reader.text("image")?;
+    let checked = check_inner_path(&path, "the image").and_then(|()| {
+        if path == FILE_NAME { Err(format!("{FILE_NAME} is no image: name the archive beside it")) } else { Ok(()) }
+    });
+    match checked {
+        Ok(()) => Some(path),
+        Err(message) => {
+            reader.problem("image", message);
+            None
+        }
+    }
 }
 
 fn mechanism(reader: &mut Reader) -> Option<MechanismKind> {
@@ -319,6 +371,16 @@ mod tests {
     }
 
     #[test]
+    fn an_image_is_a_path_of_the_bundle() {
+        let of = |image: &str| format!("name = \"a\"\nruntime = \"python\"\nimage = \"{image}\"\n");
+        let manifest = Manifest::parse(&of("images/python.tar")).unwrap();
+        assert_eq!(manifest.image.as_deref(), Some("images/python.tar"));
+        for path in ["../python.tar", "/python.tar", "", FILE_NAME] {
+            assert_eq!(problems(&of(path)).len(), 1, "{path}");
+        }
+    }
+
+    #[test]
     fn a_full_manifest_is_read_and_survives_json() {
         let text = "\
 name = \"thumb-nail\"
@@ -365,7 +427,7 @@ NUL = \"\\u0000\"
 ";
         let expected = [
             "function.toml:1: name: \"Hello\" is not a function name",
-            "function.toml:2: runtime: \"pyton\" is not one of \"python\", \"rust\", \"c\"; did you mean \"python\"?",
+            "function.toml:2: runtime: \"pyton\" is not one of \"python\", \"rust\", \"c\", \"node\"; did you mean \"python\"?",
             "function.toml:3: handler: \"main\" does not name a function of a module",
             "function.toml:4: memory: 1MiB is out of range: write 16MiB",
             "function.toml:5: timeout: 16m is out of range: write 1ms to 15m",
@@ -406,6 +468,15 @@ NUL = \"\\u0000\"
             assert_eq!(problems(&text).len(), 1, "{handler}");
         }
         assert!(Manifest::parse("name = \"a\"\nruntime = \"python\"\nhandler = \"a.b_1.c\"\n").is_ok());
+        for handler in ["index", ".handler", "index.", "../index.handler", "/index.handler", "a/../b.c", "a..b"] {
+            let text = format!("name = \"a\"\nruntime = \"node\"\nhandler = \"{handler}\"\n");
+            assert_eq!(problems(&text).len(), 1, "{handler}");
+        }
+        for handler in ["index.handler", "src/my-index.handler", "a.b.c"] {
+            let text = format!("name = \"a\"\nruntime = \"node\"\nhandler = \"{handler}\"\n");
+            assert_eq!(Manifest::parse(&text).unwrap().handler, handler);
+        }
+        assert_eq!(Manifest::parse("name = \"a\"\nruntime = \"node\"\n").unwrap().handler, "index.handler");
     }
 
     #[test]

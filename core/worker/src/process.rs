@@ -26,11 +26,13 @@ use vilya_isolate::Swept;
 use vilya_reactor::{Reactor, Waker};
 
 use crate::config::{self, Config};
-use crate::control::{Control, Parts, Pulls};
+use crate::control::Control;
 use crate::mechanisms::{MechanismSettings, Mechanisms};
 use crate::mesh::{ControlMessage, Message, Post};
+use crate::node;
 use crate::python;
 use crate::request::random_u64;
+use crate::runtimes::RUNTIMES;
 use crate::shard::{Links, Listeners, Settings, Shard, Timeouts};
 use crate::starter::{self, Nursery, SandboxDefaults};
 use crate::storage::{BundleLimits, Catalog, CatalogLimits, LogFiles, LogWriter};
@@ -109,9 +111,9 @@ impl Worker {
     pub fn start(config: &Config) -> Result<Running, StartError> {
         let state = &config.server.state_directory;
         let bad_state = |reason: String| StartError::State { path: state.display().to_string(), reason };
-        let place = std::fs::create_dir_all(state).and_then(|()| std::fs::canonicalize(state)).map_err(|error| {
-            bad_state(format!("{error}; set server.state_directory or VILYA_SERVER__STATE_DIRECTORY"))
-        })?;
+        let place = std::fs::create_dir_all(state.join(RUNTIMES)).and_then(|()| std::fs::canonicalize(state)).map_err(
+            |error| bad_state(format!("{error}; set server.state_directory or VILYA_SERVER__STATE_DIRECTORY")),
+        )?;
         // Links above it are the operator's and are followed this once: nothing below is ever found through one.
         let mut placed = config.clone();
         placed.server.state_directory = place;
@@ -152,10 +154,7 @@ impl Worker {
             shards.push(cradle.thread);
         }
 
-        let pulls = Pulls::new(&config.images, control_post.clone());
-        let (logs_control, spread) = (logs.control(), spread(config));
-        let parts = Parts { catalog, pulls, logs: logs_control, shards: posts.clone(), most_functions, spread };
-        let mut control = Control::new(parts);
+        let mut control = Control::new(catalog, logs.control(), posts.clone(), most_functions, spread(config));
         control.restore(records);
         let control = std::thread::Builder::new()
             .name("vilya-control".into())
@@ -188,8 +187,6 @@ impl Running {
 
     /// Takes no more work, finishes what is under way within `server.drain_timeout`, and ends every thread and sandbox.
     pub fn drain(mut self) {
-        // What waits for a registry is answered, so that no shard waits for it.
-        let _ = self.control_post.send(ControlMessage::EndPulls);
         // In two steps: a shard that is drained still takes the answers that others owe its connections.
         let (tell, drained) = bounded(self.posts.len());
         for post in &self.posts {
@@ -230,7 +227,6 @@ fn catalog_limits(config: &Config) -> CatalogLimits {
         functions: config.limits.functions,
         function_memory_bytes: config.limits.function_memory_bytes(config.topology.shards.len()),
         bundle: BundleLimits::default(),
-        image_bytes: config.images.max_size_bytes,
     }
 }
 
@@ -256,7 +252,6 @@ fn mechanism_settings(config: &Config, worker_id: &str) -> MechanismSettings {
         worker_id: worker_id.to_owned(),
         oci_runtime: config.sandbox.oci_runtime,
         docker_socket: config.sandbox.docker_socket.clone(),
-        mitigations: config.sandbox.mitigations,
     }
 }
 
@@ -518,8 +513,11 @@ fn sandbox_defaults(config: &Config) -> SandboxDefaults {
     let python = python::prepare(&config.runtimes.python_interpreter, state)
         .inspect_err(|why| tracing::warn!("Python functions cannot run: {why}"))
         .ok();
+    let node = node::prepare(&config.runtimes.node, state)
+        .inspect_err(|why| tracing::info!("Node functions cannot run: {why}"));
     SandboxDefaults {
         python,
+        node,
         bundles: state.clone(),
         payload_limit_bytes: config.server.max_payload_bytes,
         processes: config.limits.processes,

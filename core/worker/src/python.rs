@@ -2,11 +2,11 @@
 //!
 //! Invariant: an interpreter is used only after it has said itself that it is new enough. It knows no functions.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::config::Interpreter;
+use crate::runtimes::{RUNTIMES, lay_out};
 
 /// What is asked of a candidate: its version, its real path, and the folder its standard library is under.
 const QUESTION: &str =
@@ -22,15 +22,13 @@ pub(crate) struct PythonHome {
     pub(crate) interpreter: PathBuf,
     /// A folder that the interpreter needs and that is not under `/usr`: its path inside, and where that leads on the host.
     pub(crate) prefix: Option<(PathBuf, PathBuf)>,
-    /// The folder of `vilya_runtime`.
-    pub(crate) runtime: PathBuf,
 }
 
 /// Finds the interpreter and writes the runtime's files under the state directory.
 pub(crate) fn prepare(interpreter: &Interpreter, state_directory: &Path) -> Result<PythonHome, String> {
     let (interpreter, prefix) = find(interpreter)?;
-    let runtime = state_directory.join("runtimes").join("python");
-    write_runtime(&runtime)
+    let runtime = state_directory.join(RUNTIMES).join("python");
+    lay_out(&runtime, vilya_isolate::runtimes::PYTHON)
         .map_err(|error| format!("the Python runtime cannot be written to {}: {error}", runtime.display()))?;
     // Compiled here, since a sandbox cannot write. Without it every start parses the files again, and works.
     let compiled = Command::new(&interpreter)
@@ -45,7 +43,7 @@ pub(crate) fn prepare(interpreter: &Interpreter, state_directory: &Path) -> Resu
     }
     let prefix = prefix.map(|inside| std::fs::canonicalize(&inside).map(|outside| (inside, outside))).transpose();
     let prefix = prefix.map_err(|error| format!("the interpreter's own folder cannot be found: {error}"))?;
-    Ok(PythonHome { interpreter, prefix, runtime })
+    Ok(PythonHome { interpreter, prefix })
 }
 
 fn find(wanted: &Interpreter) -> Result<(PathBuf, Option<PathBuf>), String> {
@@ -93,21 +91,6 @@ fn parse(answer: &str) -> Option<Result<(PathBuf, Option<PathBuf>), String>> {
     // /usr is in every sandbox; anything else has to be brought along.
     let prefix = (!prefix.starts_with("/usr")).then_some(prefix);
     Some(Ok((path, prefix)))
-}
-
-fn write_runtime(folder: &Path) -> io::Result<()> {
-    for (name, text) in vilya_isolate::runtimes::PYTHON {
-        let path = folder.join(name);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        // Left alone when it is the same, so that what was compiled from it stays valid.
-        if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
-            continue;
-        }
-        std::fs::write(&path, text)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -23,9 +23,11 @@ use vilya_isolate::{
 use crate::manifest::Runtime;
 use crate::mechanisms::Mechanisms;
 use crate::mesh::{Message, Post, StartedSandbox};
+use crate::node::{self, NodeHome};
 use crate::process::vital;
 use crate::python::PythonHome;
 use crate::ring::{Ring, Rings};
+use crate::runtimes::{RUNTIMES, RUNTIMES_INSIDE};
 use crate::storage::FunctionRecord;
 use crate::zygotes::{Subject, Zygote, Zygotes};
 
@@ -33,6 +35,8 @@ use crate::zygotes::{Subject, Zygote, Zygotes};
 #[derive(Clone, Debug)]
 pub(crate) struct SandboxDefaults {
     pub(crate) python: Option<PythonHome>,
+    /// Or why no function of Node can run.
+    pub(crate) node: Result<NodeHome, String>,
     pub(crate) bundles: PathBuf,
     pub(crate) payload_limit_bytes: u64,
     pub(crate) processes: u32,
@@ -212,13 +216,19 @@ impl Starter {
 
     /// What the runtimes of every function need.
     fn runtime_binds(&self) -> Vec<Bind> {
-        let Some(python) = &self.defaults.python else { return Vec::new() };
-        let runtime = Bind { source: python.runtime.clone(), target: "/vilya/python".into(), read_only: true };
-        let prefix = python.prefix.iter().map(|(inside, outside)| {
+        let SandboxDefaults { bundles, python, node, .. } = &self.defaults;
+        let shown = |source: PathBuf, target: &str| Bind { source, target: target.into(), read_only: true };
+        let python = python.as_ref().and_then(|python| python.prefix.clone());
+        let node = node.as_ref().ok().and_then(|node| node.prefix.clone()).map(|prefix| (prefix.clone(), prefix));
+        // One within the other is there already.
+        let within = |one: &Option<(PathBuf, PathBuf)>, of: &Option<(PathBuf, PathBuf)>| matches!((one, of), (Some((one, _)), Some((of, _))) if one.starts_with(of));
+        let node = if within(&node, &python) { None } else { node };
+        let python = if within(&python, &node) { None } else { python };
+        let prefixes = python.into_iter().chain(node).map(|(inside, outside)| {
             let target = inside.to_string_lossy().into_owned();
-            Bind { source: outside.clone(), target, read_only: true }
+            shown(outside, &target)
         });
-        std::iter::once(runtime).chain(prefix).collect()
+        std::iter::once(shown(bundles.join(RUNTIMES), RUNTIMES_INSIDE)).chain(prefixes).collect()
     }
 
     fn limits(&self, memory_bytes: u64) -> ResourceLimits {
@@ -288,7 +298,9 @@ impl Starter {
         let spec = self.spec(&start)?;
         // Only the mechanism that makes sandboxes ahead makes copies.
         let is_chosen = self.mechanisms.is_chosen(start.record.manifest.mechanism);
-        let zygotes = self.zygotes.as_ref().filter(|_| is_chosen && !start.whole && start.record.image.is_none());
+        let zygotes = self.zygotes.as_ref().filter(|_| {
+            is_chosen && !start.whole && start.record.image.is_none() && start.record.manifest.runtime.is_copied()
+        });
         let mut way = zygotes.map(|zygotes| zygotes.way(&start.record));
         if let Some(way) = way.as_mut().filter(|way| way.is_runtime && is_set_at_start(&start.record)) {
             way.image = None;
@@ -368,21 +380,12 @@ impl Starter {
             target: FUNCTION.into(),
             read_only: true,
         }];
-        let command = match manifest.runtime {
-            Runtime::Rust | Runtime::C => vec![format!("{FUNCTION}/{}", manifest.handler)],
-            Runtime::Python => {
-                let inside = start.record.image.as_ref().map(|image| image.interpreter.clone().unwrap_or_default());
-                // What the host's interpreter needs besides is not for an image's.
-                binds.extend(self.runtime_binds().into_iter().take(if inside.is_some() { 1 } else { usize::MAX }));
-                inside
-                    .filter(|_| self.defaults.python.is_some())
-                    .map(python_arguments)
-                    .or_else(|| self.python_command())
-                    .ok_or(
-                        "no Python 3.9 or later was found at start; install one or set runtimes.python.interpreter",
-                    )?
-            }
-        };
+        if manifest.runtime.interpreter().is_some() {
+            // What the host's interpreters need besides is not for an image's.
+            let most = if start.record.image.is_some() { 1 } else { usize::MAX };
+            binds.extend(self.runtime_binds().into_iter().take(most));
+        }
+        let command = self.command(&start.record)?;
         let root = match &start.record.image {
             Some(image) => image_root(self.defaults.bundles.join(image.directory()))?,
             None => Root::System,
@@ -400,6 +403,26 @@ impl Starter {
         })
     }
 
+    fn command(&self, record: &FunctionRecord) -> Result<Vec<String>, String> {
+        const NO_PYTHON: &str =
+            "no Python 3.9 or later was found at start; install one or set runtimes.python.interpreter";
+        let manifest = &record.manifest;
+        // Its interpreter is looked for when it is deployed.
+        let inside = record.image.as_ref().map(|image| image.interpreter.clone().unwrap_or_default());
+        match manifest.runtime {
+            Runtime::Rust | Runtime::C => Ok(vec![format!("{FUNCTION}/{}", manifest.handler)]),
+            Runtime::Python => {
+                let outside = self.python_command().ok_or(NO_PYTHON)?;
+                Ok(inside.map_or(outside, python_arguments))
+            }
+            Runtime::Node => {
+                let home = self.defaults.node.as_ref().map_err(Clone::clone)?;
+                let within = |interpreter| node::arguments(interpreter, manifest.memory_bytes);
+                Ok(inside.map_or_else(|| home.command(manifest.memory_bytes), within))
+            }
+        }
+    }
+
     fn environment(&self, record: &FunctionRecord) -> Vec<(String, String)> {
         let manifest = &record.manifest;
         let mut environment: Vec<(String, String)> = vec![
@@ -415,6 +438,9 @@ impl Starter {
         ];
         if !manifest.preload.is_empty() {
             environment.push(("VILYA_PRELOAD".into(), manifest.preload.join(" ")));
+        }
+        if manifest.runtime == Runtime::Node {
+            environment.push((node::ENVIRONMENT.0.into(), node::ENVIRONMENT.1.into()));
         }
         if let Some(spin) = self.defaults.spin_us {
             environment.push(("VILYA_SPIN_US".into(), spin.to_string()));

@@ -106,9 +106,7 @@ impl Layout {
             | Step::DieWithParent
             | Step::OrdinaryProcess
             | Step::Rules(_)
-            | Step::EnforceRules(_)
-            | Step::Forbid(_)
-            | Step::OwnCores => {}
+            | Step::EnforceRules(_) => {}
         }
         Ok(())
     }

@@ -64,12 +64,9 @@ pub(crate) fn each(check: impl Fn(&mut Room)) {
 pub(crate) fn set_up(kind: Kind, state_directory: PathBuf, worker_id: &str) -> Result<Box<dyn Mechanism>, SetupError> {
     let worker_id = worker_id.to_owned();
     Ok(match kind {
-        Kind::Native => Box::new(Native::new(NativeOptions {
-            state_directory,
-            worker_id,
-            cgroup: CgroupPreference::Auto,
-            mitigations: true,
-        })?),
+        Kind::Native => {
+            Box::new(Native::new(NativeOptions { state_directory, worker_id, cgroup: CgroupPreference::Auto })?)
+        }
         Kind::Docker => Box::new(Docker::new(DockerOptions { state_directory, worker_id, socket: docker_socket() })?),
         Kind::Oci(runtime) => Box::new(Oci::new(&OciOptions { state_directory, worker_id, runtime: Some(runtime) })?),
     })

@@ -14,7 +14,6 @@ mod limits;
 mod links;
 mod plans;
 mod prepared;
-mod processor;
 mod programs;
 mod regions;
 mod support;

@@ -30,3 +30,15 @@ fn its_raw_function_gives_bytes_back() {
     worker.deploy_python("raw", &block("python", "@vilya.raw"), "");
     assert_eq!(worker.client().invoke("raw", b"\x00bytes\xff").expect(200).body, b"\x00bytes\xff");
 }
+
+#[test]
+fn its_function_in_javascript_answers_as_on_lambda() {
+    let Some(setting) = super::node::settings() else { return };
+    let worker = Worker::start_with(&[&setting]);
+    let code = block("js", "awsRequestId");
+    let manifest = b"name = \"greets\"\nruntime = \"node\"\n";
+    let bundle = archive(&[("function.toml", manifest, 0o644), ("index.mjs", code.as_bytes(), 0o644)]);
+    worker.deploy("greets", &bundle).expect(201);
+    let answer = worker.client().invoke("greets", br#"{"name": "world"}"#).expect(200);
+    assert_eq!(answer.json(), serde_json::json!({ "hello": "world" }));
+}

@@ -43,6 +43,14 @@ fn c_conforms() {
 }
 
 #[test]
+fn node_conforms() {
+    let Some(settings) = super::node::settings() else { return };
+    let code = include_bytes!("../runtimes/index.mjs").to_vec();
+    let function = Function { runtime: "node", handler: "index.handler", path: "index.mjs", code };
+    conforms_on(Worker::start_with(&[&settings]), &function);
+}
+
+#[test]
 fn the_example_in_c_reverses() {
     let Some(code) = compile(EXAMPLE) else { return };
     let worker = Worker::start();
@@ -96,7 +104,10 @@ fn deploy(worker: &Worker, name: &str, function: &Function, settings: &str) {
 }
 
 fn conforms(function: &Function) {
-    let worker = Worker::start();
+    conforms_on(Worker::start(), function);
+}
+
+fn conforms_on(worker: Worker, function: &Function) {
     deploy(&worker, "one", function, "timeout = \"30s\"\n[env]\nGREETING = \"grüß\"");
     payloads_and_types(&worker);
     what_it_is_told(&worker);

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use vilya_isolate::OciRuntime;
 
-use super::images::Images;
 use super::rules;
 use super::sources::{Host, Problem, Source, Sources};
 use super::topology::Topology;
@@ -27,8 +26,6 @@ pub struct Config {
     pub policies: Policies,
     /// Interpreters on the host.
     pub runtimes: Runtimes,
-    /// Container images.
-    pub images: Images,
     /// Defaults of every sandbox.
     pub sandbox: Sandbox,
     /// Where shards and sandboxes run on this host.
@@ -269,9 +266,20 @@ impl ConcurrencyPolicy {
 pub struct Runtimes {
     /// `runtimes.python.interpreter`.
     pub python_interpreter: Interpreter,
+    /// `runtimes.node.*`.
+    pub node: NodeSettings,
 }
 
-/// An interpreter on the host.
+/// Section `[runtimes.node]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// `runtimes.node.interpreter`.
+    pub interpreter: Interpreter,
+    /// `runtimes.node.addon`: the shared object that Node's runtime is linked from.
+    pub addon: Interpreter,
+}
+
+/// An interpreter, or what one needs, on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interpreter {
     /// The usual one, looked for at start.
@@ -289,8 +297,6 @@ pub struct Sandbox {
     pub oci_runtime: Option<OciRuntime>,
     /// Where the engine behind [`MechanismKind::Docker`] listens.
     pub docker_socket: PathBuf,
-    /// Whether what sandboxes share in the processor is turned off, where the kernel can.
-    pub mitigations: bool,
     /// Processor time, in thousandths of a core; `None` is no limit.
     pub cpu_millis: Option<u32>,
     /// How long a runtime spins for its next invocation before it sleeps.

@@ -34,7 +34,6 @@ impl Config {
         let mut settings = self.server_settings();
         settings.extend(self.limit_settings());
         settings.extend(self.choice_settings());
-        settings.extend(self.images.settings());
         settings
     }
 
@@ -99,9 +98,9 @@ impl Config {
             ConcurrencyPolicy::Unlimited => quoted("unlimited"),
             ConcurrencyPolicy::Fixed(running) => running.to_string(),
         };
-        let interpreter = match &self.runtimes.python_interpreter {
-            Interpreter::Auto => "auto".into(),
-            Interpreter::Path(path) => path.to_string_lossy(),
+        let file = |file: &Interpreter| match file {
+            Interpreter::Auto => quoted("auto"),
+            Interpreter::Path(path) => quoted(&path.to_string_lossy()),
         };
         let cpu = self.sandbox.cpu_millis.map_or("none".to_owned(), |millis| (f64::from(millis) / 1000.0).to_string());
         let spin = |spin| match spin {
@@ -120,11 +119,12 @@ impl Config {
             ("policies.freeze_after", quoted(&idle_step(policies.freeze_after_ns))),
             ("policies.concurrency", concurrency),
             ("policies.spread", quoted(spread)),
-            ("runtimes.python.interpreter", quoted(&interpreter)),
+            ("runtimes.python.interpreter", file(&self.runtimes.python_interpreter)),
+            ("runtimes.node.interpreter", file(&self.runtimes.node.interpreter)),
+            ("runtimes.node.addon", file(&self.runtimes.node.addon)),
             ("sandbox.mechanism", quoted(self.sandbox.mechanism.as_str())),
             ("sandbox.oci_runtime", quoted(self.sandbox.oci_runtime.map_or("auto", OciRuntime::name))),
             ("sandbox.docker_socket", quoted(&self.sandbox.docker_socket.to_string_lossy())),
-            ("sandbox.mitigations", quoted(if self.sandbox.mitigations { "on" } else { "off" })),
             ("sandbox.cpu", quoted(&cpu)),
             ("sandbox.spin", quoted(&spin(self.sandbox.spin))),
             ("sandbox.prepared", self.sandbox.prepared.to_string()),
@@ -184,7 +184,6 @@ mod tests {
             ("sandbox.prepared", "0"),
             ("sandbox.mechanism", "oci"),
             ("sandbox.oci_runtime", "runc"),
-            ("sandbox.mitigations", "off"),
             ("sandbox.docker_socket", "/run/other.sock"),
             ("policies.queue", "sjf"),
             ("policies.keep_alive", "ttl"),
@@ -193,12 +192,9 @@ mod tests {
             ("policies.concurrency", "12"),
             ("policies.spread", "off"),
             ("limits.memory", "1000000000"),
-            ("images.pull", "false"),
-            ("images.max_size", "1GiB"),
-            ("images.pull_timeout", "1m"),
-            ("images.insecure_registries", "r.example:5000,[::1]:80"),
-            ("images.docker_config", "/etc/docker-of-vilya"),
             ("runtimes.python.interpreter", "/usr/bin/python3"),
+            ("runtimes.node.interpreter", "/usr/bin/node"),
+            ("runtimes.node.addon", "/opt/vilya.node"),
         ];
         let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
         let changed = Config::load(&Sources { flags, ..Sources::default() }, &host()).unwrap();

@@ -39,11 +39,8 @@ pub struct ImageRecord {
     pub identity: String,
     /// Variables that it sets.
     pub environment: Vec<(String, String)>,
-    /// Its `python3`, as a path inside.
+    /// The program that runs the function, as a path inside.
     pub interpreter: Option<String>,
-    /// Where it was pulled from, with the digest: `registry.example/name@sha256:…`.
-    #[serde(default)]
-    pub pinned: Option<String>,
 }
 
 impl ImageRecord {
@@ -57,27 +54,26 @@ impl ImageRecord {
 #[derive(Debug)]
 pub(super) struct Images {
     directory: PathBuf,
-    limits: Limits,
     /// Images of versions that are deployed no more and may still run.
     retired: HashMap<u64, String>,
 }
 
 impl Images {
-    pub(super) fn open(state_directory: &Path, max_bytes: u64) -> io::Result<Images> {
+    pub(super) fn open(state_directory: &Path) -> io::Result<Images> {
         let directory = state_directory.join(IMAGES);
         super::ensure_directory(&directory, PASSABLE)?;
-        let limits = Limits { bytes: max_bytes, ..Limits::default() };
-        Ok(Images { directory, limits, retired: HashMap::new() })
+        Ok(Images { directory, retired: HashMap::new() })
     }
 
     /// Verifies an image and flattens it, unless that was done before: then its layers are read all the same, since their names alone would
     /// give anyone who knows them the files.
-    pub(super) fn add(&self, archive: &Path) -> Result<ImageRecord, ImageError> {
+    /// `interpreter` is the program to look for on its `PATH`.
+    pub(super) fn add(&self, archive: &Path, interpreter: Option<&str>) -> Result<ImageRecord, ImageError> {
         let image = Image::open(archive)?;
         let identity = image.identity();
         let place = self.directory.join(&identity);
         if place.is_dir() {
-            image.verify(self.limits)?
+            image.verify(Limits::default())?
         } else {
             self.flatten(&image, &place)?
         }
@@ -87,14 +83,11 @@ impl Images {
         let variables = image.environment().iter().filter(|(name, value)| usable(name, value));
         let environment: Vec<(String, String)> = variables.take(ENVIRONMENT_MAX).cloned().collect();
         let path = environment.iter().rfind(|(name, _)| name == "PATH").map_or(SEARCH_PATH, |(_, path)| path);
-        let mut candidates = path.split(':').filter(|part| part.starts_with('/')).map(|part| format!("{part}/python3"));
-        let interpreter = candidates.find(|candidate| is_file_within(&place, candidate));
-        Ok(ImageRecord { identity, environment, interpreter, pinned: None })
-    }
-
-    /// Whether an image is there whole.
-    pub(super) fn has(&self, image: &ImageRecord) -> bool {
-        self.directory.join(&image.identity).is_dir()
+        let interpreter = interpreter.and_then(|program| {
+            let folders = path.split(':').filter(|part| part.starts_with('/'));
+            folders.map(|part| format!("{part}/{program}")).find(|candidate| is_file_within(&place, candidate))
+        });
+        Ok(ImageRecord { identity, environment, interpreter })
     }
 
     fn flatten(&self, image: &Image, place: &Path) -> Result<(), ImageError> {
@@ -102,7 +95,7 @@ impl Images {
         let disk = |source| ImageError::Disk { path: incoming.clone(), source };
         remove(&incoming).map_err(disk)?;
         std::fs::create_dir(&incoming).map_err(disk)?;
-        let flattened = image.flatten(&incoming, self.limits, &FILES).and_then(|_| {
+        let flattened = image.flatten(&incoming, Limits::default(), &FILES).and_then(|_| {
             use std::os::unix::fs::PermissionsExt;
             std::fs::set_permissions(&incoming, std::fs::Permissions::from_mode(0o755)).map_err(disk)?;
             std::fs::rename(&incoming, place).and_then(|()| super::sync_directory(&self.directory)).map_err(disk)
