@@ -187,3 +187,15 @@ fn send_writes_a_row_a_round_a_size_and_a_kind() {
     }
     assert!(is_figure(&report["ratio"]["send_zc_registered_mib_1_cpu_us"]), "{report:#}");
 }
+
+#[test]
+fn idle_reports_the_first_after_a_thaw_the_restless_and_the_memory() {
+    let report: Value = serde_json::from_str(&run(env!("CARGO_BIN_EXE_idle"), &["--json", "--quick"])).unwrap();
+    let frozen = [("first", "frozen_p50_us"), ("first", "frozen_p99_us"), ("restless", "frozen_cpu_percent")];
+    let always = [("first", "awake_p50_us"), ("restless", "awake_cpu_percent")];
+    let memory = ["first_kib", "left_kib", "trimmed_kib", "next_us", "after_it_us"].map(|name| ("memory", name));
+    let freezes = report["freezes"].as_bool().expect("whether this host can freeze");
+    for (section, name) in always.into_iter().chain(memory).chain(if freezes { frozen.to_vec() } else { Vec::new() }) {
+        assert!(is_figure(&report[section][name]), "{section}.{name}: {report:#}");
+    }
+}

@@ -15,7 +15,8 @@ const FUNCTION: &str = "rust";
 const WAVE: usize = 250;
 /// Of invocations and connections: what a worker allows by itself.
 const OPEN_LEAST: usize = 4096;
-const SETTLE: Duration = Duration::from_secs(1);
+/// Past the second after which each is told to give memory back.
+const SETTLE: Duration = Duration::from_secs(4);
 const WINDOW: Duration = Duration::from_secs(3);
 
 pub(crate) fn measure(pace: &Pace, figures: &mut Figures) -> Result<(), Failure> {
