@@ -5,7 +5,10 @@
 mod confinement;
 mod contract;
 mod endings;
+mod escape;
 mod leaks;
 mod limits;
+#[path = "../sandboxes/mod.rs"]
+mod sandboxes;
 mod support;
 mod sweeping;

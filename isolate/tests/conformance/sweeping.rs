@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use vilya_isolate::sweep;
 
-use crate::support::{Kind, Room, each, python, room};
+use crate::support::{Kind, Room, each, python, start};
 
 /// Set for a process that plays the worker: which mechanism, its state directory, and the worker's id.
 const ROLE: &str = "VILYA_CONFORMANCE_TEST_WORKER";
@@ -26,7 +26,7 @@ fn the_worker_when_this_process_plays_it() {
     let (kind, state, worker_id) = (part(), part(), part());
     let kind = Kind::ALL.into_iter().find(|known| format!("{known:?}") == kind).expect("a mechanism");
     let mut mechanism = crate::support::set_up(kind, state.into(), &worker_id).expect("its parent could too");
-    let mut running = room::start(mechanism.as_mut(), &python(WAITS)).expect("it starts");
+    let mut running = start(mechanism.as_mut(), &python(WAITS)).expect("it starts");
     assert_eq!(running.line(), "up");
     eprintln!("sandbox {}", running.started.pid);
     // Until it is killed.

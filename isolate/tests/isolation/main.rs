@@ -16,5 +16,7 @@ mod plans;
 mod prepared;
 mod programs;
 mod regions;
+#[path = "../sandboxes/mod.rs"]
+mod sandboxes;
 mod support;
 mod sweeping;

@@ -1,0 +1,181 @@
+//! What there is to harm outside of a sandbox, and whether it was harmed.
+//!
+//! Owns: a process, a file, a function's folder, listeners and settings to be attacked. Invariant: two looks are equal unless somebody
+//! reached one of them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::unique;
+
+/// By which a mount, a host name or a file of an attempt would be known.
+const MARK: &str = "vilya-escape";
+const SETTINGS: [&str; 9] = [
+    "kernel/core_pattern",
+    "kernel/modprobe",
+    "kernel/sysrq",
+    "kernel/hostname",
+    "kernel/randomize_va_space",
+    "kernel/panic",
+    "vm/overcommit_memory",
+    "net/ipv4/ip_forward",
+    "user/max_user_namespaces",
+];
+
+/// What is seen of the host in one look.
+pub(super) type Look = BTreeMap<String, String>;
+
+pub(super) struct Host {
+    victim: Child,
+    /// Stands for a neighbour where there is no other sandbox.
+    other: Child,
+    place: TempDir,
+    function: TempDir,
+    port: TcpListener,
+    socket: UnixListener,
+    named: UnixListener,
+    name: String,
+}
+
+impl Host {
+    pub(super) fn new() -> Host {
+        let (place, function) = (open_to_all(), open_to_all());
+        fs::write(place.path().join("canary"), "whole").expect("a file");
+        mode(&place.path().join("canary"), 0o666);
+        lay_out_function(function.path(), &place.path().join("canary"));
+        let socket = UnixListener::bind(place.path().join("socket")).expect("a socket");
+        mode(&place.path().join("socket"), 0o777);
+        let name = unique("vilya-escape-test");
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        let named = UnixListener::bind_addr(&address).expect("a name of its own");
+        let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+        for listener in [&socket, &named] {
+            listener.set_nonblocking(true).expect("it need not wait");
+        }
+        port.set_nonblocking(true).expect("it need not wait");
+        Host { victim: sleeper(), other: sleeper(), place, function, port, socket, named, name }
+    }
+
+    /// The folder of the function that attacks.
+    pub(super) fn function(&self) -> &Path {
+        self.function.path()
+    }
+
+    /// What an attempt is told of it; `function` is where the folder is for whoever asks.
+    pub(super) fn facts(&self, function: &str, neighbour: Option<i32>) -> Value {
+        json!({
+            "victim": self.victim.id(),
+            "neighbour": neighbour.map_or_else(|| self.other.id().into(), Value::from),
+            "worker": std::process::id(),
+            "canary": self.place.path().join("canary"),
+            "socket": self.place.path().join("socket"),
+            "function": function,
+            "port": self.port.local_addr().expect("its address").port(),
+            "name": self.name,
+        })
+    }
+
+    pub(super) fn look(&mut self) -> Look {
+        let mut look = Look::new();
+        let settings = SETTINGS.into_iter().map(|name| (name, fs::read_to_string(Path::new("/proc/sys").join(name))));
+        look.extend(settings.map(|(name, value)| (name.to_owned(), value.unwrap_or_default())));
+        for (name, child) in [("victim", &mut self.victim), ("other", &mut self.other)] {
+            let lives = child.try_wait().expect("our child").is_none();
+            look.insert(name.to_owned(), if lives { process(child.id()) } else { "dead".to_owned() });
+        }
+        look.insert("worker".to_owned(), process(std::process::id()));
+        for place in [&self.place, &self.function] {
+            for entry in fs::read_dir(place.path()).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+                look.insert(entry.display().to_string(), file(&entry));
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+        look.insert("mounts".to_owned(), mounts.lines().filter(|line| line.contains(MARK)).collect());
+        let reached = usize::from(self.port.accept().is_ok())
+            + usize::from(self.socket.accept().is_ok())
+            + usize::from(self.named.accept().is_ok());
+        look.insert("connections".to_owned(), reached.to_string());
+        look
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for child in [&mut self.victim, &mut self.other] {
+            // One that an attempt killed is only waited for.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A process that stands idle, of the same user as this one.
+fn sleeper() -> Child {
+    Command::new("/bin/sleep").arg("1000").stdin(Stdio::null()).spawn().expect("every host has sleep")
+}
+
+fn open_to_all() -> TempDir {
+    let place = tempfile::tempdir().expect("a folder");
+    mode(place.path(), 0o777);
+    place
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("its mode");
+}
+
+/// With everything that a bundle should not hold; the device is the kernel's log, which anybody may write to who can open it. Only root can make a device; elsewhere there is none to be opened.
+fn lay_out_function(function: &Path, canary: &Path) {
+    fs::write(function.join("code"), "code").expect("a file");
+    mode(&function.join("code"), 0o666);
+    symlink(canary, function.join("link")).expect("a link");
+    let made = Command::new("mknod").args(["-m", "666"]).arg(function.join("device")).args(["c", "1", "11"]).output();
+    if !made.expect("mknod is a standard tool").status.success() {
+        println!("not tried here: a device in a function's folder, which only root can make");
+    }
+}
+
+/// What others can change about a process.
+fn process(pid: u32) -> String {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let stat = read("stat");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    // Priority, niceness; real-time priority and policy (proc(5), counted from the state).
+    let scheduling: Vec<&str> = [15, 16, 37, 38].into_iter().filter_map(|field| fields.get(field).copied()).collect();
+    let status = read("status");
+    let kept = ["TracerPid:", "Uid:", "Cpus_allowed:", "SigPnd:"];
+    let status: Vec<&str> = status.lines().filter(|line| kept.iter().any(|key| line.starts_with(key))).collect();
+    format!("{scheduling:?} {status:?} {} {} {}", read("oom_score_adj"), read("limits"), read("cgroup"))
+}
+
+fn file(path: &Path) -> String {
+    let about = fs::symlink_metadata(path).expect("it is there");
+    let content = if about.is_file() { fs::read_to_string(path).expect("it can be read") } else { String::new() };
+    format!("{content} {:o} {} {} {}", about.mode(), about.mtime(), about.uid(), about.nlink())
+}
+
+/// What must stay as it is of a sandbox while it attacks: its place among the groups and their limits, as the host sees them.
+pub(super) fn sandbox(pid: i32) -> String {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let mut seen = process(u32::try_from(pid).expect("a process id"));
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        let hierarchies = [controllers.trim_start_matches("name="), "unified", ""];
+        let limits = ["memory.max", "memory.limit_in_bytes", "pids.max", "cpu.max", "notify_on_release"];
+        for (hierarchy, limit) in hierarchies.iter().flat_map(|place| limits.iter().map(move |limit| (place, limit))) {
+            let file = Path::new("/sys/fs/cgroup").join(hierarchy).join(path.trim_start_matches('/')).join(limit);
+            seen += &fs::read_to_string(file).unwrap_or_default();
+        }
+    }
+    seen
+}

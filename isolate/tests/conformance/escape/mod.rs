@@ -1,0 +1,159 @@
+//! The ways out of a sandbox that are known, each tried by a program inside and judged from outside.
+//!
+//! Owns: attempts, the proof that each is one, and the look at the host before and after. An attempt runs in a process of its own, first
+//! with the host's root and nothing around it, where it must succeed or come as far as the kernel lets anybody come; then in a sandbox of
+//! every mechanism, where it must be refused by what is meant to refuse it, and the host must be as it was.
+//! What a kernel here lacks, or what root here may not do, is printed.
+
+mod attempt;
+mod calls;
+mod host;
+mod kernel;
+mod namespaces;
+mod others;
+mod subject;
+
+use attempt::{Attempt, Outcome, Outside, Refusal, is_lack};
+use host::Host;
+use subject::{Subject, outside};
+
+use crate::support::{Kind, Room, each_of};
+
+/// Every mechanism, and every way in which the native one makes sandboxes.
+const KINDS: [Kind; 6] = {
+    let [native, crun, runc, youki, docker] = Kind::ALL;
+    [native, Kind::Prepared, crun, runc, youki, docker]
+};
+
+/// Of the capabilities, those that attempts need outside: all but CAP_SYS_RESOURCE (24), which virtual machines often withhold.
+const CAPABILITIES: u64 = 0x1_feff_ffff;
+
+#[test]
+fn through_namespaces() {
+    nothing_gets_out(&[namespaces::NAMESPACES]);
+}
+
+#[test]
+fn through_mounts_and_groups() {
+    nothing_gets_out(&[namespaces::MOUNTS]);
+}
+
+#[test]
+fn through_system_calls() {
+    nothing_gets_out(&[kernel::CALLS, kernel::OWN_CALLS]);
+}
+
+#[test]
+fn through_settings_and_devices() {
+    nothing_gets_out(&[kernel::SETTINGS]);
+}
+
+#[test]
+fn to_other_processes() {
+    nothing_gets_out(&[others::PROCESSES]);
+}
+
+#[test]
+fn to_files() {
+    nothing_gets_out(&[others::FILES]);
+}
+
+#[test]
+fn over_the_network() {
+    nothing_gets_out(&[others::NETWORK]);
+}
+
+fn nothing_gets_out(tables: &[&[Attempt]]) {
+    let attempts: Vec<Attempt> = tables.concat();
+    prove(&attempts);
+    each_of(&KINDS, |room| {
+        deny(room, &attempts, false);
+        if matches!(room.kind, Kind::Prepared) {
+            println!("on a copy");
+            deny(room, &attempts, true);
+        }
+    });
+}
+
+/// Has each attempt made where nothing stands in its way.
+fn prove(attempts: &[Attempt]) {
+    if effective_capabilities() & CAPABILITIES != CAPABILITIES {
+        println!("not proved here: only a root with all of its capabilities can make these attempts outside");
+        return;
+    }
+    let mut host = Host::new();
+    let before = host.look();
+    let tried: Vec<Attempt> =
+        attempts.iter().filter(|attempt| !matches!(attempt.outside, Outside::NotTried(_))).copied().collect();
+    let outcomes = outside(&host, &tried);
+    let mut wrong = Vec::new();
+    for attempt in &tried {
+        let outcome = outcomes[attempt.name];
+        let reached = match attempt.outside {
+            Outside::Done => outcome == Outcome::Done,
+            _ => !refused_as_meant(attempt, outcome),
+        };
+        if outcome == Outcome::Refused(Refusal::Errno(libc::ENOSYS)) || !reached && is_lack(outcome) {
+            println!("not proved here: {}: {outcome:?}", attempt.name);
+        } else if !reached {
+            wrong.push(format!("{}: {outcome:?}", attempt.name));
+        }
+    }
+    assert!(wrong.is_empty(), "these are no attempts, not even outside: {wrong:#?}");
+    // Whether harm shows is proved as well, by those that do harm.
+    let after = host.look();
+    let harms = ["kill a process of the host", "change its code", "a port of the host"];
+    if tried.iter().any(|attempt| harms.contains(&attempt.name)) {
+        assert_ne!(before, after, "harm that was done does not show");
+    } else {
+        assert_eq!(before, after, "an attempt outside must do no lasting harm");
+    }
+}
+
+/// Has each attempt made in a sandbox.
+fn deny(room: &mut Room, attempts: &[Attempt], copied: bool) {
+    let kind = room.kind;
+    let mut host = Host::new();
+    let mut subject = Subject::start(room, &host, copied);
+    let before = (host.look(), subject.look());
+    let outcomes = subject.attack(&host, attempts);
+    assert_eq!(before, (host.look(), subject.look()), "{kind:?}: the host is not as it was");
+    subject.end();
+    let wrong: Vec<String> = attempts
+        .iter()
+        .map(|attempt| (attempt, outcomes[attempt.name]))
+        .filter(|(attempt, outcome)| !refused_as_meant(attempt, *outcome))
+        .map(|(attempt, outcome)| format!("{}: {outcome:?}", attempt.name))
+        .collect();
+    assert!(wrong.is_empty(), "{kind:?}, copied: {copied}: not refused as it should be: {wrong:#?}");
+}
+
+fn refused_as_meant(attempt: &Attempt, outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(refusal) if attempt.refused_by.contains(&refusal))
+}
+
+fn effective_capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("our own status");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("what it may");
+    u64::from_str_radix(line.trim(), 16).expect("a set of bits")
+}
+
+#[test]
+fn every_attempt_has_a_name_of_its_own() {
+    let all = [
+        namespaces::NAMESPACES,
+        namespaces::MOUNTS,
+        kernel::CALLS,
+        kernel::OWN_CALLS,
+        kernel::SETTINGS,
+        others::PROCESSES,
+        others::FILES,
+        others::NETWORK,
+    ];
+    let mut names: Vec<&str> = all.concat().iter().map(|attempt| attempt.name).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+    println!("{count} attempts");
+}

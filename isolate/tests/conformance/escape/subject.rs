@@ -1,0 +1,142 @@
+//! Who attacks: a program in a sandbox, beside a neighbour, or one that nothing confines.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use vilya_isolate::{Bind, CopyOf, Spec, capture};
+
+use super::attempt::{Attempt, Outcomes, outcome};
+use super::calls::prelude;
+use super::host::{Host, sandbox};
+use crate::sandboxes::running_with;
+use crate::support::{PYTHON, Room, Running, null, python};
+
+/// No attempt waits for long; whoever says nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+const FUNCTION: &str = "/function";
+const INSIDE: &str = include_str!("inside.py");
+/// A neighbour answers what it is asked, and so shows that it is well.
+const NEIGHBOUR: &str = "import os\nwhile word := os.read(3, 64): os.write(3, word)";
+
+/// A sandbox that attacks, and its neighbour.
+pub(super) struct Subject {
+    running: Running,
+    channel: BufReader<UnixStream>,
+    neighbour: Running,
+    neighbour_channel: UnixStream,
+}
+
+impl Subject {
+    pub(super) fn start(room: &mut Room, host: &Host, copied: bool) -> Subject {
+        let (neighbour_channel, theirs) = pair();
+        let neighbour = room.start_with(&python(NEIGHBOUR), ring(theirs)).expect("the neighbour starts");
+        let (channel, theirs) = pair();
+        let spec = spec(host, copied);
+        let running = if copied { start_copy(room, &spec, theirs) } else { start(room, &spec, theirs) };
+        Subject { running, channel: BufReader::new(channel), neighbour, neighbour_channel }
+    }
+
+    /// The neighbour must answer; what is seen is of the attacker.
+    pub(super) fn look(&mut self) -> String {
+        self.neighbour_channel.write_all(b"well?").expect("the neighbour listens");
+        let mut word = [0; 5];
+        self.neighbour_channel.read_exact(&mut word).expect("the neighbour answers");
+        assert_eq!(&word, b"well?");
+        sandbox(self.running.started.pid) + &sandbox(self.neighbour.started.pid)
+    }
+
+    pub(super) fn attack(&mut self, host: &Host, attempts: &[Attempt]) -> Outcomes {
+        let order = order(&host.facts(FUNCTION, Some(self.neighbour.started.pid)), attempts, false);
+        self.channel.get_mut().write_all(&order).expect("it listens");
+        outcomes(&mut self.channel)
+    }
+
+    pub(super) fn end(self) {
+        for (running, channel) in [(self.running, self.channel.into_inner()), (self.neighbour, self.neighbour_channel)]
+        {
+            drop(channel);
+            running.started.remains.kill();
+            assert!(running.finish().ended.left_behind.is_empty());
+        }
+    }
+}
+
+fn spec(host: &Host, copied: bool) -> Spec {
+    let mut spec = python(&(prelude() + INSIDE));
+    spec.command.push("3".into());
+    if copied {
+        spec.command.push("copied".into());
+    }
+    spec.binds.push(Bind { source: host.function().into(), target: FUNCTION.into(), read_only: true });
+    spec
+}
+
+fn start(room: &mut Room, spec: &Spec, channel: UnixStream) -> Running {
+    room.start_with(spec, ring(channel)).unwrap_or_else(|error| panic!("{:?}: it must start: {error}", room.kind))
+}
+
+/// Starts the program, takes its image where it waits to be copied, ends it, and starts a copy.
+fn start_copy(room: &mut Room, spec: &Spec, channel: UnixStream) -> Running {
+    let (mut says, told) = pair();
+    let first = start(room, spec, told);
+    says.read_exact(&mut [0]).expect("it says that it waits");
+    let image = capture(first.started.pid, &spec.working_directory, 1 << 30).expect("it can be copied");
+    first.started.remains.kill();
+    first.finish();
+    let copy = running_with(ring(channel), |descriptors| {
+        let copy = CopyOf { image: &image, tells_environment: false };
+        let spec = Spec { name: crate::support::unique("copy"), ..spec.clone() };
+        room.mechanism.begin(&spec, descriptors, Some(copy))?.finish()
+    });
+    let copy = copy.expect("a copy");
+    assert!(copy.started.stages.copied);
+    copy
+}
+
+/// Makes the attempts with what this process may do, in mounts of their own.
+pub(super) fn outside(host: &Host, attempts: &[Attempt]) -> Outcomes {
+    let (channel, theirs) = pair();
+    let program = prelude() + INSIDE;
+    let mut command = Command::new(PYTHON);
+    command.args(["-I", "-B", "-c", &program, "0"]).stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+    let mut child = command.spawn().expect("the tests need /usr/bin/python3");
+    let function = host.function().to_string_lossy().into_owned();
+    let mut channel = BufReader::new(channel);
+    channel.get_mut().write_all(&order(&host.facts(&function, None), attempts, true)).expect("it listens");
+    let outcomes = outcomes(&mut channel);
+    drop(channel);
+    assert!(child.wait().expect("our child").success());
+    outcomes
+}
+
+fn order(host: &serde_json::Value, attempts: &[Attempt], outside: bool) -> Vec<u8> {
+    let attempts: Vec<_> = attempts.iter().map(|attempt| (attempt.name, attempt.program)).collect();
+    format!("{}\n", json!({ "host": host, "attempts": attempts, "outside": outside })).into_bytes()
+}
+
+fn outcomes(channel: &mut impl BufRead) -> Outcomes {
+    let mut outcomes = Outcomes::new();
+    loop {
+        let mut line = String::new();
+        channel.read_line(&mut line).expect("it answers in time");
+        let (name, outcome) = outcome(&line);
+        if name == "end" {
+            return outcomes;
+        }
+        outcomes.insert(name, outcome);
+    }
+}
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    ours.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    (ours, theirs)
+}
+
+fn ring(channel: UnixStream) -> [OwnedFd; 3] {
+    [channel.into(), null(), null()]
+}
