@@ -48,6 +48,25 @@ pub fn assemble(figures: &Figures, contract: &[&str], goals: &[(String, Goal)], 
     Value::Object(report)
 }
 
+/// In a section, `a.b` becomes an object in an object.
+///
+/// # Panics
+/// If a name is a figure and a section at once.
+#[must_use]
+pub fn nest(flat: Map<String, Value>) -> Map<String, Value> {
+    let mut nested = Map::new();
+    for (name, value) in flat {
+        let mut parts: Vec<&str> = name.split('.').collect();
+        let last = parts.pop().unwrap_or_default().to_owned();
+        let place = parts.into_iter().fold(&mut nested, |place, part| {
+            let inner = place.entry(part).or_insert_with(|| Value::Object(Map::new()));
+            inner.as_object_mut().expect("a section is no figure")
+        });
+        place.insert(last, value);
+    }
+    nested
+}
+
 /// Prints a report as asked for.
 pub fn print(report: &Value, json: bool) {
     if json {

@@ -100,6 +100,18 @@ fn contention_reports_each_stage_and_its_goal() {
 }
 
 #[test]
+fn neighbours_reports_every_bomb_and_each_went_off() {
+    let report: Value = serde_json::from_str(&run(env!("CARGO_BIN_EXE_neighbours"), &["--json", "--quick"])).unwrap();
+    for kind in ["fork", "memory", "cpu", "disk", "log", "doorbell"] {
+        for figure in ["alone_p99_us", "during_p99_us", "ratio"] {
+            assert!(is_figure(&report["bombs"][kind][figure]), "{kind}.{figure}: {report:#}");
+        }
+        assert!(report["goal"][format!("bombs.{kind}.ratio")]["met"].is_boolean(), "{kind}: {report:#}");
+        assert!(report["invocations_of_bombs"][kind].as_u64().is_some_and(|times| times > 0), "{kind}: {report:#}");
+    }
+}
+
+#[test]
 fn scaling_writes_a_row_a_shard_and_a_round() {
     let path = std::env::temp_dir().join(format!("vilya-scaling-{}.csv", std::process::id()));
     let file = path.to_str().expect("a temporary path is text");

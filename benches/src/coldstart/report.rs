@@ -1,9 +1,9 @@
 //! The report: every figure of the contract, the ratio of each to its floor, and whether a goal is met.
 
 use Goal::{AtLeast, AtMost};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use vilya_benches::figures::Figures;
-use vilya_benches::report::{Goal, assemble};
+use vilya_benches::report::{Goal, assemble, nest};
 
 #[rustfmt::skip]
 const CONTRACT: &[&str] = &[
@@ -60,19 +60,4 @@ pub(crate) fn report(mut figures: Figures, facts: &Value) -> Value {
         }
     }
     report
-}
-
-/// `a.b.c` becomes an object in an object.
-fn nest(flat: Map<String, Value>) -> Map<String, Value> {
-    let mut nested = Map::new();
-    for (name, value) in flat {
-        let mut parts: Vec<&str> = name.split('.').collect();
-        let last = parts.pop().unwrap_or_default().to_owned();
-        let place = parts.into_iter().fold(&mut nested, |place, part| {
-            let inner = place.entry(part).or_insert_with(|| Value::Object(Map::new()));
-            inner.as_object_mut().expect("a section is no figure")
-        });
-        place.insert(last, value);
-    }
-    nested
 }
