@@ -48,6 +48,13 @@ pub(crate) const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two tries.
 pub(crate) const REMOVAL_PAUSE: Duration = Duration::from_micros(500);
 
+/// Most network namespaces of living sandboxes that are kept open, so that others can use them whichever way their sandbox ends.
+pub const NETWORKS_HELD: usize = 64;
+/// Most network namespaces that wait to be used again.
+pub(crate) const NETWORKS_RETURNED: usize = 128;
+/// Most descriptors that the sandboxes of a mechanism have open together, besides the one that each has.
+pub const SHARED_DESCRIPTORS: usize = NETWORKS_HELD + NETWORKS_RETURNED;
+
 /// Descriptors of a sandbox: 0 to 5. What the worker keeps for the child during a start lies above.
 pub(crate) const DESCRIPTORS: i32 = 6;
 /// Lowest number that a descriptor kept for the child may have.

@@ -204,9 +204,9 @@ impl Native {
     /// From a child that runs to what the caller gets; a child that cannot be handed over is killed.
     fn hand_over(&self, spec: &Spec, stages: Stages, mut remains: Remains) -> Result<Started, StartError> {
         match self.handles(spec, &remains) {
-            Ok((pid, pidfd, record)) => {
+            Ok((pid, record)) => {
                 remains.record = record;
-                Ok(Started { pid, pidfd, stages, remains })
+                Ok(Started { pid, stages, remains })
             }
             Err(error) => {
                 give_up(remains);
@@ -215,12 +215,11 @@ impl Native {
         }
     }
 
-    /// The process id, a pidfd for the caller, and a record where no control group remembers the sandbox.
-    fn handles(&self, spec: &Spec, remains: &Remains) -> Result<(i32, OwnedFd, Option<PathBuf>), StartError> {
-        let pidfd = remains.pidfd.try_clone().map_err(preparing("copy the pidfd"))?;
-        let pid = sys::pid_of(pidfd.as_fd()).map_err(preparing("learn the process id"))?;
+    /// The process id, and a record where no control group remembers the sandbox.
+    fn handles(&self, spec: &Spec, remains: &Remains) -> Result<(i32, Option<PathBuf>), StartError> {
+        let pid = sys::pid_of(remains.pidfd()).map_err(preparing("learn the process id"))?;
         let record = remains.group.is_none().then(|| self.record(pid, &spec.name)).transpose()?;
-        Ok((pid, pidfd, record))
+        Ok((pid, record))
     }
 
     fn record(&self, pid: i32, name: &str) -> Result<PathBuf, StartError> {
@@ -256,8 +255,8 @@ impl Native {
         let joins: Vec<i32> = entrances.iter().map(AsRawFd::as_raw_fd).collect();
         let allotment = prepared.allotment(self.worker.as_raw_fd(), report.as_raw_fd(), &joins);
         let grouped_ns = sys::now_ns();
-        let birthplace = group.and_then(Group::birthplace);
-        let child = keeper.make(plan, &allotment, birthplace).map_err(cloning)?;
+        let birthplace = group.map_or(Ok(None), Group::birthplace).map_err(preparing("open the control group"))?;
+        let child = keeper.make(plan, &allotment, birthplace.as_ref().map(AsRawFd::as_raw_fd)).map_err(cloning)?;
         let cloned_ns = sys::now_ns();
         drop(report);
         let outcome = spawn::outcome(reports.into());

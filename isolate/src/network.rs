@@ -3,43 +3,77 @@
 //! Owns: making one, and the check before another sandbox gets it. Invariant: a sandbox's namespace has a loopback that is up and no trace of
 //! another sandbox: what cannot be shown to be untouched is let go. Does not know: who uses one.
 
+use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::limits::{NETWORKS_HELD, NETWORKS_RETURNED};
 use crate::sys;
 
 /// Namespaces that came back, not looked at yet.
 #[derive(Debug, Default)]
 pub(crate) struct Returned {
     namespaces: Mutex<Vec<OwnedFd>>,
+    /// Namespaces of living sandboxes that are kept open.
+    held: AtomicUsize,
     /// What the kernel counts in one that nobody has used.
     fresh: OnceLock<String>,
 }
 
-/// Most namespaces that wait to be used again.
-const RETURNED: usize = 256;
-
-/// A namespace while a sandbox has it.
+/// A namespace while a sandbox has it. A few are kept open; the rest are opened again when their sandbox is killed, which is how an idle one
+/// ends, and one that ends by itself takes its namespace along.
 #[derive(Debug)]
 pub(crate) struct Network {
-    namespace: Option<OwnedFd>,
+    namespace: OnceCell<OwnedFd>,
+    /// The first process in it, once it is let go.
+    of: Option<i32>,
+    is_held: bool,
     returned: Arc<Returned>,
 }
 
 impl Network {
+    /// # Panics
+    /// It has been settled.
     pub(crate) fn namespace(&self) -> &OwnedFd {
-        self.namespace.as_ref().expect("it leaves when this is given back")
+        self.namespace.get().expect("it is open until its sandbox is there")
     }
-}
 
-impl Network {
+    /// Its sandbox is there and keeps it alive: it stays open only if few do.
+    pub(crate) fn settle(&mut self, pid: i32) {
+        // Relaxed: a count that orders nothing.
+        self.is_held = self.returned.held.fetch_add(1, Ordering::Relaxed) < NETWORKS_HELD;
+        if !self.is_held {
+            self.returned.held.fetch_sub(1, Ordering::Relaxed);
+            self.namespace.take();
+            self.of = Some(pid);
+        }
+    }
+
+    /// Its sandbox is about to be killed, and is not reaped yet, so that its number is its own. A namespace that cannot be opened is let go.
+    pub(crate) fn hold(&self) {
+        if let (None, Some(pid)) = (self.namespace.get(), self.of)
+            && let Ok(namespace) = File::open(format!("/proc/{pid}/ns/net"))
+        {
+            let _ = self.namespace.set(namespace.into());
+        }
+    }
+
     /// Gives it to others, who look at it first. Its sandbox must be dead; otherwise it is let go by being dropped.
     pub(crate) fn give_back(mut self) {
         let mut returned = self.returned.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        if returned.len() < RETURNED {
+        if returned.len() < NETWORKS_RETURNED {
             returned.extend(self.namespace.take());
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if self.is_held {
+            self.returned.held.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -54,7 +88,8 @@ impl Returned {
                 Some(_) => continue,
                 None => self.make()?,
             };
-            return Ok(Network { namespace: Some(namespace), returned: Arc::clone(self) });
+            let returned = Arc::clone(self);
+            return Ok(Network { namespace: OnceCell::from(namespace), of: None, is_held: false, returned });
         }
     }
 }

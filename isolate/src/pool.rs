@@ -359,7 +359,8 @@ impl Worker {
         })?;
         let network = self.networks.take().map_err(preparing("make a network namespace"))?;
         let group = groups.create(&name, &template.limits)?;
-        let joins = group.entrances().map_err(preparing("open the control group"))?;
+        let entrances = group.birthplace().and_then(|birthplace| Ok((birthplace, group.entrances()?)));
+        let (birthplace, joins) = entrances.map_err(preparing("open the control group"))?;
         let (socket, theirs) = sys::packet_pair().map_err(preparing("make a pair of sockets"))?;
         let (reports, report) = report_pipe()?;
         let map = format!("{INSIDE_ID} {} 1\n", user.id());
@@ -369,7 +370,7 @@ impl Worker {
             told_at: theirs.as_fd(),
             report: report.as_fd(),
             network: network.namespace().as_fd(),
-            birthplace: group.birthplace(),
+            birthplace: birthplace.as_ref().map(AsRawFd::as_raw_fd),
             joins: &joins,
         };
         let pidfd = match maker.make(&child) {
@@ -380,11 +381,14 @@ impl Worker {
             }
         };
         drop((report, theirs));
-        let remains = Remains::new(pidfd, Some(group), Some(user), Arc::clone(keeper), Some(network));
+        let mut remains = Remains::new(pidfd, Some(group), Some(user), Arc::clone(keeper), Some(network));
         let pid = succeeded(bare(plan), spawn::outcome(reports))
             .and_then(|_| sys::pid_of(remains.pidfd.as_fd()).map_err(preparing("learn the process id")));
         match pid {
-            Ok(pid) => Ok(Waiting { pid, socket, remains }),
+            Ok(pid) => {
+                remains.network.iter_mut().for_each(|network| network.settle(pid));
+                Ok(Waiting { pid, socket, remains })
+            }
             Err(error) => {
                 crate::native::give_up(remains);
                 Err(error)

@@ -219,16 +219,13 @@ pub struct Unfinished {
 impl Unfinished {
     /// Waits until it is what it was told.
     pub(crate) fn finish(self) -> Result<Started, StartError> {
-        let pidfd = self.wait().and_then(|()| {
-            let pidfd = self.waiting.remains.pidfd.try_clone();
-            pidfd.map_err(preparing("copy the pidfd"))
-        });
+        let waited = self.wait();
         let Unfinished { waiting: Waiting { pid, remains, .. }, stages, begun_ns, attached_ns, .. } = self;
-        match pidfd {
-            Ok(pidfd) => {
+        match waited {
+            Ok(()) => {
                 let now_ns = sys::now_ns();
                 let stages = Stages { executed_ns: now_ns - attached_ns, total_ns: now_ns - begun_ns, ..stages };
-                Ok(Started { pid, pidfd, stages, remains })
+                Ok(Started { pid, stages, remains })
             }
             Err(error) => {
                 give_up(remains);

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -85,9 +85,17 @@ impl Remains {
         }
     }
 
+    /// Readable when the sandbox is dead.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
     /// Kills every process of it. Death is learned from the pidfd.
     pub fn kill(&self) {
         self.killed.set(true);
+        // While it lives: the dead are in no namespace.
+        self.network.iter().for_each(Network::hold);
         if let Some(group) = &self.group {
             group.kill();
         }

@@ -6,6 +6,7 @@
 mod arena;
 pub mod config;
 mod control;
+pub mod descriptors;
 mod freezer;
 mod load;
 pub mod manifest;

@@ -27,6 +27,7 @@ use vilya_reactor::{Reactor, Waker};
 
 use crate::config::{self, Config};
 use crate::control::Control;
+use crate::descriptors::{self, Wanted};
 use crate::mechanisms::{MechanismSettings, Mechanisms};
 use crate::mesh::{ControlMessage, Message, Post};
 use crate::node;
@@ -120,7 +121,8 @@ impl Worker {
         let (config, state) = (&placed, &placed.server.state_directory);
         let catalog = Catalog::open(state, catalog_limits(config)).map_err(|error| bad_state(error.to_string()))?;
         let records = catalog.list().map_err(|error| bad_state(error.to_string()))?;
-        raise_open_files();
+        let wanted = Wanted::by(config);
+        let prepared = wanted.prepared_within(descriptors::raise_limit(&wanted));
         let mechanisms = mechanisms(config, catalog.worker_id())?;
         let offered = mechanism_settings(config, catalog.worker_id());
         let catalog = catalog.offering(offered);
@@ -135,7 +137,7 @@ impl Worker {
         let logs = LogFiles::open(&state.join("logs"), config.limits.log_bytes)
             .and_then(LogWriter::start)
             .map_err(|error| bad_state(error.to_string()))?;
-        let (nursery, nursery_threads) = starter::spawn(mechanisms, sandbox_defaults(config), posts.clone())?;
+        let (nursery, nursery_threads) = starter::spawn(mechanisms, sandbox_defaults(config, prepared), posts.clone())?;
         let (control_post, control_inbox) = unbounded();
 
         let mut shards = Vec::with_capacity(cradles.len());
@@ -508,7 +510,7 @@ fn policies(config: &config::Policies, shard: usize, shards: usize) -> Policies 
     }
 }
 
-fn sandbox_defaults(config: &Config) -> SandboxDefaults {
+fn sandbox_defaults(config: &Config, prepared: u64) -> SandboxDefaults {
     let state = &config.server.state_directory;
     let python = python::prepare(&config.runtimes.python_interpreter, state)
         .inspect_err(|why| tracing::warn!("Python functions cannot run: {why}"))
@@ -528,7 +530,7 @@ fn sandbox_defaults(config: &Config) -> SandboxDefaults {
             config::Spin::Auto => None,
             config::Spin::Fixed(ns) => Some(ns / 1000),
         },
-        prepared: affordable(config.sandbox.prepared as usize),
+        prepared: prepared as usize,
         zygotes_bytes: config.limits.zygotes_bytes,
         start_timeout: Duration::from_nanos(config.limits.start_timeout_ns),
         makers: config.topology.shards.len().div_ceil(MAKER_SHARDS),
@@ -537,22 +539,3 @@ fn sandbox_defaults(config: &Config) -> SandboxDefaults {
 
 /// Shards whose starts one maker of sandboxes keeps up with.
 const MAKER_SHARDS: usize = 4;
-
-/// As many prepared sandboxes as wanted, as long as what they have open leaves nearly all descriptors to those that are used.
-fn affordable(prepared: usize) -> usize {
-    use nix::sys::resource::{Resource, getrlimit};
-    /// Descriptors of the worker for each that may wait; one has up to eight open.
-    const FOR_EACH: u64 = 128;
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    prepared.min(usize::try_from(limit / FOR_EACH).unwrap_or(usize::MAX))
-}
-
-/// Every sandbox is five descriptors, every connection one: the soft limit is raised to the hard one.
-fn raise_open_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!("the limit of open files could not be raised: {error}");
-    }
-}

@@ -80,10 +80,8 @@ impl Host {
             .map_err(|errno| CreateError::System { step: "make the doorbell of", source: errno.into() })?
             .into();
         let theirs = doorbell.try_clone().map_err(step("share"))?;
-        let up_memory = up_fd.try_clone().map_err(step("share"))?;
         let mut host = Host::assemble(geometry, down, up, doorbell, start);
         host.read_only_by = read_only_by;
-        host.up_memory = Some(up_memory);
         Ok((host, GuestFds { down: down_fd, up: up_fd, doorbell: theirs }))
     }
 

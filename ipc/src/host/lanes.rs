@@ -6,9 +6,7 @@
 use super::{Host, Mapping, ReadOnlyBy};
 use crate::claim::Claim;
 use crate::layout::{METADATA_BYTES, PAGE_BYTES};
-use crate::region::memory;
 use std::ops::Range;
-use std::os::fd::AsFd;
 
 /// The bytes at the start of a lane's payload areas that stay resident when the rest is given back.
 pub const KEPT_PAYLOAD_BYTES: u64 = 64 << 10;
@@ -116,11 +114,11 @@ impl Host {
                 Err(_) => self.lanes[index].stuck = true,
             }
         }
-        if let Some(up) = self.up_memory.as_ref().filter(|_| excess(response_bytes) > 0) {
+        if excess(response_bytes) > 0 {
             let start = self.geometry.response_lane(u32::from(lane)).start + METADATA_BYTES;
             let range = start + KEPT_PAYLOAD_BYTES..start + response_bytes.next_multiple_of(PAGE_BYTES);
             // Refused, it stays resident, where the sandbox's own memory limit counts it.
-            if memory::discard(up.as_fd(), &range).is_ok() {
+            if self.up.discard(&range).is_ok() {
                 self.lanes[index].response_bytes = KEPT_PAYLOAD_BYTES;
             }
         }

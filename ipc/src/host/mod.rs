@@ -50,8 +50,6 @@ pub struct Host {
     completions: Consumer,
     lanes: Box<[Lane]>,
     read_only_by: ReadOnlyBy,
-    /// A descriptor of the up region, to give memory of it back; none for regions on the heap.
-    up_memory: Option<OwnedFd>,
     stage: Stage,
     stopping: bool,
     /// Whether the sandbox was told that the worker sleeps.
@@ -78,7 +76,6 @@ impl Host {
             completions: Consumer::new(geometry.completion_entries(), start),
             lanes: vec![Lane::default(); geometry.lanes() as usize].into_boxed_slice(),
             read_only_by: ReadOnlyBy::Seal,
-            up_memory: None,
             stage: Stage::Starting,
             stopping: false,
             parked: false,

@@ -4,13 +4,12 @@
 //! beyond its end; and the down region can be written by nobody but the worker, by a seal or by its owner and mode.
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Both regions: the size is fixed, and so are the seals.
@@ -43,13 +42,6 @@ pub(crate) fn seal_writes(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Takes a region from every user but its owner, and from that one the right to open it for writing.
 pub(crate) fn restrict(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::sys::stat::fchmod(fd, Mode::S_IRUSR)?)
-}
-
-/// Gives bytes of a region back to the system; whoever reads them finds zeros.
-pub(crate) fn discard(fd: BorrowedFd<'_>, range: &Range<u64>) -> io::Result<()> {
-    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let at = |offset: u64| libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    Ok(fallocate(fd, flags, at(range.start)?, at(range.end - range.start)?)?)
 }
 
 /// Whether the region's size is sealed.

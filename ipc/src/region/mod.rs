@@ -28,7 +28,7 @@ pub(crate) struct OwnRegion(Mapping);
 pub struct Mapping {
     base: NonNull<u8>,
     bytes: u64,
-    _backing: Backing,
+    backing: Backing,
 }
 
 #[derive(Clone)]
@@ -82,7 +82,7 @@ impl Mapping {
         // A forked child must not reach the rings: two writers on one side would break them.
         map.advise(Advice::DontFork)?;
         let base = NonNull::new(map.as_mut_ptr()).expect("a mapping is never at address zero");
-        Ok(Mapping { base, bytes: map.len() as u64, _backing: Backing::Mapped { _map: Arc::new(map) } })
+        Ok(Mapping { base, bytes: map.len() as u64, backing: Backing::Mapped { _map: Arc::new(map) } })
     }
 
     /// The address of `bytes` bytes at `offset`, which lie in the region.
@@ -101,6 +101,33 @@ impl Mapping {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// Gives the pages of `range` back.
+    fn remove(&self, range: &Range<u64>) -> io::Result<()> {
+        let bytes = range.end - range.start;
+        let at = self.at(range.start, bytes);
+        // SAFETY: the range lies in the mapping, whose bytes are plain integers: zeros are as good as any.
+        match unsafe { libc::madvise(at.cast(), bytes as usize, libc::MADV_REMOVE) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// What this process may do with the pages of `range`; it can always read them.
+    fn protect(&self, range: &Range<u64>, protection: libc::c_int) -> io::Result<()> {
+        let bytes = range.end - range.start;
+        let at = self.at(range.start, bytes);
+        // SAFETY: the range lies in a mapping that is ours, and reading it stays allowed.
+        match unsafe { libc::mprotect(at.cast(), bytes as usize, protection) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Whether it is a mapping of a file, as it is but in tests.
+    fn is_mapped(&self) -> bool {
+        matches!(self.backing, Backing::Mapped { .. })
     }
 
     fn word(&self, offset: u64) -> &AtomicU32 {
@@ -129,6 +156,18 @@ impl PeerRegion {
     /// The memory itself.
     pub(crate) fn mapping(&self) -> &Mapping {
         &self.0
+    }
+
+    /// Gives the pages of `range` back to the system; whoever reads them finds zeros. It takes no descriptor, of which there is a limit, but
+    /// a moment in which this process could write them: the kernel takes pages away only where it could.
+    pub(crate) fn discard(&self, range: &Range<u64>) -> io::Result<()> {
+        if !self.0.is_mapped() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.0.protect(range, libc::PROT_READ | libc::PROT_WRITE)?;
+        let removed = self.0.remove(range);
+        self.0.protect(range, libc::PROT_READ)?;
+        removed
     }
 
     /// Makes the first `bytes` present for reading.
@@ -245,13 +284,7 @@ impl OwnRegion {
 
     /// Gives the pages of `range` back to the system; whoever reads them finds zeros.
     pub(crate) fn discard(&self, range: &Range<u64>) -> io::Result<()> {
-        let bytes = range.end - range.start;
-        let at = self.0.at(range.start, bytes);
-        // SAFETY: the range lies in the mapping, whose bytes are plain integers: zeros are as good as any.
-        match unsafe { libc::madvise(at.cast(), bytes as usize, libc::MADV_REMOVE) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        self.0.remove(range)
     }
 
     /// Writes bytes.
@@ -327,7 +360,7 @@ mod heap {
     /// The two views of one region: its writer's and its reader's.
     pub(crate) fn pair(bytes: u64) -> (OwnRegion, PeerRegion) {
         let heap = HeapPages::new(bytes);
-        let memory = || Mapping { base: heap.base, bytes, _backing: Backing::Heap { _heap: Arc::clone(&heap) } };
+        let memory = || Mapping { base: heap.base, bytes, backing: Backing::Heap { _heap: Arc::clone(&heap) } };
         (OwnRegion(memory()), PeerRegion(memory()))
     }
 }

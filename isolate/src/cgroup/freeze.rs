@@ -8,23 +8,32 @@
 //! then each sandbox has a group there for this alone. Signals (SIGSTOP) are not used either: they would have to be sent to each process of a
 //! sandbox that may be forking, and a child may send SIGCONT to its parent.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::write_at;
+use super::{Groups, write_at};
 
-const FILE: &std::ffi::CStr = c"cgroup.freeze";
+pub(super) const FILE: &std::ffi::CStr = c"cgroup.freeze";
 
 /// Freezes and thaws one sandbox.
 #[derive(Clone, Debug)]
 pub struct Freezer {
-    group: Arc<OwnedFd>,
+    groups: Arc<Groups>,
+    /// The hierarchy.
+    at: usize,
+    /// The file, from the worker's directory in it.
+    file: CString,
 }
 
 impl Freezer {
-    pub(super) fn new(group: &Arc<OwnedFd>) -> Freezer {
-        Freezer { group: Arc::clone(group) }
+    pub(super) fn new(groups: &Arc<Groups>, at: usize, file: CString) -> Freezer {
+        Freezer { groups: Arc::clone(groups), at, file }
+    }
+
+    fn write(&self, value: &str) -> io::Result<()> {
+        write_at(self.groups.hierarchies[self.at].directory.as_fd(), &self.file, value)
     }
 
     /// Has every process of the sandbox stop, also those that it makes at this moment. They may run on for a moment after this returns.
@@ -32,7 +41,7 @@ impl Freezer {
     /// # Errors
     /// When the kernel refuses; the sandbox runs on.
     pub fn freeze(&self) -> io::Result<()> {
-        write_at(self.group.as_fd(), FILE, "1")
+        self.write("1")
     }
 
     /// Lets them run again. System calls in which they were stopped go on, or end as after SIGCONT.
@@ -40,7 +49,7 @@ impl Freezer {
     /// # Errors
     /// When the kernel refuses, as it does when the sandbox has been cleaned up after.
     pub fn thaw(&self) -> io::Result<()> {
-        write_at(self.group.as_fd(), FILE, "0")
+        self.write("0")
     }
 }
 

@@ -16,7 +16,7 @@ mod settings;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -143,7 +143,7 @@ impl Groups {
     /// Makes the group of one sandbox, with its limits set. What was made is removed again if a later part fails.
     pub(crate) fn create(self: &Arc<Groups>, name: &str, limits: &ResourceLimits) -> Result<Group, GroupError> {
         let name = CString::new(name).expect("names were checked: a to z, 0 to 9, '-'");
-        let mut group = Group { groups: Arc::clone(self), name, parts: Vec::with_capacity(self.hierarchies.len()) };
+        let mut group = Group { groups: Arc::clone(self), name, parts: 0 };
         match self.hierarchies.iter().try_for_each(|hierarchy| group.extend_to(hierarchy, limits)) {
             Ok(()) => Ok(group),
             Err(error) => {
@@ -159,8 +159,9 @@ impl Groups {
 pub(crate) struct Group {
     groups: Arc<Groups>,
     name: CString,
-    /// Its directory in each hierarchy, in their order.
-    parts: Vec<Arc<OwnedFd>>,
+    /// In how many hierarchies it was made, in their order. Its files are reached by name from the worker's directories, which are open:
+    /// a descriptor of its own in each would be the most that an idle sandbox costs.
+    parts: usize,
 }
 
 impl Group {
@@ -171,17 +172,10 @@ impl Group {
             move |source| GroupError { action, path, source }
         };
         sys::make_directory_at(hierarchy.directory.as_fd(), name).map_err(failed("make"))?;
-        let opened = sys::open_at(hierarchy.directory.as_fd(), name, libc::O_RDONLY | libc::O_DIRECTORY);
-        // Counts as a part from here on, opened or not: it must be removed.
-        let part = opened.map_err(|source| {
-            let _ = sys::remove_directory_at(hierarchy.directory.as_fd(), name);
-            failed("open")(source)
-        })?;
-        self.parts.push(Arc::new(part));
-        let part = self.parts.last().expect("it was just pushed").as_fd();
+        self.parts += 1;
         for controller in &hierarchy.controllers {
             for setting in settings::settings(hierarchy.version, *controller, limits) {
-                match write_at(part, setting.file, &setting.value) {
+                match self.write(hierarchy, setting.file, &setting.value) {
                     Err(error) if setting.optional && error.kind() == io::ErrorKind::NotFound => {}
                     result => result.map_err(failed("limit"))?,
                 }
@@ -190,52 +184,73 @@ impl Group {
         Ok(())
     }
 
-    /// Its directories in hierarchies of one version.
-    fn parts_of(&self, version: Version) -> impl Iterator<Item = &Arc<OwnedFd>> {
-        let parts = self.groups.hierarchies.iter().zip(&self.parts);
-        parts.filter(move |(hierarchy, _)| hierarchy.version == version).map(|(_, part)| part)
+    /// The hierarchies that it is in.
+    fn hierarchies(&self) -> impl Iterator<Item = &Hierarchy> {
+        self.groups.hierarchies.iter().take(self.parts)
+    }
+
+    /// Those of one version.
+    fn hierarchies_of(&self, version: Version) -> impl Iterator<Item = &Hierarchy> {
+        self.hierarchies().filter(move |hierarchy| hierarchy.version == version)
+    }
+
+    /// The path of one of its files from the worker's directory in a hierarchy.
+    fn file(&self, file: &CStr) -> CString {
+        let path = [self.name.as_bytes(), b"/", file.to_bytes()].concat();
+        CString::new(path).expect("neither part has a NUL byte")
+    }
+
+    fn write(&self, hierarchy: &Hierarchy, file: &CStr, value: &str) -> io::Result<()> {
+        write_at(hierarchy.directory.as_fd(), &self.file(file), value)
+    }
+
+    fn read(&self, hierarchy: &Hierarchy, file: &CStr) -> io::Result<String> {
+        read_at(hierarchy.directory.as_fd(), &self.file(file))
     }
 
     /// The directory that the child is born in, under version 2.
-    pub(crate) fn birthplace(&self) -> Option<RawFd> {
-        self.parts_of(Version::Two).next().map(AsRawFd::as_raw_fd)
+    pub(crate) fn birthplace(&self) -> io::Result<Option<OwnedFd>> {
+        let open = |hierarchy: &Hierarchy| {
+            sys::open_at(hierarchy.directory.as_fd(), &self.name, libc::O_RDONLY | libc::O_DIRECTORY)
+        };
+        self.hierarchies_of(Version::Two).next().map(open).transpose()
     }
 
     /// What freezes it, where something does.
     pub(crate) fn freezer(&self) -> Option<Freezer> {
-        self.parts.get(*self.groups.freezer.as_ref().ok()?).map(Freezer::new)
+        let at = *self.groups.freezer.as_ref().ok()?;
+        (at < self.parts).then(|| Freezer::new(&self.groups, at, self.file(freeze::FILE)))
     }
 
     /// The files that the child writes itself into, under version 1; lifted above its own descriptors. They are `tasks` and not
     /// `cgroup.procs`, which for a child of one thread is the same but waits until no thread of the host is being made: milliseconds.
     pub(crate) fn entrances(&self) -> io::Result<Vec<OwnedFd>> {
-        let parts = self.parts_of(Version::One);
-        parts.map(|part| sys::open_at(part.as_fd(), c"tasks", libc::O_WRONLY).and_then(sys::lift)).collect()
+        let tasks = self.file(c"tasks");
+        let open = |hierarchy: &Hierarchy| sys::open_at(hierarchy.directory.as_fd(), &tasks, libc::O_WRONLY);
+        self.hierarchies_of(Version::One).map(|hierarchy| open(hierarchy).and_then(sys::lift)).collect()
     }
 
     /// Kills everything in it at once where the kernel can (version 2); version 1 leaves it to the pid namespace.
     pub(crate) fn kill(&self) {
-        for part in self.parts_of(Version::Two) {
+        for hierarchy in self.hierarchies_of(Version::Two) {
             // Absent before Linux 5.14; the caller kills the first process of the pid namespace as well.
-            let _ = write_at(part.as_fd(), c"cgroup.kill", "1");
+            let _ = self.write(hierarchy, c"cgroup.kill", "1");
         }
     }
 
     /// Changes its memory limit. It must hold next to nothing yet.
     pub(crate) fn limit_memory(&self, limits: &ResourceLimits) -> io::Result<()> {
-        for (hierarchy, part) in self.groups.hierarchies.iter().zip(&self.parts) {
-            if !hierarchy.controllers.contains(&Controller::Memory) {
-                continue;
-            }
+        let limited = |hierarchy: &&Hierarchy| hierarchy.controllers.contains(&Controller::Memory);
+        for hierarchy in self.hierarchies().filter(limited) {
             let mut written = settings::settings(hierarchy.version, Controller::Memory, limits);
             written.retain(|setting| settings::depends_on_memory(setting.file));
             // Version 1 keeps the limit with swap above the one without: which comes first depends on the direction.
-            let raised = part_limit(part.as_fd(), hierarchy.version).is_none_or(|now| now < limits.memory_bytes);
+            let raised = self.memory_limit(hierarchy).is_none_or(|now| now < limits.memory_bytes);
             if raised {
                 written.reverse();
             }
             for setting in written {
-                match write_at(part.as_fd(), setting.file, &setting.value) {
+                match self.write(hierarchy, setting.file, &setting.value) {
                     Err(error) if setting.optional && error.kind() == io::ErrorKind::NotFound => {}
                     result => result?,
                 }
@@ -244,27 +259,27 @@ impl Group {
         Ok(())
     }
 
+    /// The memory limit in bytes; none if it has none.
+    fn memory_limit(&self, hierarchy: &Hierarchy) -> Option<u64> {
+        self.read(hierarchy, settings::memory_limit_file(hierarchy.version)).ok()?.trim().parse().ok()
+    }
+
     /// Whether the kernel killed a process in it for memory.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         let file = settings::kill_count_file(self.groups.version);
-        self.parts.iter().any(|part| read_at(part.as_fd(), file).is_ok_and(|text| settings::kill_count(&text) > 0))
+        self.hierarchies().any(|hierarchy| self.read(hierarchy, file).is_ok_and(|text| settings::kill_count(&text) > 0))
     }
 
     /// Removes it everywhere; what cannot be removed is left to the next sweep and returned.
     pub(crate) fn remove(self) -> Vec<PathBuf> {
         let mut left = Vec::new();
-        for hierarchy in self.groups.hierarchies.iter().take(self.parts.len()) {
+        for hierarchy in self.hierarchies() {
             if empty_and_remove(hierarchy.directory.as_fd(), &self.name).is_err() {
                 left.push(hierarchy.path.join(&*self.name.to_string_lossy()));
             }
         }
         left
     }
-}
-
-/// The memory limit of a group in bytes; none if it has none.
-fn part_limit(part: BorrowedFd<'_>, version: Version) -> Option<u64> {
-    read_at(part, settings::memory_limit_file(version)).ok()?.trim().parse().ok()
 }
 
 /// Kills what is in a group and removes it, for a bounded time. A group that does not exist counts as removed.

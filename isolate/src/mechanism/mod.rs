@@ -10,7 +10,7 @@ pub(crate) mod oci;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::cgroup::GroupError;
 use crate::limits::MEMORY_BYTES_LEAST;
@@ -118,12 +118,18 @@ impl Descriptors {
 pub struct Started {
     /// Process id on the host.
     pub pid: i32,
-    /// Readable when the sandbox is dead.
-    pub pidfd: OwnedFd,
     /// Where the time went.
     pub stages: Stages,
     /// What must be cleaned after its death.
     pub remains: Remains,
+}
+
+impl Started {
+    /// Readable when the sandbox is dead.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.remains.pidfd()
+    }
 }
 
 /// Where the time of a start went, in ns.

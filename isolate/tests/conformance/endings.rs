@@ -1,6 +1,6 @@
 //! How a sandbox ends, and what is told of it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -43,9 +43,9 @@ time.sleep(1000)
 "#;
         let mut running = room.start(&python(program)).expect("it starts");
         assert_eq!(running.line(), "up");
-        assert!(!dies(running.started.pidfd.as_fd(), Duration::ZERO), "it lives until it is killed");
+        assert!(!dies(running.started.pidfd(), Duration::ZERO), "it lives until it is killed");
         running.started.remains.kill();
-        assert!(dies(running.started.pidfd.as_fd(), PATIENCE));
+        assert!(dies(running.started.pidfd(), PATIENCE));
         // Its output ends only when the last process that has it is gone.
         let ran = running.finish();
         let expected = Ended { exit: Exit::Signal(libc::SIGKILL), out_of_memory: false, left_behind: Vec::new() };
@@ -59,7 +59,7 @@ fn its_death_is_told_by_its_descriptor_and_its_id_is_the_hosts() {
         let mut running = room.start(&python("print('up', flush=True); input()")).expect("it starts");
         assert_eq!(running.line(), "up");
         // Without input it ends by itself: 0 is /dev/null.
-        assert!(dies(running.started.pidfd.as_fd(), PATIENCE));
+        assert!(dies(running.started.pidfd(), PATIENCE));
         let pid = running.started.pid;
         assert!(pid > 1, "{pid}");
         assert_eq!(running.finish().ended.exit, Exit::Code(1));

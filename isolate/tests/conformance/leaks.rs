@@ -1,7 +1,6 @@
 //! Starts and stops leave nothing, however they end. In a process of its own: other tests open files too.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -69,7 +68,7 @@ fn cycle(room: &mut Room, number: u64) {
             // A moment that changes from one to the next, before, within and after the life of the program.
             std::thread::sleep(Duration::from_micros(number.wrapping_mul(7919) % 70_000));
             running.started.remains.kill();
-            assert!(dies(running.started.pidfd.as_fd(), Duration::from_secs(30)));
+            assert!(dies(running.started.pidfd(), Duration::from_secs(30)));
             assert!(running.finish().ended.left_behind.is_empty());
         }
     }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io::{BufRead, BufReader};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -97,7 +97,7 @@ fn pidfd(pid: i32) -> OwnedFd {
 }
 
 /// Whether the process dies in time.
-pub(crate) fn dies(pidfd: &OwnedFd, patience_ms: i32) -> bool {
+pub(crate) fn dies(pidfd: BorrowedFd<'_>, patience_ms: i32) -> bool {
     let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd, which outlives the call.
     unsafe { libc::poll(&raw mut poll, 1, patience_ms) == 1 }
@@ -107,9 +107,9 @@ fn dies_with_its_worker(groups: &str, program: &str) {
     let state = tempfile::tempdir().expect("a directory");
     let worker_id = crate::support::unique("worker");
     let mut worker = Worker::start(state.path(), &worker_id, groups, program);
-    assert!(!dies(&worker.sandbox, 0), "it runs while its worker does");
+    assert!(!dies(worker.sandbox.as_fd(), 0), "it runs while its worker does");
     worker.kill();
-    assert!(dies(&worker.sandbox, PATIENCE_MS), "it must not outlive its worker");
+    assert!(dies(worker.sandbox.as_fd(), PATIENCE_MS), "it must not outlive its worker");
     vilya_isolate::sweep(state.path(), &worker_id).expect("swept");
 }
 

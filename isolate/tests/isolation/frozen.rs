@@ -1,5 +1,6 @@
 //! Frozen sandboxes: nothing in them runs, and they end as others do.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use vilya_isolate::{Exit, Freezer};
@@ -100,8 +101,8 @@ fn a_frozen_sandbox_dies_with_its_worker() {
         Worker::start(state.path(), &worker_id, "auto", "import time; print('up', flush=True); time.sleep(1000)");
     let freeze = group_file(state.path(), None, "cgroup.freeze").expect("its group");
     std::fs::write(freeze, "1").expect("it is frozen");
-    assert!(!dies(&worker.sandbox, 0), "it lives");
+    assert!(!dies(worker.sandbox.as_fd(), 0), "it lives");
     worker.kill();
-    assert!(dies(&worker.sandbox, PATIENCE_MS), "it must not outlive its worker");
+    assert!(dies(worker.sandbox.as_fd(), PATIENCE_MS), "it must not outlive its worker");
     vilya_isolate::sweep(state.path(), &worker_id).expect("swept");
 }

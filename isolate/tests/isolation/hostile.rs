@@ -236,7 +236,7 @@ fn neighbours_and_the_worker_are_out_of_reach() {
     assert!(["1", "13"].contains(&seen["niceness"].as_str()), "{seen:?}");
     is("parent", "0");
     is("groups", "True");
-    assert!(!dies(&neighbour.started.pidfd, 0), "the neighbour runs on");
+    assert!(!dies(neighbour.started.pidfd(), 0), "the neighbour runs on");
     neighbour.started.remains.kill();
     assert_eq!(neighbour.finish().ended.exit, Exit::Signal(libc::SIGKILL));
 }

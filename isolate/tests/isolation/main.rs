@@ -4,6 +4,7 @@
 
 mod calls;
 mod death;
+mod descriptors;
 mod failures;
 mod frozen;
 mod hostile;

@@ -1,5 +1,6 @@
 //! What a killed worker left is removed by the next one, and nothing else is touched.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use vilya_isolate::{CgroupPreference, SweepError, sweep};
@@ -31,7 +32,7 @@ fn the_groups_of_a_killed_worker_are_removed() {
     worker.kill();
     let swept = sweep(state.path(), &worker_id).expect("swept");
     assert_eq!((swept.groups, swept.stuck.len(), groups_in(&bases)), (left, 0, 0));
-    assert!(dies(&worker.sandbox, 30_000));
+    assert!(dies(worker.sandbox.as_fd(), 30_000));
     assert_eq!(sweep(state.path(), &worker_id).expect("swept again").groups, 0);
 }
 
@@ -41,7 +42,7 @@ fn a_running_worker_is_not_swept() {
     let worker_id = unique("worker");
     let mut worker = Worker::start(state.path(), &worker_id, "auto", WAITS);
     assert!(matches!(sweep(state.path(), &worker_id), Err(SweepError::InUse { .. })));
-    assert!(!dies(&worker.sandbox, 0));
+    assert!(!dies(worker.sandbox.as_fd(), 0));
     worker.kill();
     sweep(state.path(), &worker_id).expect("now it may");
 }
@@ -63,10 +64,10 @@ fn a_recorded_process_is_killed_and_a_stranger_is_not() {
     fields[1] = "1";
     std::fs::write(records.join(&spec.name), fields.join(" ")).expect("written");
     assert_eq!(sweep(state.path(), &worker_id).expect("swept").processes, 0);
-    assert!(!dies(&running.started.pidfd, 0), "a process that merely has the number lives on");
+    assert!(!dies(running.started.pidfd(), 0), "a process that merely has the number lives on");
     std::fs::write(records.join(&spec.name), record).expect("written");
     assert_eq!(sweep(state.path(), &worker_id).expect("swept").processes, 1);
-    assert!(dies(&running.started.pidfd, 30_000));
+    assert!(dies(running.started.pidfd(), 30_000));
     assert!(!running.finish().ended.out_of_memory);
 }
 

@@ -4,6 +4,7 @@ mod administration;
 mod adversarial;
 mod bounds;
 mod client;
+mod descriptors;
 mod frozen;
 mod functions;
 mod hostile_clients;

@@ -36,7 +36,6 @@ pub(super) struct Process {
     down: Arc<Arena>,
     up: Arc<Arena>,
     remains: Remains,
-    pidfd: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
     /// Doorbell, death, and the two streams, each in its place; none where the ring refused one.
@@ -235,7 +234,7 @@ impl Shard {
         let key = SandboxKey::of(sandbox);
         let polls = [
             (Owner::Doorbell(key), Op::Poll { fd: host.doorbell().as_raw_fd() }),
-            (Owner::Death(key), Op::PollOnce { fd: started.pidfd.as_raw_fd() }),
+            (Owner::Death(key), Op::PollOnce { fd: started.pidfd().as_raw_fd() }),
             (Owner::Output(key, Stream::Stdout), Op::Read { fd: stdout.as_raw_fd() }),
             (Owner::Output(key, Stream::Stderr), Op::Read { fd: stderr.as_raw_fd() }),
         ];
@@ -250,16 +249,7 @@ impl Shard {
         // Until it is given work, it must ring for its Ready.
         let quiet = host.announce_park();
         let (down, up) = (Arena::new(host.down_mapping()), Arena::new(host.up_mapping()));
-        entry.process = Some(Process {
-            host,
-            down,
-            up,
-            remains: started.remains,
-            pidfd: started.pidfd,
-            stdout,
-            stderr,
-            operations,
-        });
+        entry.process = Some(Process { host, down, up, remains: started.remains, stdout, stderr, operations });
         entry.started_ns = now_ns;
         entry.birth = Some(Birth { pid: started.pid, stages: started.stages });
         let doomed = entry.doomed || refused;
@@ -351,7 +341,7 @@ impl Shard {
             for op in process.operations.into_iter().flatten() {
                 self.reactor.abandon(op);
             }
-            self.closing.extend([process.pidfd, process.stdout, process.stderr]);
+            self.closing.extend([process.stdout, process.stderr]);
             let reap = Reap { shard: self.settings.shard, sandbox, remains: process.remains, host: process.host };
             if self.links.nursery.reaps.send(reap).is_err() {
                 self.gone(sandbox, None);

@@ -16,7 +16,7 @@ mod request;
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -220,16 +220,13 @@ impl Mechanism for Docker {
         };
         let (engine, directory) = (self.engine.clone(), directory.clone());
         let mut container = DockerContainer { engine, id: None, directory, _user: user };
-        let made = self.make(&given, &mut container, descriptors).and_then(|(pid, pidfd)| {
-            let copy = pidfd.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-            Ok((pid, pidfd, copy))
-        });
+        let made = self.make(&given, &mut container, descriptors);
         match made {
-            Ok((pid, pidfd, own)) => {
+            Ok((pid, pidfd)) => {
                 let now = sys::now_ns();
                 let (planned_ns, executed_ns, total_ns) = (planned_ns - begun_ns, now - planned_ns, now - begun_ns);
                 let stages = Stages { planned_ns, executed_ns, total_ns, ..Stages::default() };
-                Ok(Started { pid, pidfd, stages, remains: Remains::of_container(own, Box::new(container)) })
+                Ok(Started { pid, stages, remains: Remains::of_container(pidfd, Box::new(container)) })
             }
             Err(reason) => {
                 // What cannot be removed now is removed by the next sweep; the failure of the start is what matters.

@@ -191,14 +191,14 @@ impl Mechanism for Oci {
         let pidfd = made.and_then(|pid| {
             let pidfd = sys::pidfd_open(pid).map_err(|error| format!("its process is not there: {error}"))?;
             container.memory = MemoryEvents::of_process(pid);
-            Ok((pid, pidfd.try_clone().map_err(|error| error.to_string())?, pidfd))
+            Ok((pid, pidfd))
         });
         match pidfd {
-            Ok((pid, pidfd, own)) => {
+            Ok((pid, pidfd)) => {
                 let now = sys::now_ns();
                 let (planned_ns, executed_ns, total_ns) = (planned_ns - begun_ns, now - planned_ns, now - begun_ns);
                 let stages = Stages { planned_ns, executed_ns, total_ns, ..Stages::default() };
-                Ok(Started { pid, pidfd, stages, remains: Remains::of_container(own, Box::new(container)) })
+                Ok(Started { pid, stages, remains: Remains::of_container(pidfd, Box::new(container)) })
             }
             Err(reason) => {
                 // What cannot be removed now is removed by the next sweep; the failure of the start is what matters.
