@@ -7,6 +7,7 @@ mod arena;
 pub mod config;
 mod control;
 pub mod descriptors;
+pub mod doctor;
 mod freezer;
 mod load;
 pub mod manifest;

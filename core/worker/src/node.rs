@@ -60,6 +60,13 @@ pub(crate) fn arguments(interpreter: String, memory_bytes: u64) -> Vec<String> {
 /// What it needs in its environment: its rings are not io_uring, which no sandbox may use.
 pub(crate) const ENVIRONMENT: (&str, &str) = ("UV_USE_IO_URING", "0");
 
+/// The interpreter, if it and the addon are there.
+pub(crate) fn interpreter(settings: &NodeSettings) -> Result<PathBuf, String> {
+    let home = find(&settings.interpreter)?;
+    find_addon(&settings.addon, &home)?;
+    Ok(home.interpreter)
+}
+
 fn find(wanted: &Interpreter) -> Result<NodeHome, String> {
     let candidates: Vec<PathBuf> = match wanted {
         Interpreter::Path(path) => vec![path.clone()],

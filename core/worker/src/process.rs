@@ -400,7 +400,7 @@ fn pin(core: usize) {
     }
 }
 
-fn reactor_config(config: &Config, shard: usize) -> vilya_reactor::Config {
+pub(crate) fn reactor_config(config: &Config, shard: usize) -> vilya_reactor::Config {
     let limits = config.limits.of_shard(shard, config.topology.shards.len());
     vilya_reactor::Config {
         entries: 1024,

@@ -46,7 +46,7 @@ pub(crate) fn prepare(interpreter: &Interpreter, state_directory: &Path) -> Resu
     Ok(PythonHome { interpreter, prefix })
 }
 
-fn find(wanted: &Interpreter) -> Result<(PathBuf, Option<PathBuf>), String> {
+pub(crate) fn find(wanted: &Interpreter) -> Result<(PathBuf, Option<PathBuf>), String> {
     let candidates: Vec<PathBuf> = match wanted {
         Interpreter::Path(path) => vec![path.clone()],
         Interpreter::Auto => {

@@ -17,7 +17,7 @@ pub(crate) const DEFAULT_WIRE_ADDRESS: &str = "127.0.0.1:7879";
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    the function failed: it raised, ran out of time or died
+  1    the function failed: it raised, ran out of time or died; doctor: no worker can serve here
   2    what was asked makes no sense: arguments, a manifest, a configuration
   3    no worker answers
   4    the worker refused: no such function, too busy, stopping, not allowed
@@ -46,6 +46,14 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a worker until it is told to stop (Ctrl-C or SIGTERM; a second one stops it at once)
     Serve(ConfigSources),
+    /// Say what this host can enforce for a worker of this configuration, what it cannot, and how to mend it
+    Doctor {
+        #[command(flatten)]
+        sources: ConfigSources,
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Pack a folder with a function.toml and hand it to the worker
     Deploy {
         /// The folder

@@ -11,6 +11,8 @@ use std::process::ExitCode;
 pub(crate) enum Fault {
     /// The function raised, ran out of time or died.
     Function,
+    /// This host cannot run a worker.
+    Unfit,
     /// Arguments, a manifest or a configuration.
     Usage,
     /// Nothing that speaks as a worker does answers.
@@ -76,7 +78,7 @@ impl Fault {
     pub(crate) const fn code(self) -> u8 {
         match self {
             Fault::OutputClosed => 0,
-            Fault::Function => 1,
+            Fault::Function | Fault::Unfit => 1,
             Fault::Usage => 2,
             Fault::Unreachable => 3,
             Fault::Refused => 4,

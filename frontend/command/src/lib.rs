@@ -8,6 +8,7 @@ mod bundle;
 mod client;
 mod demo;
 mod deploy;
+mod doctor;
 mod failure;
 mod functions;
 mod invoke;
@@ -47,6 +48,7 @@ fn act(arguments: Arguments) -> Result<(), Failure> {
     let worker = || Client::new(&arguments.server);
     match arguments.command {
         Command::Serve(sources) => serve::serve(&sources, &mut screen),
+        Command::Doctor { sources, json } => doctor::doctor(&sources, json, &mut screen),
         Command::Deploy { directory } => deploy::deploy(&worker()?, &directory, &mut screen),
         Command::List { json } => functions::list(&worker()?, json, &mut screen),
         Command::Ps { json } => sandboxes::ps(&worker()?, json, &mut screen),

@@ -5,6 +5,7 @@ mod adversarial;
 mod bounds;
 mod client;
 mod descriptors;
+mod doctor;
 mod frozen;
 mod functions;
 mod hostile_clients;

@@ -1,0 +1,124 @@
+//! Made-up hosts and what is said of them.
+
+use std::collections::BTreeMap;
+
+use vilya_isolate::Protection;
+
+use super::super::facts::Facts;
+use super::super::{Finding, Status};
+use super::decide;
+use crate::descriptors::Wanted;
+use crate::mechanisms::MechanismKind;
+
+/// A host on which nothing is amiss.
+fn good() -> Facts {
+    Facts {
+        is_root: true,
+        mechanism: MechanismKind::Native,
+        sandboxes: Ok(vec![Protection { name: "memory limit", in_force: true, detail: "cgroup v2".into() }]),
+        ring: Ok(()),
+        settings: BTreeMap::from([
+            ("/proc/sys/kernel/yama/ptrace_scope", "1".into()),
+            ("/proc/sys/vm/memfd_noexec", "0".into()),
+            ("/proc/sys/vm/max_map_count", "65530".into()),
+            ("/proc/sys/kernel/pid_max", "4194304".into()),
+            ("/proc/swaps", "Filename Type Size Used Priority".into()),
+        ]),
+        open_files: 524_288,
+        wanted: Wanted { shards: 2, connections: 8192, sandboxes: 128, starting: 4, prepared: 16 },
+        processes: 64,
+        vulnerabilities: vec![("meltdown".into(), "Mitigation: PTI".into()), ("l1tf".into(), "Not affected".into())],
+        python: Ok(("/usr/bin/python3".into(), true)),
+        node: Ok(("/usr/bin/node".into(), true)),
+        oci: Ok(()),
+        docker: Ok(()),
+        state: Ok(64 << 30),
+        state_directory: "/var/lib/vilya".into(),
+        addresses: vec![("127.0.0.1:7878".parse().expect("an address"), Ok(()))],
+    }
+}
+
+fn set(facts: &mut Facts, path: &'static str, value: &str) {
+    facts.settings.insert(path, value.into());
+}
+
+/// The findings that are not good.
+fn problems(facts: &Facts) -> Vec<Finding> {
+    decide(facts).into_iter().filter(|finding| finding.status != Status::Ok).collect()
+}
+
+#[test]
+fn a_good_host_has_no_problem_and_everything_is_named() {
+    let findings = decide(&good());
+    assert_eq!(problems(&good()), []);
+    for name in ["a trial sandbox", "memory limit", "io_uring", "open files", "mappings", "state directory", "python"] {
+        assert!(findings.iter().any(|finding| finding.name == name), "{name}");
+    }
+}
+
+#[test]
+fn each_thing_amiss_is_one_finding_with_what_mends_it() {
+    type Spoil = fn(&mut Facts);
+    use Status::{Limited, Missing};
+    let table: [(&str, Status, &str, Spoil); 24] = [
+        ("a trial sandbox", Missing, "", |facts| facts.sandboxes = Err("a trial sandbox failed".into())),
+        ("a trial sandbox", Missing, "sysctl -w user.max_user_namespaces=15000", |facts| {
+            facts.sandboxes = Err("cannot make the process".into());
+            set(facts, "/proc/sys/user/max_user_namespaces", "0");
+        }),
+        ("a trial sandbox", Missing, "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0", |facts| {
+            facts.sandboxes = Err("cannot map the ids".into());
+            facts.is_root = false;
+            set(facts, "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1");
+        }),
+        ("memory limit", Limited, "mount -t cgroup2 none /sys/fs/cgroup", |facts| {
+            facts.sandboxes = Ok(vec![Protection { name: "memory limit", in_force: false, detail: "none".into() }]);
+        }),
+        ("memory limit", Limited, "systemd-run --user --scope -p Delegate=yes vilya serve", |facts| {
+            facts.is_root = false;
+            facts.sandboxes = Ok(vec![Protection { name: "memory limit", in_force: false, detail: "none".into() }]);
+        }),
+        ("io_uring", Missing, "sysctl -w kernel.io_uring_disabled=0", |facts| {
+            facts.ring = Err("EPERM".into());
+            set(facts, "/proc/sys/kernel/io_uring_disabled", "2");
+        }),
+        ("ptrace scope", Limited, "reboot", |facts| set(facts, "/proc/sys/kernel/yama/ptrace_scope", "3")),
+        ("files in memory", Limited, "sysctl -w vm.memfd_noexec=1", |facts| {
+            set(facts, "/proc/sys/vm/memfd_noexec", "2")
+        }),
+        ("open files", Limited, "LimitNOFILE=", |facts| facts.open_files = 9_000),
+        ("open files", Limited, "LimitNOFILE=", |facts| facts.open_files = 256),
+        ("mappings", Limited, "sysctl -w vm.max_map_count=1024", |facts| {
+            set(facts, "/proc/sys/vm/max_map_count", "1000")
+        }),
+        ("process ids", Limited, "sysctl -w kernel.pid_max=8192", |facts| {
+            set(facts, "/proc/sys/kernel/pid_max", "4096")
+        }),
+        ("processor", Limited, "mitigations=auto", |facts| {
+            facts.vulnerabilities.push(("mds".into(), "Vulnerable: Clear CPU buffers attempted, no microcode".into()));
+        }),
+        ("merged memory", Limited, "echo 2 > /sys/kernel/mm/ksm/run", |facts| {
+            set(facts, "/sys/kernel/mm/ksm/run", "1")
+        }),
+        ("shared cores", Limited, "smt/control", |facts| set(facts, "/sys/devices/system/cpu/smt/active", "1")),
+        ("swap", Limited, "swapoff -a", |facts| set(facts, "/proc/swaps", "Filename\n/swap file 1 0 -2")),
+        ("clock", Limited, "clocksource=tsc", |facts| {
+            set(facts, "/sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet");
+        }),
+        ("python", Limited, "apt-get install python3", |facts| facts.python = Err("none".into())),
+        ("python", Limited, "apt-get install python3", |facts| facts.python = Ok(("/root/bin/python3".into(), false))),
+        ("node", Limited, "apt-get install nodejs", |facts| facts.node = Err("no Node here".into())),
+        ("node", Limited, "cargo build", |facts| facts.node = Err("the addon is not there".into())),
+        ("oci", Limited, "apt-get install crun", |facts| facts.oci = Err("none of them is installed".into())),
+        ("state directory", Missing, "server.state_directory", |facts| facts.state = Err("denied".into())),
+        ("listen on 127.0.0.1:7878", Missing, "server.address", |facts| facts.addresses[0].1 = Err("in use".into())),
+    ];
+    for (name, status, mend, spoil) in table {
+        let mut facts = good();
+        spoil(&mut facts);
+        let found = problems(&facts);
+        let [one] = &found[..] else { panic!("{name}: {found:?}") };
+        assert_eq!((one.name.as_str(), one.status), (name, status), "{one:?}");
+        assert!(one.mend.contains(mend) && one.mend.is_empty() == mend.is_empty(), "{one:?}");
+    }
+}
