@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         state_directory: state.path().into(),
         worker_id: "stages".into(),
         cgroup: CgroupPreference::Auto,
+        mitigations: true,
     };
     let pause = Duration::from_millis(std::env::args().nth(3).map_or(Ok(0), |pause| pause.parse())?);
     let mut native = Native::new(options)?;

@@ -12,6 +12,7 @@ use crate::landlock;
 use crate::maker;
 use crate::memory::{self, Memory};
 use crate::plan::{Milestone, Plan, Step, Strings};
+use crate::processor;
 use crate::seccomp::Filter;
 use crate::stub;
 use crate::sys::{self, Errno, Word, call};
@@ -173,6 +174,8 @@ impl State<'_> {
                 Ok(())
             }
             Step::EnforceRules(flags) => landlock::enforce(self.ruleset, *flags),
+            Step::Forbid(guess) => processor::forbid(*guess),
+            Step::OwnCores => processor::own_cores(),
             Step::CloseOnExec => {
                 let arguments = [6, Word::from(u32::MAX), libc::CLOSE_RANGE_CLOEXEC.into()];
                 // SAFETY: no pointers.

@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::processor::Processor;
+
 /// By what right sandboxes are made; it decides the order of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privilege {
@@ -91,6 +93,10 @@ pub struct Host {
     pub last_capability: u32,
     /// The kernel's interface of Landlock, counted from 1; 0 where there is none.
     pub landlock: u32,
+    /// What processes share in its processors.
+    pub processor: Processor,
+    /// Whether that is to be turned off for sandboxes, where the kernel can; a probe leaves it at no.
+    pub mitigations: bool,
     /// Whether `/proc/sys/user` can be written, to forbid nested user namespaces once more.
     pub user_limits_writable: bool,
 }
@@ -157,6 +163,8 @@ impl Host {
             hard_limits: hard_limits()?,
             last_capability: last_capability()?,
             landlock: crate::landlock::interface(),
+            processor: Processor::probe(),
+            mitigations: false,
             user_limits_writable: !read_only_below("/proc/sys/user")?,
         })
     }

@@ -25,6 +25,7 @@ mod order;
 pub mod plan;
 mod pool;
 mod prepared;
+mod processor;
 mod protections;
 mod remains;
 mod resolve;
@@ -47,6 +48,7 @@ pub use mechanism::{Begun, CopyOf, Descriptors, Mechanism, Stages, StartError, S
 pub use native::{Native, NativeOptions, SetupError};
 pub use pool::PoolOptions;
 pub use prepared::Unfinished;
+pub use processor::{Cores, Guess, Processor, Speculation};
 pub use protections::{Protection, Protections};
 pub use remains::{Ended, Exit, Remains};
 pub use seccomp::{AllowedCall, Filter, FilterError, allowed_calls};

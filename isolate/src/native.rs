@@ -39,6 +39,8 @@ pub struct NativeOptions {
     pub worker_id: String,
     /// Which control groups to use.
     pub cgroup: CgroupPreference,
+    /// Whether to turn off what sandboxes share in the processor, where the kernel can: speculation, and the other thread of a core.
+    pub mitigations: bool,
 }
 
 /// Why no sandbox can be made on this host.
@@ -113,7 +115,7 @@ impl Native {
     /// # Errors
     /// When it cannot make sandboxes here; the message says what to change.
     pub fn new(options: NativeOptions) -> Result<Native, SetupError> {
-        let NativeOptions { state_directory, worker_id, cgroup: preference } = options;
+        let NativeOptions { state_directory, worker_id, cgroup: preference, mitigations } = options;
         check_name(&worker_id)?;
         let state = State::at(&state_directory);
         if let Some(owner) = state.other_owner() {
@@ -128,7 +130,7 @@ impl Native {
         let facts = groups.as_ref().map_or_else(GroupFacts::default, |groups| groups.facts());
         let staging = state.staging().canonicalize();
         let staging = staging.map_err(|source| SetupError::State { path: state_directory, source })?;
-        let host = Host::probe(staging, facts)?;
+        let host = Host { mitigations, ..Host::probe(staging, facts)? };
         let opened = |what, result: io::Result<OwnedFd>| {
             result.and_then(sys::lift).map_err(|source| SetupError::Open { what, source })
         };
@@ -453,6 +455,9 @@ pub(crate) fn step_refused(step: Option<&Step>, index: usize, errno: i32) -> Sta
         (Some(Step::Enter(_)), libc::ENOENT | libc::ENOTDIR) => "the working directory must exist inside",
         (Some(Step::Enter(_) | Step::Execute { .. }), _) => "it must be reachable for every user (mode o+rx)",
         (Some(Step::Cores(_)), _) => "name cores that this host has and that the worker may use",
+        (Some(Step::Forbid(_) | Step::OwnCores), _) => {
+            "the kernel offered it and refuses it; set sandbox.mitigations = \"off\""
+        }
         (Some(Step::DieWithParent), _) => "the worker is ending",
         (Some(Step::MapIds), libc::EPERM) => "user namespaces are restricted here; run as root or allow them",
         (Some(Step::Proc { .. }), libc::EPERM) => {

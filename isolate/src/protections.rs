@@ -9,6 +9,7 @@ use crate::cgroup::{Controller, Groups};
 use crate::host::{Host, Privilege};
 use crate::landlock;
 use crate::limits::CORE_BYTES;
+use crate::processor::{Cores, Guess, Speculation};
 
 /// One protection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,9 @@ impl Protections {
             yes("no_new_privs", ""),
             yes("seccomp", "allow-list; other architectures are killed"),
             landlock(host.landlock),
+            speculation(host, Guess::StoreBypass),
+            speculation(host, Guess::IndirectBranch),
+            cores(host),
             nested_users(host),
             yes("dies with the worker", "pid namespaces nested below the worker's keeper; parent-death signal"),
             supplementary_groups(root),
@@ -95,6 +99,39 @@ fn landlock(interface: u32) -> Protection {
         _ => (true, format!("files, abstract sockets and signals (interface {interface})")),
     };
     Protection { name: "landlock", in_force, detail }
+}
+
+const LEFT_ON: &str = "the kernel can turn it off for sandboxes, and was not asked to: see sandbox.mitigations";
+
+fn speculation(host: &Host, guess: Guess) -> Protection {
+    let name = match guess {
+        Guess::StoreBypass => "no speculative store bypass",
+        Guess::IndirectBranch => "no shared indirect branch speculation",
+    };
+    let (in_force, detail) = match host.processor.speculation(guess) {
+        Speculation::Harmless => (true, "this processor is not affected"),
+        Speculation::Off => (true, "off for every process of the host"),
+        Speculation::Controllable if host.mitigations => (true, "turned off for each sandbox, for good"),
+        Speculation::Controllable => (false, LEFT_ON),
+        Speculation::On => {
+            (false, "on, and the kernel offers no control of it here; see the host's mitigations= and microcode")
+        }
+        Speculation::Unknown => (false, "the kernel does not say"),
+    };
+    Protection { name, in_force, detail: detail.into() }
+}
+
+fn cores(host: &Host) -> Protection {
+    let (in_force, detail) = match host.processor.cores {
+        Cores::Single => (true, "this kernel sees no core with two threads, as far as a virtual machine is told"),
+        Cores::Controllable if host.mitigations => (true, "core scheduling, a cookie for each sandbox"),
+        Cores::Controllable => (false, LEFT_ON),
+        Cores::Shared => (
+            false,
+            "the kernel has no core scheduling (CONFIG_SCHED_CORE); boot with nosmt, or give sandboxes whole cores by cores.sandboxes",
+        ),
+    };
+    Protection { name: "no core shared at a time", in_force, detail: detail.into() }
 }
 
 fn nested_users(host: &Host) -> Protection {

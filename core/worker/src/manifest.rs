@@ -3,6 +3,8 @@
 //! Invariant: a [`Manifest`] made by [`Manifest::parse`] is within the bounds below, and its handler and variables can be
 //! given to a sandbox as they are. It does not know the bundle: whether the handler exists is checked when it is unpacked.
 
+mod image;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -107,7 +109,7 @@ pub struct Manifest {
     /// What makes its sandboxes; `None` is the worker's choice.
     #[serde(default)]
     pub mechanism: Option<MechanismKind>,
-    /// The container image that it runs in: a file or folder of the bundle.
+    /// The container image that it runs in: a file or folder of the bundle, or one of a registry.
     #[serde(default)]
     pub image: Option<String>,
     /// Variables given to the function.
@@ -135,7 +137,7 @@ impl Manifest {
         let freeze_after_ns = reader.read("freeze_after", idle_step_ns);
         let preload = preload(&mut reader, runtime);
         let mechanism = mechanism(&mut reader);
-        let image = image(&mut reader);
+        let image = image::read(&mut reader);
         let environment = environment(&mut reader);
         reader.finish()?;
         Ok(Manifest {
@@ -279,23 +281,6 @@ fn check_inner_path(path: &str, whose: &str) -> Result<(), String> {
     ))
 }
 
-fn image(reader: &mut Reader) -> Option<String> {
-    if !reader.has("image") {
-        return None;
-    }
-    let path = reader.text("image")?;
-    let checked = check_inner_path(&path, "the image").and_then(|()| {
-        if path == FILE_NAME { Err(format!("{FILE_NAME} is no image: name the archive beside it")) } else { Ok(()) }
-    });
-    match checked {
-        Ok(()) => Some(path),
-        Err(message) => {
-            reader.problem("image", message);
-            None
-        }
-    }
-}
-
 fn mechanism(reader: &mut Reader) -> Option<MechanismKind> {
     let written = reader.has("mechanism");
     let chosen = reader.choice("mechanism", MechanismKind::Native, &MechanismKind::CHOICES);
@@ -367,16 +352,6 @@ mod tests {
                 problem.starts_with("function.toml:3: freeze_after: ") && problem.ends_with("\"off\""),
                 "{problem}"
             );
-        }
-    }
-
-    #[test]
-    fn an_image_is_a_path_of_the_bundle() {
-        let of = |image: &str| format!("name = \"a\"\nruntime = \"python\"\nimage = \"{image}\"\n");
-        let manifest = Manifest::parse(&of("images/python.tar")).unwrap();
-        assert_eq!(manifest.image.as_deref(), Some("images/python.tar"));
-        for path in ["../python.tar", "/python.tar", "", FILE_NAME] {
-            assert_eq!(problems(&of(path)).len(), 1, "{path}");
         }
     }
 

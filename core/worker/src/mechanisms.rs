@@ -48,6 +48,8 @@ pub(crate) struct MechanismSettings {
     pub(crate) worker_id: String,
     pub(crate) oci_runtime: Option<OciRuntime>,
     pub(crate) docker_socket: PathBuf,
+    /// Of the native mechanism.
+    pub(crate) mitigations: bool,
 }
 
 impl MechanismSettings {
@@ -66,9 +68,12 @@ impl MechanismSettings {
     fn set_up(&self, kind: MechanismKind) -> Result<Box<dyn Mechanism>, SetupError> {
         let (state_directory, worker_id) = (self.state_directory.clone(), self.worker_id.clone());
         let made: Box<dyn Mechanism> = match kind {
-            MechanismKind::Native => {
-                Box::new(Native::new(NativeOptions { state_directory, worker_id, cgroup: CgroupPreference::Auto })?)
-            }
+            MechanismKind::Native => Box::new(Native::new(NativeOptions {
+                state_directory,
+                worker_id,
+                cgroup: CgroupPreference::Auto,
+                mitigations: self.mitigations,
+            })?),
             MechanismKind::Oci => {
                 Box::new(Oci::new(&OciOptions { state_directory, worker_id, runtime: self.oci_runtime })?)
             }

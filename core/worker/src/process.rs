@@ -26,7 +26,7 @@ use vilya_isolate::Swept;
 use vilya_reactor::{Reactor, Waker};
 
 use crate::config::{self, Config};
-use crate::control::Control;
+use crate::control::{Control, Parts, Pulls};
 use crate::descriptors::{self, Wanted};
 use crate::mechanisms::{MechanismSettings, Mechanisms};
 use crate::mesh::{ControlMessage, Message, Post};
@@ -156,7 +156,10 @@ impl Worker {
             shards.push(cradle.thread);
         }
 
-        let mut control = Control::new(catalog, logs.control(), posts.clone(), most_functions, spread(config));
+        let pulls = Pulls::new(&config.images, control_post.clone());
+        let (logs_control, spread) = (logs.control(), spread(config));
+        let parts = Parts { catalog, pulls, logs: logs_control, shards: posts.clone(), most_functions, spread };
+        let mut control = Control::new(parts);
         control.restore(records);
         let control = std::thread::Builder::new()
             .name("vilya-control".into())
@@ -189,6 +192,8 @@ impl Running {
 
     /// Takes no more work, finishes what is under way within `server.drain_timeout`, and ends every thread and sandbox.
     pub fn drain(mut self) {
+        // What waits for a registry is answered, so that no shard waits for it.
+        let _ = self.control_post.send(ControlMessage::EndPulls);
         // In two steps: a shard that is drained still takes the answers that others owe its connections.
         let (tell, drained) = bounded(self.posts.len());
         for post in &self.posts {
@@ -229,6 +234,7 @@ fn catalog_limits(config: &Config) -> CatalogLimits {
         functions: config.limits.functions,
         function_memory_bytes: config.limits.function_memory_bytes(config.topology.shards.len()),
         bundle: BundleLimits::default(),
+        image_bytes: config.images.max_size_bytes,
     }
 }
 
@@ -254,6 +260,7 @@ fn mechanism_settings(config: &Config, worker_id: &str) -> MechanismSettings {
         worker_id: worker_id.to_owned(),
         oci_runtime: config.sandbox.oci_runtime,
         docker_socket: config.sandbox.docker_socket.clone(),
+        mitigations: config.sandbox.mitigations,
     }
 }
 

@@ -34,6 +34,11 @@ pub(crate) struct FunctionRecord {
     pub(crate) bundle_bytes: u64,
     pub(crate) deployed_unix_ms: u64,
     pub(crate) digest: String,
+    /// The image that its manifest names, and what it stood for if it is one of a registry.
+    #[serde(default)]
+    pub(crate) image: Option<String>,
+    #[serde(default)]
+    pub(crate) pinned: Option<String>,
 }
 
 /// A sandbox as the worker describes it.
@@ -51,6 +56,8 @@ pub(crate) struct SandboxRow {
     pub(crate) invocations: u64,
     pub(crate) start: Option<String>,
     pub(crate) start_us: Option<u64>,
+    #[serde(default)]
+    pub(crate) image: Option<String>,
 }
 
 /// What a function returned, and what the worker says of how.
@@ -132,9 +139,11 @@ impl Client {
         format!("{}/fn/{name}", self.base)
     }
 
-    pub(crate) fn deploy(&self, name: &str, archive: &[u8]) -> Result<FunctionRecord, Failure> {
+    /// Where an image is pulled there is no limit: the worker ends what takes longer than its `images.pull_timeout`.
+    pub(crate) fn deploy(&self, name: &str, archive: &[u8], pulls: bool) -> Result<FunctionRecord, Failure> {
         let request = self.agent.put(self.function_url(name)).content_type("application/x-tar");
-        let sent = request.config().timeout_global(Some(ADMINISTRATION_TIMEOUT)).build().send(archive);
+        let limit = (!pulls).then_some(ADMINISTRATION_TIMEOUT);
+        let sent = request.config().timeout_global(limit).build().send(archive);
         self.record(name, &self.accepted(sent)?)
     }
 

@@ -17,7 +17,7 @@ const EXAMPLE: &str = "name = \"hello\" and runtime = \"python\"";
 
 pub(crate) fn deploy(client: &Client, directory: &Path, screen: &mut Screen) -> Result<(), Failure> {
     let prepared = Prepared::read(directory)?;
-    let function = client.deploy(&prepared.name, &prepared.archive)?;
+    let function = client.deploy(&prepared.name, &prepared.archive, prepared.pulls)?;
     say(client, &function, screen)
 }
 
@@ -26,6 +26,8 @@ pub(crate) fn deploy(client: &Client, directory: &Path, screen: &mut Screen) -> 
 pub(crate) struct Prepared {
     pub(crate) name: String,
     pub(crate) archive: Vec<u8>,
+    /// Whether the worker pulls an image for it.
+    pub(crate) pulls: bool,
 }
 
 impl Prepared {
@@ -37,7 +39,7 @@ impl Prepared {
             Runtime::Python | Runtime::Node => None,
         };
         let archive = Folder { directory, executable: executable.as_deref() }.pack()?;
-        Ok(Prepared { name: manifest.name, archive })
+        Ok(Prepared { pulls: manifest.image_reference().is_some(), name: manifest.name, archive })
     }
 }
 
@@ -64,6 +66,9 @@ fn manifest(directory: &Path) -> Result<Manifest, Failure> {
 fn say(client: &Client, function: &FunctionRecord, screen: &mut Screen) -> Result<(), Failure> {
     let FunctionRecord { name, version, runtime, bundle_bytes, .. } = function;
     screen.line(format_args!("deployed {name} version {version} ({runtime}, {})", size(*bundle_bytes)))?;
+    if let Some(pinned) = &function.pinned {
+        screen.line(format_args!("  in {pinned}"))?;
+    }
     let elsewhere =
         if client.base() == DEFAULT_SERVER { String::new() } else { format!(" --server {}", client.base()) };
     screen.line(format_args!("  vilya invoke {name} -d '{{}}'{elsewhere}"))?;

@@ -33,6 +33,7 @@ pub(crate) fn get(client: &Client, name: &str, json: bool, screen: &mut Screen) 
         ("concurrency", function.concurrency.to_string()),
         ("bundle", size(function.bundle_bytes)),
         ("digest", function.digest),
+        ("image", function.pinned.or(function.image).unwrap_or_else(|| "none: this host's system".to_owned())),
         ("deployed", format!("{deployed} ago")),
         ("invoke", format!("POST {}", client.invoke_url(name))),
     ];
@@ -57,6 +58,7 @@ fn overview(functions: &[FunctionRecord], now_unix_ms: u64) -> Table {
         ("concurrency", Align::Right),
         ("bundle", Align::Right),
         ("deployed", Align::Right),
+        ("image", Align::Left),
     ]);
     for function in functions {
         let deployed = span_ms(now_unix_ms.saturating_sub(function.deployed_unix_ms));
@@ -69,9 +71,17 @@ fn overview(functions: &[FunctionRecord], now_unix_ms: u64) -> Table {
             function.concurrency.to_string(),
             size(function.bundle_bytes),
             format!("{deployed} ago"),
+            function.pinned.as_deref().or(function.image.as_deref()).map_or("-".to_owned(), short),
         ]);
     }
     table
+}
+
+/// An image's name with as much of its digest as tells it from others.
+pub(crate) fn short(image: &str) -> String {
+    const DIGITS: usize = 12;
+    let cut = image.find("@sha256:").map_or(image.len(), |at| at + "@sha256:".len() + DIGITS);
+    image.get(..cut).unwrap_or(image).to_owned()
 }
 
 fn now_unix_ms() -> u64 {
@@ -87,10 +97,11 @@ mod tests {
     #[test]
     fn the_overview_shows_every_function() {
         let json = r#"{"name":"hello","version":3,"runtime":"python","handler":"main:handle","memory_bytes":134217728,
-            "timeout_ms":30000,"concurrency":1,"bundle_bytes":1536,"deployed_unix_ms":1000,"digest":"d"}"#;
+            "timeout_ms":30000,"concurrency":1,"bundle_bytes":1536,"deployed_unix_ms":1000,"digest":"d",
+            "image":"r.example/a:1","pinned":"r.example/a@sha256:0123456789abcdef"}"#;
         let function: FunctionRecord = serde_json::from_str(json).unwrap();
         let text = overview(&[function], 6_000).render();
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(row.join(" "), "hello 3 python 128 MiB 30 s 1 1.5 KiB 5 s ago");
+        assert_eq!(row.join(" "), "hello 3 python 128 MiB 30 s 1 1.5 KiB 5 s ago r.example/a@sha256:0123456789ab");
     }
 }

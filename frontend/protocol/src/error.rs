@@ -51,6 +51,8 @@ pub enum ErrorKind {
     SandboxBroken,
     /// No sandbox could be started.
     StartFailed,
+    /// The registry of a function's image failed.
+    ImageUnavailable,
     /// The worker as a whole holds as many invocations or connections as it may.
     Overloaded,
     /// The worker is shutting down.
@@ -80,7 +82,7 @@ const fn row(kind: ErrorKind, status: u16, error_type: &'static str, advice: &'s
 use ErrorKind as K;
 
 #[rustfmt::skip]
-const TABLE: [Row; 26] = [
+const TABLE: [Row; 27] = [
     row(K::MalformedRequest, 400, "MalformedRequest", "send one HTTP/1.1 request with unambiguous framing; the connection is closed"),
     row(K::ProtocolBroken, 400, "ProtocolBroken", "send frames as frontend/protocol/WIRE.md has them; the connection is closed"),
     row(K::InvalidFunction, 400, "InvalidFunction", "correct the function's name, manifest or bundle"),
@@ -102,6 +104,7 @@ const TABLE: [Row; 26] = [
     row(K::SandboxDied, 502, "SandboxDied", "see the function's log; its memory limit may be too low"),
     row(K::SandboxBroken, 502, "SandboxBroken", "the function's process broke the runtime protocol; see its log"),
     row(K::StartFailed, 502, "StartFailed", "see the function's log for why its runtime did not start"),
+    row(K::ImageUnavailable, 502, "ImageUnavailable", "see that the image's registry is there and holds the image whole"),
     row(K::Overloaded, 503, "Overloaded", "try again later, or on another worker"),
     row(K::Draining, 503, "Draining", "the worker is shutting down; use another worker"),
     row(K::TimedOut, 504, "TimedOut", "make the function faster, or raise its timeout"),
@@ -125,7 +128,7 @@ impl ErrorKind {
     }
 
     const fn row(self) -> &'static Row {
-        const ROWS: &[Row; 26] = &TABLE;
+        const ROWS: &[Row; 27] = &TABLE;
         &ROWS[self as usize]
     }
 
@@ -205,6 +208,7 @@ mod tests {
             (K::SandboxDied, 502),
             (K::SandboxBroken, 502),
             (K::StartFailed, 502),
+            (K::ImageUnavailable, 502),
             (K::Draining, 503),
             (K::TimedOut, 504),
             (K::QueueFull, 429),

@@ -6,14 +6,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use crate::error::PullError;
-use crate::helper;
+use crate::helper::{self, Wait};
 use crate::reference::Reference;
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -61,18 +60,14 @@ struct Entry {
 }
 
 /// The credentials for a reference's registry, if there are any. `directory` holds the Docker configuration.
-pub(crate) fn find(
-    directory: &Path,
-    reference: &Reference,
-    patience: Duration,
-) -> Result<Option<Credential>, PullError> {
+pub(crate) fn find(directory: &Path, reference: &Reference, wait: Wait<'_>) -> Result<Option<Credential>, PullError> {
     let path = directory.join("config.json");
     let Some(configuration) = read(&path)? else { return Ok(None) };
     let key = reference.credential_key();
     if let Some(name) =
         configuration.cred_helpers.get(key).or_else(|| configuration.cred_helpers.get(reference.registry()))
     {
-        return helper::ask(name, key, patience);
+        return helper::ask(name, key, wait);
     }
     let wanted = host_of(key);
     // The exact name first: two entries of one host are told apart by what `docker login` writes.
@@ -85,7 +80,7 @@ pub(crate) fn find(
     })?;
     match (found.flatten(), &configuration.creds_store) {
         (Some(credential), _) => Ok(Some(credential)),
-        (None, Some(name)) if !name.is_empty() => helper::ask(name, key, patience),
+        (None, Some(name)) if !name.is_empty() => helper::ask(name, key, wait),
         (None, _) => Ok(None),
     }
 }

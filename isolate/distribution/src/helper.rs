@@ -31,18 +31,25 @@ struct Answer {
     secret: String,
 }
 
+/// How long a helper is waited for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wait<'a> {
+    pub(crate) patience: Duration,
+    pub(crate) is_given_up: &'a dyn Fn() -> bool,
+}
+
 /// Asks a helper for the credentials of a registry; `None` if it has none.
-pub(crate) fn ask(name: &str, key: &str, patience: Duration) -> Result<Option<Credential>, PullError> {
+pub(crate) fn ask(name: &str, key: &str, wait: Wait<'_>) -> Result<Option<Credential>, PullError> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if name.is_empty() || !name.chars().all(is_name) {
         let message = format!("the Docker configuration names a helper \"{}\", which none is called", shown(name));
         return Err(PullError::Credentials(message));
     }
-    run(&format!("docker-credential-{name}"), key, patience)
+    run(&format!("docker-credential-{name}"), key, wait)
 }
 
 /// As [`ask`], of this program.
-pub(crate) fn run(program: &str, key: &str, patience: Duration) -> Result<Option<Credential>, PullError> {
+pub(crate) fn run(program: &str, key: &str, wait: Wait<'_>) -> Result<Option<Credential>, PullError> {
     let failed = |why: &str| {
         let advice = "run it by hand as the user that runs the worker, or remove it from the Docker configuration";
         PullError::Credentials(format!("{program} {why}: {advice}"))
@@ -56,7 +63,7 @@ pub(crate) fn run(program: &str, key: &str, patience: Duration) -> Result<Option
     let mut child = command.spawn().map_err(|error| failed(&format!("cannot be run ({error})")))?;
     // One that does not read what it is asked for is judged by how it ends.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(key.as_bytes()));
-    let status = ended(&mut child, patience).ok_or_else(|| failed("did not end in time"))?;
+    let status = ended(&mut child, wait).ok_or_else(|| failed("did not end in time"))?;
     let mut text = String::new();
     let read = output.seek(SeekFrom::Start(0)).and_then(|_| output.take(OUTPUT_BYTES_MAX).read_to_string(&mut text));
     read.map_err(|_| failed("printed what is not text"))?;
@@ -69,14 +76,14 @@ pub(crate) fn run(program: &str, key: &str, patience: Duration) -> Result<Option
     Ok(Some(Credential::of(answer.username, answer.secret)))
 }
 
-fn ended(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+fn ended(child: &mut Child, wait: Wait<'_>) -> Option<ExitStatus> {
     let since = Instant::now();
     loop {
         // A child of ours that was not waited for: its id is its own.
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
         }
-        if since.elapsed() >= patience {
+        if since.elapsed() >= wait.patience || (wait.is_given_up)() {
             let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
             let _ = child.wait();
             return None;

@@ -25,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use digest::Digest;
 pub use error::PullError;
+use helper::Wait;
 use manifest::{ACCEPT, DOCUMENT_BYTES_MAX, Document, Manifest, Part};
 pub use reference::{Reference, is_host};
 use session::Session;
@@ -86,7 +87,10 @@ impl Puller {
     pub fn begin<'a>(&'a self, reference: &'a Reference) -> Result<Pull<'a>, PullError> {
         let by = Instant::now() + self.settings.timeout;
         let credential = match &self.settings.docker_config {
-            Some(directory) => credentials::find(directory, reference, helper::PATIENCE)?,
+            Some(directory) => {
+                let wait = Wait { patience: helper::PATIENCE, is_given_up: &|| self.transport.is_stopped() };
+                credentials::find(directory, reference, wait)?
+            }
             None => None,
         };
         let configuration = match &self.settings.docker_config {

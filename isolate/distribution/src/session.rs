@@ -87,7 +87,10 @@ impl<'a> Session<'a> {
             (Some(Challenge::Basic), _) => return Err(self.unauthorized()),
             (Some(Challenge::Bearer { realm, service }), _) => Some(self.token(realm, service.as_deref())?),
             (None, _) => {
-                let message = format!("{} asks for credentials in a way that is not known", self.reference.registry());
+                let message = format!(
+                    "{} asks for credentials in a way that is not known: check that it is a registry",
+                    self.reference.registry()
+                );
                 return Err(PullError::Unauthorized(message));
             }
         };

@@ -106,7 +106,9 @@ impl Layout {
             | Step::DieWithParent
             | Step::OrdinaryProcess
             | Step::Rules(_)
-            | Step::EnforceRules(_) => {}
+            | Step::EnforceRules(_)
+            | Step::Forbid(_)
+            | Step::OwnCores => {}
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use std::fmt;
 
 use crate::host::{Host, Privilege};
 use crate::limits::{CORE_BYTES, CORES, LOCKED_BYTES, PENDING_SIGNALS};
+use crate::processor::{Cores, Guess, Speculation};
 use crate::seccomp::Filter;
 use crate::spec::{ResourceLimits, Spec, SpecError};
 
@@ -156,7 +157,17 @@ fn confinement(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
         Step::NoNewPrivileges,
     ]);
     steps.extend(enforce);
+    steps.extend(mitigations(host));
     steps.extend([Step::CloseOnExec, Step::Reached(Milestone::Confined)]);
+}
+
+fn mitigations(host: &Host) -> impl Iterator<Item = Step> {
+    let forbidden = [Guess::StoreBypass, Guess::IndirectBranch]
+        .into_iter()
+        .filter(|guess| host.processor.speculation(*guess) == Speculation::Controllable)
+        .map(Step::Forbid);
+    let cores = (host.processor.cores == Cores::Controllable).then_some(Step::OwnCores);
+    forbidden.chain(cores).filter(|_| host.mitigations)
 }
 
 fn limits(steps: &mut Vec<Step>, limits: &ResourceLimits, host: &Host) {

@@ -9,6 +9,7 @@ use std::ptr;
 
 use crate::landlock::Rules;
 use crate::limits::CORES;
+use crate::processor::Guess;
 use crate::seccomp::Filter;
 
 /// Strings as `execve` wants them.
@@ -161,6 +162,10 @@ pub enum Step {
     Rules(Rules),
     /// Puts those rules in force, with the kernel's flags for it.
     EnforceRules(libc::c_long),
+    /// Turns a kind of speculation off for good.
+    Forbid(Guess),
+    /// Shares no core with others at a time.
+    OwnCores,
     /// Closes every descriptor above 5 on `exec`.
     CloseOnExec,
     /// Installs the system call filter.
@@ -240,6 +245,8 @@ impl fmt::Display for Step {
             Step::NoNewPrivileges => write!(out, "no new privileges"),
             Step::Rules(rules) => write!(out, "{rules}"),
             Step::EnforceRules(_) => write!(out, "put the rules in force"),
+            Step::Forbid(guess) => write!(out, "no {}", guess.name()),
+            Step::OwnCores => write!(out, "share no core at a time"),
             Step::CloseOnExec => write!(out, "close descriptors above 5 on exec"),
             Step::Filter(_) => write!(out, "filter system calls"),
             Step::UnblockSignals => write!(out, "unblock signals"),

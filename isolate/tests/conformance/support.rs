@@ -69,9 +69,12 @@ pub(crate) fn each_of(kinds: &[Kind], check: impl Fn(&mut Room)) {
 pub(crate) fn set_up(kind: Kind, state_directory: PathBuf, worker_id: &str) -> Result<Box<dyn Mechanism>, SetupError> {
     let worker_id = worker_id.to_owned();
     Ok(match kind {
-        Kind::Native => {
-            Box::new(Native::new(NativeOptions { state_directory, worker_id, cgroup: CgroupPreference::Auto })?)
-        }
+        Kind::Native => Box::new(Native::new(NativeOptions {
+            state_directory,
+            worker_id,
+            cgroup: CgroupPreference::Auto,
+            mitigations: true,
+        })?),
         Kind::Prepared => {
             let mut native = set_up(Kind::Native, state_directory, &worker_id)?;
             let template = spec(&["/usr/bin/true"]);

@@ -15,6 +15,7 @@ mod limits;
 mod links;
 mod plans;
 mod prepared;
+mod processor;
 mod programs;
 mod regions;
 #[path = "../sandboxes/mod.rs"]

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use vilya_isolate::plan::{Ending, Plan};
-use vilya_isolate::{Bind, Filter, GroupFacts, HardLimits, Host, Privilege, ResourceLimits, Root, Spec, SystemEntry};
+use vilya_isolate::{
+    Bind, Cores, Filter, GroupFacts, HardLimits, Host, Privilege, Processor, ResourceLimits, Root, Spec, Speculation,
+    SystemEntry,
+};
 
 fn host(privilege: Privilege, groups: GroupFacts) -> Host {
     let link = |name: &str| SystemEntry::Link { name: name.into(), target: format!("usr/{name}") };
@@ -25,6 +28,12 @@ fn host(privilege: Privilege, groups: GroupFacts) -> Host {
         },
         last_capability: 40,
         landlock: 7,
+        processor: Processor {
+            store_bypass: Speculation::Controllable,
+            indirect_branch: Speculation::Controllable,
+            cores: Cores::Controllable,
+        },
+        mitigations: true,
         user_limits_writable: true,
     }
 }

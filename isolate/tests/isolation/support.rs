@@ -90,7 +90,8 @@ pub(crate) fn remove_bases(state: &Path) {
 }
 
 pub(crate) fn native(state: &Path, worker_id: &str, cgroup: CgroupPreference) -> Native {
-    let options = NativeOptions { state_directory: state.to_owned(), worker_id: worker_id.to_owned(), cgroup };
+    let options =
+        NativeOptions { state_directory: state.to_owned(), worker_id: worker_id.to_owned(), cgroup, mitigations: true };
     Native::new(options).unwrap_or_else(|error| panic!("this host cannot make sandboxes: {error}"))
 }
 

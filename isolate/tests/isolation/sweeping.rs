@@ -88,6 +88,7 @@ fn a_second_worker_on_the_same_state_is_refused() {
         state_directory: state.path().into(),
         worker_id: worker_id.clone(),
         cgroup: CgroupPreference::Auto,
+        mitigations: true,
     };
     let refused = vilya_isolate::Native::new(options).map(|_| ());
     assert!(matches!(refused, Err(vilya_isolate::SetupError::InUse { .. })), "{refused:?}");

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::readme::block;
 use super::worker::{PATIENCE, Worker, worker_command};
 
-const CODE: &str = "
+pub(super) const CODE: &str = "
 import os, sys
 def handler(event, context):
     def there(path): return os.path.lexists(path)
@@ -68,7 +68,7 @@ fn collect(folder: &Path, files: &mut BTreeSet<PathBuf>) {
     }
 }
 
-fn text_entry(builder: &mut tar::Builder<Vec<u8>>, path: &str, text: &str) {
+pub(super) fn text_entry(builder: &mut tar::Builder<Vec<u8>>, path: &str, text: &str) {
     let mut header = tar::Header::new_gnu();
     header.set_size(text.len() as u64);
     header.set_mode(0o644);
@@ -82,7 +82,7 @@ fn link_entry(builder: &mut tar::Builder<Vec<u8>>, path: &str, to: &str) {
     builder.append_link(&mut header, path, to).expect("into memory");
 }
 
-fn base_layer() -> Vec<u8> {
+pub(super) fn base_layer() -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut links = BTreeSet::new();
     for path in python_files() {
@@ -105,7 +105,7 @@ fn base_layer() -> Vec<u8> {
     builder.into_inner().expect("into memory")
 }
 
-fn top_layer() -> Vec<u8> {
+pub(super) fn top_layer() -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     text_entry(&mut builder, "etc/os-release", "ID=debian\nLAYER=2\n");
     text_entry(&mut builder, "usr/share/.wh.gone", "");
@@ -148,14 +148,14 @@ fn write_function(folder: &Path, name: &str, code: &str) {
     std::fs::write(folder.join("main.py"), code).expect("a temporary folder");
 }
 
-fn deploy(worker: &Worker, folder: &Path) {
+pub(super) fn deploy(worker: &Worker, folder: &Path) {
     let mut command = Command::new(worker_command());
     command.arg("deploy").arg(folder).args(["--server", &format!("http://{}", worker.address)]);
     let output = command.output().expect("the command starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn images(worker: &Worker) -> usize {
+pub(super) fn images(worker: &Worker) -> usize {
     std::fs::read_dir(worker.state().join("images")).expect("the store").count()
 }
 

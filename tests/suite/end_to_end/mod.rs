@@ -17,6 +17,7 @@ mod mechanisms;
 mod misbehaviour;
 mod node;
 mod payloads;
+mod pulls;
 mod readme;
 mod runtimes;
 mod shards;

@@ -45,7 +45,7 @@ const PACKAGES: &[Package] = &[
     package("vilya-node", &["vilya-runtime"]),
     package("vilya-example-thumbnail", &["vilya-runtime"]),
     package("vilya-gpu", &["vilya-engine"]),
-    package("vilya-worker", &["vilya-engine", "vilya-image", "vilya-ipc", "vilya-isolate", "vilya-protocol", "vilya-reactor"]),
+    package("vilya-worker", &["vilya-distribution", "vilya-engine", "vilya-image", "vilya-ipc", "vilya-isolate", "vilya-protocol", "vilya-reactor"]),
     Package { name: "vilya", knows: Knows::Exactly(&["vilya-client", "vilya-protocol", "vilya-worker"]), tests_know: &["vilya-client"] },
     outside("vilya-benches"),
     outside("vilya-tests"),

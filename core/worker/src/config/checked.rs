@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use vilya_isolate::OciRuntime;
 
+use super::images::Images;
 use super::rules;
 use super::sources::{Host, Problem, Source, Sources};
 use super::topology::Topology;
@@ -26,6 +27,8 @@ pub struct Config {
     pub policies: Policies,
     /// Interpreters on the host.
     pub runtimes: Runtimes,
+    /// Container images.
+    pub images: Images,
     /// Defaults of every sandbox.
     pub sandbox: Sandbox,
     /// Where shards and sandboxes run on this host.
@@ -297,6 +300,8 @@ pub struct Sandbox {
     pub oci_runtime: Option<OciRuntime>,
     /// Where the engine behind [`MechanismKind::Docker`] listens.
     pub docker_socket: PathBuf,
+    /// Whether what sandboxes share in the processor is turned off, where the kernel can.
+    pub mitigations: bool,
     /// Processor time, in thousandths of a core; `None` is no limit.
     pub cpu_millis: Option<u32>,
     /// How long a runtime spins for its next invocation before it sleeps.

@@ -9,6 +9,7 @@
 //! It does not know what the values are used for: nothing here opens a socket or starts a thread.
 
 mod checked;
+mod images;
 mod print;
 mod raw;
 mod reader;
@@ -21,6 +22,7 @@ pub use checked::{
     ConcurrencyPolicy, Config, Cores, Interpreter, KeepAlivePolicy, Limits, NodeSettings, Policies, QueuePolicy,
     Runtimes, Sandbox, SandboxCores, Server, ShardLimits, Shards, Spin, SpreadPolicy,
 };
+pub use images::Images;
 pub use raw::{Entry, Raw, Value};
 pub use reader::{Reader, nearest};
 pub use rules::idle_step_ns;

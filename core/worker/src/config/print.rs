@@ -34,6 +34,7 @@ impl Config {
         let mut settings = self.server_settings();
         settings.extend(self.limit_settings());
         settings.extend(self.choice_settings());
+        settings.extend(self.images.settings());
         settings
     }
 
@@ -125,6 +126,7 @@ impl Config {
             ("sandbox.mechanism", quoted(self.sandbox.mechanism.as_str())),
             ("sandbox.oci_runtime", quoted(self.sandbox.oci_runtime.map_or("auto", OciRuntime::name))),
             ("sandbox.docker_socket", quoted(&self.sandbox.docker_socket.to_string_lossy())),
+            ("sandbox.mitigations", quoted(if self.sandbox.mitigations { "on" } else { "off" })),
             ("sandbox.cpu", quoted(&cpu)),
             ("sandbox.spin", quoted(&spin(self.sandbox.spin))),
             ("sandbox.prepared", self.sandbox.prepared.to_string()),
@@ -184,6 +186,7 @@ mod tests {
             ("sandbox.prepared", "0"),
             ("sandbox.mechanism", "oci"),
             ("sandbox.oci_runtime", "runc"),
+            ("sandbox.mitigations", "off"),
             ("sandbox.docker_socket", "/run/other.sock"),
             ("policies.queue", "sjf"),
             ("policies.keep_alive", "ttl"),
@@ -192,6 +195,11 @@ mod tests {
             ("policies.concurrency", "12"),
             ("policies.spread", "off"),
             ("limits.memory", "1000000000"),
+            ("images.pull", "false"),
+            ("images.max_size", "1GiB"),
+            ("images.pull_timeout", "1m"),
+            ("images.insecure_registries", "r.example:5000,[::1]:80"),
+            ("images.docker_config", "/etc/docker-of-vilya"),
             ("runtimes.python.interpreter", "/usr/bin/python3"),
             ("runtimes.node.interpreter", "/usr/bin/node"),
             ("runtimes.node.addon", "/opt/vilya.node"),

@@ -12,6 +12,7 @@ use super::checked::{
     ConcurrencyPolicy, Config, Cores, Interpreter, KeepAlivePolicy, Limits, NodeSettings, Policies, QueuePolicy,
     Runtimes, Sandbox, SandboxCores, Server, Shards, Spin, SpreadPolicy,
 };
+use super::images::Images;
 use super::raw::Value;
 use super::reader::{Reader, duration_ns, in_range, text, wrong_type};
 use super::sources::{Host, Problem, Sources};
@@ -49,6 +50,7 @@ pub(super) fn check(sources: &Sources, host: &Host) -> Result<Config, Vec<Proble
     let cores = cores(&mut reader);
     let limits = limits(&mut reader, host);
     let policies = policies(&mut reader);
+    let images = Images::read(&mut reader);
     let runtimes = Runtimes {
         python_interpreter: interpreter(&mut reader, "runtimes.python.interpreter"),
         node: NodeSettings {
@@ -66,7 +68,7 @@ pub(super) fn check(sources: &Sources, host: &Host) -> Result<Config, Vec<Proble
     }
     let origins = reader.finish()?;
     let topology = topology.expect("cores that cannot be placed are a problem, and there are none");
-    Ok(Config { server, cores, limits, policies, runtimes, sandbox, topology, origins })
+    Ok(Config { server, cores, limits, policies, runtimes, images, sandbox, topology, origins })
 }
 
 fn server(reader: &mut Reader, host: &Host) -> Server {
@@ -205,6 +207,7 @@ fn sandbox(reader: &mut Reader) -> Sandbox {
             .read("sandbox.docker_socket", |value| absolute_path(text(value)?))
             .unwrap_or_else(|| DOCKER_SOCKET.into()),
         oci_runtime: reader.choice("sandbox.oci_runtime", None, &oci_runtimes()),
+        mitigations: reader.choice("sandbox.mitigations", true, &MITIGATIONS),
         cpu_millis: reader.read("sandbox.cpu", cpu_millis).unwrap_or(None),
         spin: reader.read("sandbox.spin", spin).unwrap_or(Spin::Auto),
         prepared: reader.count("sandbox.prepared", PREPARED, 0..=1024),
@@ -213,6 +216,8 @@ fn sandbox(reader: &mut Reader) -> Sandbox {
 
 /// As many as start at once after a quiet moment; each takes a few hundred KiB of the kernel's memory.
 const PREPARED: u32 = 16;
+
+const MITIGATIONS: [(&str, bool); 2] = [("on", true), ("off", false)];
 
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
@@ -304,7 +309,7 @@ fn next_port(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), port)
 }
 
-fn absolute_path(path: &str) -> Result<PathBuf, String> {
+pub(super) fn absolute_path(path: &str) -> Result<PathBuf, String> {
     if path.contains('\0') {
         return Err("a path cannot hold a NUL".to_owned());
     }

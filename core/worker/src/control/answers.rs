@@ -59,6 +59,8 @@ fn describe(record: &FunctionRecord) -> Value {
         "bundle_bytes": record.bundle_bytes,
         "deployed_unix_ms": record.deployed_unix_ms,
         "digest": record.digest,
+        "image": manifest.image,
+        "pinned": record.image.as_ref().and_then(|image| image.pinned.as_ref()),
     })
 }
 

@@ -5,6 +5,7 @@
 //! knows no sandboxes: the owner shards do.
 
 mod answers;
+mod pulls;
 mod sandboxes;
 mod spread;
 
@@ -20,10 +21,11 @@ use vilya_protocol::error::ErrorKind;
 
 use crate::mesh::{ControlMessage, Message, Post};
 use crate::metrics::{self, FunctionCounters, FunctionFigures, ShardReport};
-use crate::request::{AdminCall, unix_ms};
+use crate::request::{AdminCall, RequestId, Source, unix_ms};
 use crate::response::{ContentType, Response};
 use crate::route::Route;
-use crate::storage::{Catalog, CatalogError, Fault, FunctionRecord, LogControl};
+use crate::storage::{Catalog, CatalogError, Fault, Fetched, FunctionRecord, LogControl, Prepared};
+pub(crate) use pulls::{Pulled, Pulls};
 use spread::{Leaving, Loads};
 
 /// A function as the control thread knows it.
@@ -44,9 +46,28 @@ impl Live {
     }
 }
 
+/// Whom an answer goes to, and what is given back with it.
+#[derive(Clone, Copy)]
+struct Caller {
+    source: Source,
+    request_id: RequestId,
+    charged_bytes: u64,
+}
+
+/// What the control thread is made of.
+pub(crate) struct Parts {
+    pub(crate) catalog: Catalog,
+    pub(crate) pulls: Pulls,
+    pub(crate) logs: LogControl,
+    pub(crate) shards: Vec<Post>,
+    pub(crate) most_functions: u32,
+    pub(crate) spread: SpreadPolicy,
+}
+
 /// The control thread's state.
 pub(crate) struct Control {
     catalog: Catalog,
+    pulls: Pulls,
     logs: LogControl,
     shards: Vec<Post>,
     functions: HashMap<Box<str>, Live>,
@@ -60,16 +81,12 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(
-        catalog: Catalog,
-        logs: LogControl,
-        shards: Vec<Post>,
-        most_functions: u32,
-        spread: SpreadPolicy,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { catalog, pulls, logs, shards, most_functions, spread } = parts;
         Control {
             loads: Loads::new(spread, shards.len()),
             catalog,
+            pulls,
             logs,
             shards,
             functions: HashMap::new(),
@@ -105,22 +122,31 @@ impl Control {
             };
             match message {
                 ControlMessage::Call { source, call, body, request_id, charged_bytes } => {
-                    let mut response = self.answer(call, &body);
-                    drop(body);
-                    response.request_id = Some(request_id);
-                    let (client, response) = (source.client, Box::new(response));
-                    self.shards[source.shard].send(Message::Administered { client, response, charged_bytes });
+                    let caller = Caller { source, request_id, charged_bytes };
+                    if let Some(response) = self.answer(call, body, caller) {
+                        self.reply(caller, response);
+                    }
                 }
+                ControlMessage::Pulled(pulled) => self.pulled(*pulled),
+                ControlMessage::EndPulls => self.pulls.give_up(),
                 ControlMessage::FunctionGone { shard, function, counters } => self.forget(shard, function, &counters),
                 ControlMessage::Load(load) => self.loads.take(load, Instant::now()),
-                ControlMessage::Stop => return,
+                ControlMessage::Stop => return self.pulls.join(),
             }
         }
     }
 
-    fn answer(&mut self, call: AdminCall, body: &[u8]) -> Response {
-        match call {
-            AdminCall::Deploy { name } => self.deploy(&name, body),
+    fn reply(&self, caller: Caller, mut response: Response) {
+        let Caller { source, request_id, charged_bytes } = caller;
+        response.request_id = Some(request_id);
+        let (client, response) = (source.client, Box::new(response));
+        self.shards[source.shard].send(Message::Administered { client, response, charged_bytes });
+    }
+
+    /// The answer, unless it waits for an image.
+    fn answer(&mut self, call: AdminCall, body: Vec<u8>, caller: Caller) -> Option<Response> {
+        Some(match call {
+            AdminCall::Deploy { name } => return self.deploy(&name, body, caller),
             AdminCall::Remove { name } => self.remove(&name),
             AdminCall::Get { name } => match self.functions.get(&name) {
                 Some(live) => answers::function(200, &live.record),
@@ -131,16 +157,44 @@ impl Control {
             AdminCall::Logs { name, query } => self.read_logs(&name, &query),
             AdminCall::Metrics => self.metrics(),
             AdminCall::Version => answers::version(self.catalog.worker_id()),
-        }
+        })
     }
 
-    fn deploy(&mut self, name: &str, archive: &[u8]) -> Response {
+    fn deploy(&mut self, name: &str, archive: Vec<u8>, caller: Caller) -> Option<Response> {
+        let prepared = match self.catalog.prepare(name, &archive) {
+            Ok(prepared) => prepared,
+            Err(error) => return Some(refused(&error)),
+        };
+        drop(archive);
+        if prepared.wanted().is_some() {
+            return self.pulls.begin(prepared, caller);
+        }
+        Some(self.complete(prepared, None))
+    }
+
+    fn pulled(&mut self, pulled: Pulled) {
+        self.pulls.end(&pulled);
+        let Pulled { caller, prepared, outcome, .. } = pulled;
+        let response = match outcome {
+            Ok(fetched) => self.complete(prepared, Some(fetched)),
+            Err(error) => {
+                tracing::warn!(function = prepared.name(), "its image was not pulled: {error}");
+                // Nothing of it is left when its client is told.
+                drop(prepared);
+                refused(&error.into())
+            }
+        };
+        self.reply(caller, response);
+    }
+
+    fn complete(&mut self, prepared: Prepared, fetched: Option<Fetched>) -> Response {
         if self.free_indices.is_empty() && self.generations.len() >= self.most_functions as usize {
             let message = "as many versions that were replaced or removed are still busy as limits.functions allows; \
                            try again when they are done";
             return Response::error(ErrorKind::StorageFull, message);
         }
-        let deployed = match self.catalog.deploy(name, archive, unix_ms()) {
+        let name = prepared.name().to_owned();
+        let deployed = match self.catalog.complete(prepared, fetched, unix_ms()) {
             Ok(deployed) => deployed,
             Err(error) => return refused(&error),
         };
@@ -290,6 +344,8 @@ fn refused(error: &CatalogError) -> Response {
         Fault::NoSuchFunction => ErrorKind::NoSuchFunction,
         Fault::PayloadTooLarge => ErrorKind::PayloadTooLarge,
         Fault::FunctionsFull | Fault::DiskFull => ErrorKind::StorageFull,
+        Fault::RegistryFailed => ErrorKind::ImageUnavailable,
+        Fault::Stopping => ErrorKind::Draining,
         Fault::Internal => ErrorKind::Internal,
     };
     Response::error(kind, &error.to_string())

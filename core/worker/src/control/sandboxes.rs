@@ -39,6 +39,7 @@ fn describe(one: &Sighting) -> Value {
     json!({
         "function": one.record.manifest.name,
         "version": one.record.version,
+        "image": one.record.image.as_ref().and_then(|image| image.pinned.as_ref()).or(one.record.manifest.image.as_ref()),
         "shard": one.shard,
         "sandbox": format!("{}.{}", one.sandbox.index, one.sandbox.generation),
         "pid": birth.map(|birth| birth.pid),

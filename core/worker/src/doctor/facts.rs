@@ -74,6 +74,7 @@ pub(super) fn gather(config: &Config) -> Facts {
         state_directory: scratch.to_owned(),
         worker_id: format!("doctor-{}", std::process::id()),
         oci_runtime: config.sandbox.oci_runtime,
+        mitigations: config.sandbox.mitigations,
         docker_socket: config.sandbox.docker_socket.clone(),
     };
     let scratch = Scratch::below(&state_directory);

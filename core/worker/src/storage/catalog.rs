@@ -5,25 +5,27 @@
 //! that no record names, which [`Catalog::open`] removes. It does not know who still runs an old version: the caller
 //! says with [`Catalog::discard`] when nobody does.
 
-use std::fs::{DirBuilder, Permissions};
+mod deployment;
+
+use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use vilya_distribution::PullError;
 use vilya_image::ImageError;
 
-use super::bundle::{self, BundleError, BundleLimits, Unpacked};
-use super::images::{ImageRecord, Images};
+use super::bundle::{BundleError, BundleLimits, Unpacked};
+use super::images::Images;
 use super::registry::{FunctionRecord, Registry, RegistryError};
 use crate::config::Problem;
 use crate::config::units::format_bytes;
 use crate::manifest::{self, Manifest, Runtime};
 use crate::mechanisms::MechanismSettings;
 
+pub use deployment::{Deployed, Fetched, Prepared, Wanted};
+
 const BUNDLES: &str = "bundles";
-/// A function's name cannot start with a dot, so that no bundle is mistaken for this.
-const INCOMING_PREFIX: &str = ".incoming-";
 /// Others may pass through the directory to a bundle whose name they know, but not list it.
 const PASSABLE: u32 = 0o711;
 
@@ -40,6 +42,10 @@ pub enum Fault {
     FunctionsFull,
     /// The disk is full: 507.
     DiskFull,
+    /// The image's registry failed: 502.
+    RegistryFailed,
+    /// The worker is stopping: 503.
+    Stopping,
     /// The worker or its machine failed: 500.
     Internal,
 }
@@ -56,6 +62,9 @@ pub enum CatalogError {
     /// The image was refused.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The image was not pulled.
+    #[error(transparent)]
+    Pull(#[from] PullError),
     /// The manifest has problems.
     #[error("the manifest has {} problem(s):{}", .0.len(), listed(.0))]
     Manifest(Vec<Problem>),
@@ -105,6 +114,13 @@ impl CatalogError {
             CatalogError::Image(ImageError::Disk { source, .. }) => disk(source),
             CatalogError::Image(ImageError::TooLarge(_)) => Fault::PayloadTooLarge,
             CatalogError::Bundle(_) | CatalogError::Image(_) => Fault::InvalidFunction,
+            CatalogError::Pull(error) => match error {
+                PullError::Disk { source, .. } => disk(source),
+                PullError::Invalid(_) | PullError::NotFound(_) | PullError::Unauthorized(_) => Fault::InvalidFunction,
+                PullError::TooLarge(_) => Fault::PayloadTooLarge,
+                PullError::Stopped => Fault::Stopping,
+                _ => Fault::RegistryFailed,
+            },
             CatalogError::Registry(RegistryError::Disk { source, .. }) | CatalogError::Disk { source, .. } => {
                 disk(source)
             }
@@ -122,15 +138,8 @@ pub struct CatalogLimits {
     pub function_memory_bytes: u64,
     /// Bounds of each bundle.
     pub bundle: BundleLimits,
-}
-
-/// What came of a deployment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deployed {
-    /// The new record.
-    pub record: FunctionRecord,
-    /// The record it replaced, to be given to [`Catalog::discard`] once its version runs no more.
-    pub replaced: Option<FunctionRecord>,
+    /// Largest image.
+    pub image_bytes: u64,
 }
 
 /// The functions of this worker.
@@ -142,6 +151,8 @@ pub struct Catalog {
     limits: CatalogLimits,
     /// What functions may ask for; unknown until it is said.
     mechanisms: Option<MechanismSettings>,
+    /// Deployments so far: each has directories of its own until it is done.
+    deployments: u64,
 }
 
 impl Catalog {
@@ -152,9 +163,9 @@ impl Catalog {
         }
         // First the registry: its lock says that no other worker is unpacking here.
         let registry = Registry::open(state_directory)?;
-        let images = Images::open(state_directory).map_err(disk(state_directory))?;
+        let images = Images::open(state_directory, limits.image_bytes).map_err(disk(state_directory))?;
         let state_directory = state_directory.to_owned();
-        let catalog = Catalog { state_directory, registry, images, limits, mechanisms: None };
+        let catalog = Catalog { state_directory, registry, images, limits, mechanisms: None, deployments: 0 };
         catalog.sweep()?;
         Ok(catalog)
     }
@@ -184,43 +195,6 @@ impl Catalog {
         self.state_directory.join(&record.bundle)
     }
 
-    /// Unpacks, checks and registers a function. When this returns, a crash loses nothing of it; when it fails,
-    /// what was deployed before stays as it was.
-    pub fn deploy(&mut self, name: &str, archive: &[u8], now_unix_ms: u64) -> Result<Deployed, CatalogError> {
-        manifest::check_name(name).map_err(CatalogError::Name)?;
-        if self.registry.get(name)?.is_none() && self.registry.len()? >= u64::from(self.limits.functions) {
-            return Err(CatalogError::FunctionsFull(self.limits.functions));
-        }
-        let version = self.registry.next_version();
-        let incoming = Incoming::make(self.bundles().join(format!("{INCOMING_PREFIX}{version}")))?;
-        let unpacked = bundle::unpack(archive, &incoming.path, manifest::FILE_NAME, self.limits.bundle)?;
-        let manifest = self.read_manifest(name, &unpacked)?;
-        let image = self.take_image(&unpacked, &manifest)?;
-        let bundle = bundle_name(name, version);
-        self.place(&unpacked.root, &bundle)?;
-        let record = FunctionRecord {
-            name: name.to_owned(),
-            version,
-            manifest,
-            bundle,
-            digest: super::hex(&Sha256::digest(archive)),
-            bundle_bytes: unpacked.bytes,
-            image,
-            deployed_unix_ms: now_unix_ms,
-        };
-        match self.registry.put(&record) {
-            Ok(replaced) => {
-                replaced.iter().for_each(|replaced| self.images.retire(replaced));
-                Ok(Deployed { record, replaced })
-            }
-            Err(error) => {
-                // No record names it; if this fails too, the next start removes it.
-                let _ = std::fs::remove_dir_all(self.bundle_path(&record));
-                Err(error.into())
-            }
-        }
-    }
-
     /// Forgets a function. Its code stays until [`Catalog::discard`] or the next start.
     pub fn remove(&mut self, name: &str) -> Result<FunctionRecord, CatalogError> {
         let removed = self.registry.remove(name)?.ok_or_else(|| CatalogError::NoSuchFunction(name.to_owned()))?;
@@ -248,27 +222,6 @@ impl Catalog {
         }
         let records = self.registry.list()?;
         self.images.end(record, &records).map_err(disk(&self.state_directory))
-    }
-
-    /// Flattens the image that a manifest names, and takes its archive out of the bundle.
-    fn take_image(&self, unpacked: &Unpacked, manifest: &Manifest) -> Result<Option<ImageRecord>, CatalogError> {
-        let Some(name) = &manifest.image else { return Ok(None) };
-        let path = unpacked.root.join(name);
-        if !path.exists() {
-            let message = format!("image = \"{name}\" is not beside {}: add it", manifest::FILE_NAME);
-            return Err(CatalogError::Mismatch(message));
-        }
-        let wanted = manifest.runtime.interpreter();
-        let image = self.images.add(&path, wanted)?;
-        if let (Some(wanted), None) = (wanted, &image.interpreter) {
-            let oldest = if manifest.runtime == Runtime::Node { "Node 18" } else { "Python 3.9" };
-            let message =
-                format!("image = \"{name}\" has no {wanted} on its PATH: use an image that has {oldest} or later");
-            return Err(CatalogError::Mismatch(message));
-        }
-        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        removed.map_err(disk(&path))?;
-        Ok(Some(image))
     }
 
     fn bundles(&self) -> PathBuf {
@@ -396,32 +349,6 @@ fn check_handler(root: &Path, manifest: &Manifest) -> Result<(), CatalogError> {
             // Some archivers do not keep the bit.
             std::fs::set_permissions(&path, Permissions::from_mode(0o755)).map_err(disk(&path))
         }
-    }
-}
-
-/// The directory of a deployment under way; removed with everything left in it when this is dropped.
-struct Incoming {
-    path: PathBuf,
-}
-
-impl Incoming {
-    fn make(path: PathBuf) -> Result<Incoming, CatalogError> {
-        // An earlier deployment that failed may not have been able to clean up.
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(disk(&path)(error));
-            }
-            _ => {}
-        }
-        DirBuilder::new().mode(0o700).create(&path).map_err(disk(&path))?;
-        Ok(Incoming { path })
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        // Absent when the bundle was its root and was moved; otherwise what cannot be removed now goes at the next start.
-        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 

@@ -41,6 +41,9 @@ pub struct ImageRecord {
     pub environment: Vec<(String, String)>,
     /// The program that runs the function, as a path inside.
     pub interpreter: Option<String>,
+    /// Where it was pulled from, with the digest: `registry.example/name@sha256:…`.
+    #[serde(default)]
+    pub pinned: Option<String>,
 }
 
 impl ImageRecord {
@@ -54,15 +57,17 @@ impl ImageRecord {
 #[derive(Debug)]
 pub(super) struct Images {
     directory: PathBuf,
+    limits: Limits,
     /// Images of versions that are deployed no more and may still run.
     retired: HashMap<u64, String>,
 }
 
 impl Images {
-    pub(super) fn open(state_directory: &Path) -> io::Result<Images> {
+    pub(super) fn open(state_directory: &Path, max_bytes: u64) -> io::Result<Images> {
         let directory = state_directory.join(IMAGES);
         super::ensure_directory(&directory, PASSABLE)?;
-        Ok(Images { directory, retired: HashMap::new() })
+        let limits = Limits { bytes: max_bytes, ..Limits::default() };
+        Ok(Images { directory, limits, retired: HashMap::new() })
     }
 
     /// Verifies an image and flattens it, unless that was done before: then its layers are read all the same, since their names alone would
@@ -73,7 +78,7 @@ impl Images {
         let identity = image.identity();
         let place = self.directory.join(&identity);
         if place.is_dir() {
-            image.verify(Limits::default())?
+            image.verify(self.limits)?
         } else {
             self.flatten(&image, &place)?
         }
@@ -82,12 +87,23 @@ impl Images {
         };
         let variables = image.environment().iter().filter(|(name, value)| usable(name, value));
         let environment: Vec<(String, String)> = variables.take(ENVIRONMENT_MAX).cloned().collect();
-        let path = environment.iter().rfind(|(name, _)| name == "PATH").map_or(SEARCH_PATH, |(_, path)| path);
-        let interpreter = interpreter.and_then(|program| {
-            let folders = path.split(':').filter(|part| part.starts_with('/'));
-            folders.map(|part| format!("{part}/{program}")).find(|candidate| is_file_within(&place, candidate))
-        });
-        Ok(ImageRecord { identity, environment, interpreter })
+        let mut record = ImageRecord { identity, environment, interpreter: None, pinned: None };
+        record.interpreter = self.interpreter(&record, interpreter);
+        Ok(record)
+    }
+
+    /// Where this program is on the image's `PATH`.
+    pub(super) fn interpreter(&self, image: &ImageRecord, program: Option<&str>) -> Option<String> {
+        let path = image.environment.iter().rfind(|(name, _)| name == "PATH").map_or(SEARCH_PATH, |(_, path)| path);
+        let folders = path.split(':').filter(|part| part.starts_with('/'));
+        let place = self.directory.join(&image.identity);
+        let program = program?;
+        folders.map(|part| format!("{part}/{program}")).find(|candidate| is_file_within(&place, candidate))
+    }
+
+    /// Whether an image is there whole.
+    pub(super) fn has(&self, image: &ImageRecord) -> bool {
+        self.directory.join(&image.identity).is_dir()
     }
 
     fn flatten(&self, image: &Image, place: &Path) -> Result<(), ImageError> {
@@ -95,7 +111,7 @@ impl Images {
         let disk = |source| ImageError::Disk { path: incoming.clone(), source };
         remove(&incoming).map_err(disk)?;
         std::fs::create_dir(&incoming).map_err(disk)?;
-        let flattened = image.flatten(&incoming, Limits::default(), &FILES).and_then(|_| {
+        let flattened = image.flatten(&incoming, self.limits, &FILES).and_then(|_| {
             use std::os::unix::fs::PermissionsExt;
             std::fs::set_permissions(&incoming, std::fs::Permissions::from_mode(0o755)).map_err(disk)?;
             std::fs::rename(&incoming, place).and_then(|()| super::sync_directory(&self.directory)).map_err(disk)

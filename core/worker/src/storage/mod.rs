@@ -3,7 +3,7 @@
 //! ```text
 //! registry.redb              names to records, and the worker's id
 //! bundles/<name>.<version>/  unpacked code, never changed once it has this name
-//! bundles/.incoming-<n>/     a deployment under way, or what a crash left of one
+//! bundles/.incoming-<n>/     a deployment under way, or what a crash left of one; .incoming-<n>-image/ what is pulled for it
 //! images/<identity>/         flattened images, never changed once they have this name
 //! images/.incoming           one that is being unpacked, or what a crash left of it
 //! logs/<name>.log[.1]        output of the functions
@@ -21,7 +21,7 @@ pub mod registry;
 mod timestamp;
 
 pub use bundle::{BundleError, BundleLimits};
-pub use catalog::{Catalog, CatalogError, CatalogLimits, Deployed, Fault};
+pub use catalog::{Catalog, CatalogError, CatalogLimits, Deployed, Fault, Fetched, Prepared, Wanted};
 pub use images::ImageRecord;
 pub use log_writer::{LogControl, LogSender, LogWriter, Output};
 pub use logs::{LogEntry, LogFiles};

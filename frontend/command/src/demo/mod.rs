@@ -117,7 +117,7 @@ impl Stage {
         write_out(example, thumbnail, &folder)?;
         let prepared = Prepared::read(&folder)?;
         let client = Client::new(&format!("http://{}", self.address()))?;
-        client.deploy(&prepared.name, &prepared.archive)?;
+        client.deploy(&prepared.name, &prepared.archive, prepared.pulls)?;
         let subject = Subject {
             address: self.address(),
             request: Rendered::invocation(name, example.content_type, example.payload),

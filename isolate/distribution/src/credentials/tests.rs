@@ -2,12 +2,16 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use std::time::Duration;
+
 use super::*;
+
+const WAIT: Wait<'static> = Wait { patience: helper::PATIENCE, is_given_up: &|| false };
 
 fn found(text: &str, image: &str) -> Result<Option<Credential>, PullError> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("config.json"), text).unwrap();
-    find(directory.path(), &Reference::parse(image).unwrap(), helper::PATIENCE)
+    find(directory.path(), &Reference::parse(image).unwrap(), WAIT)
 }
 
 fn password(user: &str, password: &str) -> Credential {
@@ -31,7 +35,7 @@ fn an_entry_is_for_its_registry_alone() {
 fn no_configuration_is_no_credentials_and_a_broken_one_is_said() {
     let directory = tempfile::tempdir().unwrap();
     let reference = Reference::parse("r.example/a:b").unwrap();
-    assert_eq!(find(directory.path(), &reference, helper::PATIENCE).unwrap(), None);
+    assert_eq!(find(directory.path(), &reference, WAIT).unwrap(), None);
     let message = found(r#"{"auths": {"r.example": {"auth": "secret"#, "r.example/a:b").unwrap_err().to_string();
     assert!(message.contains("line 1") && !message.contains("secret"), "{message}");
     let message = found(r#"{"auths": {"r.example": {"auth": "!!!"}}}"#, "r.example/a:b").unwrap_err().to_string();
@@ -65,11 +69,13 @@ fn helpers_are_asked_and_ended() {
     helper("locked", "echo 'the keychain is locked' >&2; exit 1");
     helper("chatty", "echo secret");
     let mark = directory.path().join("sleeper");
-    helper("slow", &format!("sleep 1000 & echo $! > {}; wait", mark.display()));
+    helper("slow", &format!("sleep 1000 & echo $! > {0}.part; mv {0}.part {0}; wait", mark.display()));
     let asked = |name: &str| {
         let program = directory.path().join(format!("docker-credential-{name}"));
-        let patience = if name == "slow" { Duration::from_secs(3) } else { helper::PATIENCE };
-        helper::run(program.to_str().unwrap(), "r.example", patience)
+        // The slow one is given up once it has started what it waits for.
+        let has_started = || std::fs::metadata(&mark).is_ok_and(|mark| mark.len() > 0);
+        let wait = Wait { patience: Duration::from_secs(60), is_given_up: &has_started };
+        helper::run(program.to_str().unwrap(), "r.example", wait)
     };
     assert_eq!(asked("good").unwrap(), Some(password("u-get", "p")));
     assert_eq!(asked("token").unwrap(), Some(Credential::Identity("t".to_owned())));

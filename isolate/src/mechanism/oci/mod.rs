@@ -321,6 +321,10 @@ fn protections(kind: OciRuntime, program: &Path) -> Protections {
         yes("capabilities dropped", "every set"),
         yes("no_new_privs", ""),
         yes("seccomp", "the native mechanism's list, loaded by the runtime"),
+        no(
+            "processor mitigations",
+            "whatever the worker was started with; mechanism = \"native\" turns off what the kernel can",
+        ),
         no("landlock", "no runtime can be told; mechanism = \"native\" has it"),
         no("nested user namespaces", "only seccomp forbids them; mechanism = \"native\" sets their limit to 0 too"),
         no(
