@@ -9,6 +9,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use libc::c_long;
 use vilya_isolate::{Bind, allowed_calls};
@@ -81,7 +82,11 @@ fn made_in(mut room: Room) -> Vec<(Case, Door, Outcome)> {
     spec.environment.push((ROLE.into(), "1".into()));
     let folder = own.parent().expect("a folder").into();
     spec.binds = vec![Bind { source: folder, target: "/function".into(), read_only: true }];
-    let ran = room.run(&spec);
+    let is_made_ahead = room.native.wait_until_prepared(Duration::from_secs(20));
+    let running = room.start(&spec).expect("it starts");
+    assert_eq!(running.started.stages.prepared, is_made_ahead);
+    println!("in a sandbox that was made ahead: {is_made_ahead}");
+    let ran = running.finish();
     assert!(ran.succeeded(), "{ran:?}");
     let said: BTreeMap<usize, Outcome> = ran.stdout.lines().filter_map(parse).collect();
     let all = all();
