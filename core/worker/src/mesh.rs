@@ -13,7 +13,7 @@ use vilya_isolate::{Ended, Started};
 use vilya_reactor::Waker;
 
 use crate::arena::Hold;
-use crate::control::Pulled;
+use crate::control::FetchEnded;
 use crate::load::ShardLoad;
 use crate::metrics::{FunctionCounters, ShardReport};
 use crate::request::{AdminCall, Client, Request, RequestId, Source};
@@ -78,10 +78,10 @@ pub(crate) enum ControlMessage {
     FunctionGone { shard: usize, function: FunctionId, counters: Box<FunctionCounters> },
     /// What a shard was busy with, if it was.
     Load(ShardLoad),
-    /// A deployment whose image was pulled, or was not.
-    Pulled(Box<Pulled>),
-    /// The worker stops: give up the pulls under way.
-    EndPulls,
+    /// A deployment whose image was fetched, or was not.
+    Fetched(Box<FetchEnded>),
+    /// The worker stops: give up what is pulled.
+    EndFetches,
     /// Stop.
     Stop,
 }

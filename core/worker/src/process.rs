@@ -26,7 +26,7 @@ use vilya_isolate::Swept;
 use vilya_reactor::{Reactor, Waker};
 
 use crate::config::{self, Config};
-use crate::control::{Control, Parts, Pulls};
+use crate::control::{Control, Fetches, Parts};
 use crate::descriptors::{self, Wanted};
 use crate::mechanisms::{MechanismSettings, Mechanisms};
 use crate::mesh::{ControlMessage, Message, Post};
@@ -156,9 +156,9 @@ impl Worker {
             shards.push(cradle.thread);
         }
 
-        let pulls = Pulls::new(&config.images, control_post.clone());
+        let fetches = Fetches::new(&config.images, control_post.clone());
         let (logs_control, spread) = (logs.control(), spread(config));
-        let parts = Parts { catalog, pulls, logs: logs_control, shards: posts.clone(), most_functions, spread };
+        let parts = Parts { catalog, fetches, logs: logs_control, shards: posts.clone(), most_functions, spread };
         let mut control = Control::new(parts);
         control.restore(records);
         let control = std::thread::Builder::new()
@@ -193,7 +193,7 @@ impl Running {
     /// Takes no more work, finishes what is under way within `server.drain_timeout`, and ends every thread and sandbox.
     pub fn drain(mut self) {
         // What waits for a registry is answered, so that no shard waits for it.
-        let _ = self.control_post.send(ControlMessage::EndPulls);
+        let _ = self.control_post.send(ControlMessage::EndFetches);
         // In two steps: a shard that is drained still takes the answers that others owe its connections.
         let (tell, drained) = bounded(self.posts.len());
         for post in &self.posts {

@@ -181,10 +181,10 @@ impl Registry {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until a target that contains `part` was asked for.
-    pub fn await_request(&self, part: &str) {
+    /// Waits until a target that contains `part` was asked for so many times.
+    pub fn await_requests(&self, part: &str, times: usize) {
         let mut state = self.shared.state();
-        while !state.seen.iter().any(|seen| seen.line.contains(part)) {
+        while state.seen.iter().filter(|seen| seen.line.contains(part)).count() < times {
             state = self.shared.changed.wait(state).expect("no test panics in here");
         }
     }

@@ -160,6 +160,9 @@ impl Transport {
         if self.is_stopped() {
             return PullError::Stopped;
         }
+        if let Some(error) = tls_error(&error) {
+            return untrusted(host, error);
+        }
         match error {
             ureq::Error::Timeout(ureq::Timeout::Global) => too_long(&host),
             ureq::Error::Timeout(_) if Instant::now() >= by => too_long(&host),
@@ -172,11 +175,6 @@ impl Transport {
                     advice: "try again later",
                 }
             }
-            ureq::Error::Rustls(error) => PullError::Unreachable {
-                host,
-                reason: format!("TLS failed ({error})"),
-                advice: "add its certificate authority to this host's, or list it in images.insecure_registries",
-            },
             ureq::Error::HostNotFound => {
                 PullError::Unreachable { host, reason: "there is no such host".to_owned(), advice: "check the name" }
             }
@@ -206,6 +204,21 @@ impl Transport {
             format!("{host} answered with more than {most} bytes where few belong: check that it is a registry");
         Err(PullError::TooLarge(message))
     }
+}
+
+/// The error of TLS that an error is about.
+fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
+        _ => None,
+    }
+}
+
+fn untrusted(host: String, error: &rustls::Error) -> PullError {
+    let advice = "if it is the right one, add its certificate authority to this host's (SSL_CERT_FILE), or list a registry without \
+                  TLS in images.insecure_registries";
+    PullError::Unreachable { host, reason: format!("TLS failed ({error})"), advice }
 }
 
 fn too_long(host: &str) -> PullError {
@@ -273,6 +286,37 @@ mod tests {
         {
             assert!(!transport.is_safe(url), "{url}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_told_from_a_broken_connection() {
+        let transport = Transport::new(Vec::new(), CONNECT);
+        let by = Instant::now() + CONNECT;
+        let certificate = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        // As it comes out of a handshake.
+        let error = ureq::Error::Io(io::Error::new(io::ErrorKind::InvalidData, certificate));
+        let said = transport.failed("r.example", error, by).to_string();
+        assert!(said.contains("TLS failed") && said.contains("certificate authority"), "{said}");
+        let said =
+            transport.failed("r.example", ureq::Error::Io(io::ErrorKind::ConnectionReset.into()), by).to_string();
+        assert!(said.contains("check that it listens"), "{said}");
+    }
+
+    #[test]
+    fn no_redirect_leaves_tls() {
+        let transport = Transport::new(vec!["r.example:5000".to_owned()], CONNECT);
+        let next = |from: &str, to: &str| {
+            let response = Response::builder().header("location", to).body(Body::builder().data("")).unwrap();
+            transport.next(&Origin::of(from).unwrap(), from, &response)
+        };
+        for to in ["http://r.example:5000/x", "http://127.0.0.1/x", "http://s.example/x"] {
+            let refused = next("https://s.example/v2/a", to).unwrap_err().to_string();
+            assert!(refused.contains("leaves TLS"), "{to}: {refused}");
+        }
+        assert_eq!(next("http://r.example:5000/v2/a", "http://127.0.0.1/x").unwrap(), "http://127.0.0.1/x");
+        assert_eq!(next("https://s.example/v2/a", "https://t.example/x").unwrap(), "https://t.example/x");
+        assert_eq!(next("https://s.example/v2/a", "/x?y").unwrap(), "https://s.example/x?y");
+        assert_eq!(next("https://s.example/v2/a", "b").unwrap(), "https://s.example/v2/b");
     }
 
     #[test]

@@ -169,21 +169,62 @@ fn nothing_waits_for_a_slow_registry_but_its_own_deployment() {
     registry.image("app", "1", &[small_layer()], &[]);
     let layer = Digest::of(&small_layer()).to_string();
     registry.fault(&layer, Fault::Stall, 1);
+    registry.image("second", "1", &[small_layer(), top_layer()], &[]);
     let worker = Worker::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     write_function(folder.path(), &format!("{}/app:1", registry.host()));
     std::thread::scope(|scope| {
         let deploying = scope.spawn(|| deploy(&worker, folder.path()));
-        registry.await_request(&layer);
-        // Deployed, invoked, listed and removed meanwhile, and what it removes is not what is being pulled.
+        registry.await_requests(&layer, 1);
+        // Deployed, invoked, listed and removed meanwhile; an image that goes with its function takes no other along.
         worker.deploy_python("other", "def handler(event, context): return 1", "");
         assert_eq!(worker.client().invoke("other", b"1").expect(200).json(), 1);
-        assert!(!printed(&worker, &["list"]).contains("pulled"));
-        worker.client().request("DELETE", "/v1/functions/other", b"").expect(204);
+        let second = format!("image = \"{}/second:1\"", registry.host());
+        worker.deploy_python("second", "", &second);
+        assert_eq!(images(&worker), 2, "one that is there, one that comes");
+        let list = printed(&worker, &["list"]);
+        assert!(list.contains("second") && !list.contains("pulled"), "{list}");
+        worker.client().request("DELETE", "/v1/functions/second", b"").expect(204);
+        let since = std::time::Instant::now();
+        while images(&worker) > 1 {
+            assert!(since.elapsed() < super::worker::PATIENCE, "the image stays");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         registry.release();
         deploying.join().expect("deployed");
     });
     assert!(printed(&worker, &["list"]).contains("pulled"));
+}
+
+#[test]
+fn so_many_images_are_fetched_at_once_and_no_more() {
+    const AT_ONCE: usize = 8;
+    let registry = Registry::start();
+    registry.image("app", "1", &[small_layer()], &[]);
+    let layer = Digest::of(&small_layer()).to_string();
+    registry.fault(&layer, Fault::Stall, AT_ONCE);
+    let worker = Worker::start();
+    let bundle = |name: &str| {
+        let image = format!("{}/app:1", registry.host());
+        let manifest = format!("name = \"{name}\"\nruntime = \"python\"\nimage = \"{image}\"\n");
+        archive(&[("function.toml", manifest.as_bytes(), 0o644), ("main.py", b"", 0o644)])
+    };
+    std::thread::scope(|scope| {
+        let deploying: Vec<_> = (0..AT_ONCE)
+            .map(|number| {
+                let (name, worker) = (format!("a{number}"), &worker);
+                let bundle = bundle(&name);
+                scope.spawn(move || worker.deploy(&name, &bundle).expect(201))
+            })
+            .collect();
+        registry.await_requests(&layer, AT_ONCE);
+        let refused = worker.deploy("more", &bundle("more")).expect(503);
+        assert!(refused.text().contains("as many as may be at once"), "{}", refused.text());
+        registry.release();
+        deploying.into_iter().for_each(|deploying| drop(deploying.join().expect("deployed")));
+    });
+    worker.deploy("more", &bundle("more")).expect(201);
+    assert_eq!(images(&worker), 1, "they have one image");
 }
 
 #[test]
@@ -203,7 +244,7 @@ fn a_worker_that_stops_gives_up_its_pulls_and_says_so() {
             command.arg("deploy").arg(folder).args(["--server", &format!("http://{address}")]);
             command.output().expect("the command starts")
         });
-        registry.await_request(&layer);
+        registry.await_requests(&layer, 1);
         worker.signal(nix::sys::signal::Signal::SIGTERM);
         let code = worker.await_end();
         assert_eq!(code, Some(0));

@@ -5,7 +5,7 @@
 //! knows no sandboxes: the owner shards do.
 
 mod answers;
-mod pulls;
+mod fetches;
 mod sandboxes;
 mod spread;
 
@@ -25,7 +25,7 @@ use crate::request::{AdminCall, RequestId, Source, unix_ms};
 use crate::response::{ContentType, Response};
 use crate::route::Route;
 use crate::storage::{Catalog, CatalogError, Fault, Fetched, FunctionRecord, LogControl, Prepared};
-pub(crate) use pulls::{Pulled, Pulls};
+pub(crate) use fetches::{FetchEnded, Fetches};
 use spread::{Leaving, Loads};
 
 /// A function as the control thread knows it.
@@ -57,7 +57,7 @@ struct Caller {
 /// What the control thread is made of.
 pub(crate) struct Parts {
     pub(crate) catalog: Catalog,
-    pub(crate) pulls: Pulls,
+    pub(crate) fetches: Fetches,
     pub(crate) logs: LogControl,
     pub(crate) shards: Vec<Post>,
     pub(crate) most_functions: u32,
@@ -67,7 +67,7 @@ pub(crate) struct Parts {
 /// The control thread's state.
 pub(crate) struct Control {
     catalog: Catalog,
-    pulls: Pulls,
+    fetches: Fetches,
     logs: LogControl,
     shards: Vec<Post>,
     functions: HashMap<Box<str>, Live>,
@@ -82,11 +82,11 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { catalog, pulls, logs, shards, most_functions, spread } = parts;
+        let Parts { catalog, fetches, logs, shards, most_functions, spread } = parts;
         Control {
             loads: Loads::new(spread, shards.len()),
             catalog,
-            pulls,
+            fetches,
             logs,
             shards,
             functions: HashMap::new(),
@@ -127,11 +127,11 @@ impl Control {
                         self.reply(caller, response);
                     }
                 }
-                ControlMessage::Pulled(pulled) => self.pulled(*pulled),
-                ControlMessage::EndPulls => self.pulls.give_up(),
+                ControlMessage::Fetched(ended) => self.fetched(*ended),
+                ControlMessage::EndFetches => self.fetches.give_up(),
                 ControlMessage::FunctionGone { shard, function, counters } => self.forget(shard, function, &counters),
                 ControlMessage::Load(load) => self.loads.take(load, Instant::now()),
-                ControlMessage::Stop => return self.pulls.join(),
+                ControlMessage::Stop => return self.fetches.join(),
             }
         }
     }
@@ -167,21 +167,21 @@ impl Control {
         };
         drop(archive);
         if prepared.wanted().is_some() {
-            return self.pulls.begin(prepared, caller);
+            return self.fetches.begin(prepared, caller);
         }
         Some(self.complete(prepared, None))
     }
 
-    fn pulled(&mut self, pulled: Pulled) {
-        self.pulls.end(&pulled);
-        let Pulled { caller, prepared, outcome, .. } = pulled;
+    fn fetched(&mut self, ended: FetchEnded) {
+        self.fetches.end(&ended);
+        let FetchEnded { caller, prepared, outcome, .. } = ended;
         let response = match outcome {
             Ok(fetched) => self.complete(prepared, Some(fetched)),
             Err(error) => {
-                tracing::warn!(function = prepared.name(), "its image was not pulled: {error}");
+                tracing::warn!(function = prepared.name(), "its image was not taken: {error}");
                 // Nothing of it is left when its client is told.
                 drop(prepared);
-                refused(&error.into())
+                refused(&error)
             }
         };
         self.reply(caller, response);

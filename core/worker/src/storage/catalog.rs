@@ -291,7 +291,7 @@ impl Catalog {
                 tracing::info!(path = %entry.path().display(), "removed what an earlier run left");
             }
         }
-        self.images.sweep(&records).map_err(disk(&self.state_directory))?;
+        self.images.sweep_all(&records).map_err(disk(&self.state_directory))?;
         for record in records.iter().filter(|record| !self.bundle_path(record).is_dir()) {
             tracing::warn!(
                 function = record.name,

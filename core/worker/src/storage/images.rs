@@ -15,7 +15,8 @@ use super::registry::FunctionRecord;
 
 /// Where images are, in the state directory.
 const IMAGES: &str = "images";
-const INCOMING: &str = ".incoming";
+/// What is unpacked, or pulled for that. An image's name does not start with a dot.
+const INCOMING_PREFIX: &str = ".incoming-";
 const PASSABLE: u32 = 0o711;
 /// Where programs are looked for in an image that does not say.
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -56,10 +57,45 @@ impl ImageRecord {
 /// The images of a state directory.
 #[derive(Debug)]
 pub(super) struct Images {
-    directory: PathBuf,
-    limits: Limits,
+    shelf: Shelf,
     /// Images of versions that are deployed no more and may still run.
     retired: HashMap<u64, String>,
+}
+
+/// Where images are kept, for a thread that unpacks one.
+#[derive(Clone, Debug)]
+pub(super) struct Shelf {
+    directory: PathBuf,
+    limits: Limits,
+}
+
+impl Shelf {
+    /// Verifies an image and flattens it into `tree`, which is made for that, unless that was done before: then its layers are read all
+    /// the same, since their names alone would give anyone who knows them the files, and there is no `tree`.
+    pub(super) fn unpack(&self, archive: &Path, tree: &Path) -> Result<ImageRecord, ImageError> {
+        let image = Image::open(archive)?;
+        let identity = image.identity();
+        let place = self.directory.join(&identity);
+        if place.is_dir() {
+            image.verify(self.limits)?;
+        } else {
+            flatten(&image, tree, self.limits)?;
+        }
+        let usable = |name: &str, value: &str| {
+            !name.is_empty() && !name.starts_with("VILYA_") && !name.contains('\0') && !value.contains('\0')
+        };
+        let variables = image.environment().iter().filter(|(name, value)| usable(name, value));
+        let environment: Vec<(String, String)> = variables.take(ENVIRONMENT_MAX).cloned().collect();
+        Ok(ImageRecord { identity, environment, interpreter: None, pinned: None })
+    }
+}
+
+fn flatten(image: &Image, tree: &Path, limits: Limits) -> Result<(), ImageError> {
+    use std::os::unix::fs::PermissionsExt;
+    let disk = |source| ImageError::Disk { path: tree.to_owned(), source };
+    std::fs::create_dir(tree).map_err(disk)?;
+    image.flatten(tree, limits, &FILES)?;
+    std::fs::set_permissions(tree, std::fs::Permissions::from_mode(0o755)).map_err(disk)
 }
 
 impl Images {
@@ -67,60 +103,40 @@ impl Images {
         let directory = state_directory.join(IMAGES);
         super::ensure_directory(&directory, PASSABLE)?;
         let limits = Limits { bytes: max_bytes, ..Limits::default() };
-        Ok(Images { directory, limits, retired: HashMap::new() })
+        Ok(Images { shelf: Shelf { directory, limits }, retired: HashMap::new() })
     }
 
-    /// Verifies an image and flattens it, unless that was done before: then its layers are read all the same, since their names alone would
-    /// give anyone who knows them the files.
-    /// `interpreter` is the program to look for on its `PATH`.
-    pub(super) fn add(&self, archive: &Path, interpreter: Option<&str>) -> Result<ImageRecord, ImageError> {
-        let image = Image::open(archive)?;
-        let identity = image.identity();
-        let place = self.directory.join(&identity);
-        if place.is_dir() {
-            image.verify(self.limits)?
-        } else {
-            self.flatten(&image, &place)?
-        }
-        let usable = |name: &str, value: &str| {
-            !name.is_empty() && !name.starts_with("VILYA_") && !name.contains('\0') && !value.contains('\0')
-        };
-        let variables = image.environment().iter().filter(|(name, value)| usable(name, value));
-        let environment: Vec<(String, String)> = variables.take(ENVIRONMENT_MAX).cloned().collect();
-        let mut record = ImageRecord { identity, environment, interpreter: None, pinned: None };
-        record.interpreter = self.interpreter(&record, interpreter);
-        Ok(record)
+    pub(super) fn shelf(&self) -> Shelf {
+        self.shelf.clone()
     }
 
-    /// Where this program is on the image's `PATH`.
-    pub(super) fn interpreter(&self, image: &ImageRecord, program: Option<&str>) -> Option<String> {
-        let path = image.environment.iter().rfind(|(name, _)| name == "PATH").map_or(SEARCH_PATH, |(_, path)| path);
-        let folders = path.split(':').filter(|part| part.starts_with('/'));
-        let place = self.directory.join(&image.identity);
-        let program = program?;
-        folders.map(|part| format!("{part}/{program}")).find(|candidate| is_file_within(&place, candidate))
+    /// A place to unpack one at, which nothing sweeps before the next start.
+    pub(super) fn incoming(&self, number: u64) -> PathBuf {
+        self.shelf.directory.join(format!("{INCOMING_PREFIX}{number}"))
     }
 
     /// Whether an image is there whole.
     pub(super) fn has(&self, image: &ImageRecord) -> bool {
-        self.directory.join(&image.identity).is_dir()
+        self.shelf.directory.join(&image.identity).is_dir()
     }
 
-    fn flatten(&self, image: &Image, place: &Path) -> Result<(), ImageError> {
-        let incoming = self.directory.join(INCOMING);
-        let disk = |source| ImageError::Disk { path: incoming.clone(), source };
-        remove(&incoming).map_err(disk)?;
-        std::fs::create_dir(&incoming).map_err(disk)?;
-        let flattened = image.flatten(&incoming, self.limits, &FILES).and_then(|_| {
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(&incoming, std::fs::Permissions::from_mode(0o755)).map_err(disk)?;
-            std::fs::rename(&incoming, place).and_then(|()| super::sync_directory(&self.directory)).map_err(disk)
-        });
-        if flattened.is_err() {
-            // What cannot be removed now is removed before the next image.
-            let _ = remove(&incoming);
+    /// Where a program is in an image that is there or was unpacked into `tree`, as a path inside: on the PATH that the image sets.
+    pub(super) fn find_program(&self, image: &ImageRecord, tree: &Path, program: &str) -> Option<String> {
+        let place = self.shelf.directory.join(&image.identity);
+        let at = if place.is_dir() { &place } else { tree };
+        let set = image.environment.iter().rfind(|(name, _)| name == "PATH");
+        let path = set.map_or(SEARCH_PATH, |(_, path)| path);
+        let folders = path.split(':').filter(|part| part.starts_with('/'));
+        folders.map(|part| format!("{part}/{program}")).find(|candidate| is_file_within(at, candidate))
+    }
+
+    /// Keeps an image that was unpacked, durably, unless it is there.
+    pub(super) fn keep(&self, image: &ImageRecord, tree: &Path) -> io::Result<()> {
+        if self.has(image) {
+            return Ok(());
         }
-        flattened
+        std::fs::rename(tree, self.shelf.directory.join(&image.identity))?;
+        super::sync_directory(&self.shelf.directory)
     }
 
     /// A version is deployed no more; it may still run.
@@ -131,17 +147,22 @@ impl Images {
 
     /// A version runs no more. Removes what nothing refers to then.
     pub(super) fn end(&mut self, record: &FunctionRecord, deployed: &[FunctionRecord]) -> io::Result<()> {
-        if self.retired.remove(&record.version).is_some() { self.sweep(deployed) } else { Ok(()) }
+        let is_known = self.retired.remove(&record.version).is_some();
+        if is_known { self.sweep(deployed, |name| name.starts_with(INCOMING_PREFIX)) } else { Ok(()) }
     }
 
-    /// Removes every image that neither a deployed nor a retired version refers to.
-    pub(super) fn sweep(&self, deployed: &[FunctionRecord]) -> io::Result<()> {
+    /// Removes every image that no deployed version refers to, and what a crash left of one.
+    pub(super) fn sweep_all(&self, deployed: &[FunctionRecord]) -> io::Result<()> {
+        self.sweep(deployed, |_| false)
+    }
+
+    fn sweep(&self, deployed: &[FunctionRecord], is_spared: impl Fn(&str) -> bool) -> io::Result<()> {
         let images = deployed.iter().filter_map(|record| record.image.as_ref());
         let named = images.map(|image| image.identity.as_str());
         let named: HashSet<&str> = named.chain(self.retired.values().map(String::as_str)).collect();
-        for entry in std::fs::read_dir(&self.directory)? {
+        for entry in std::fs::read_dir(&self.shelf.directory)? {
             let entry = entry?;
-            if !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
+            if !entry.file_name().to_str().is_some_and(|name| named.contains(name) || is_spared(name)) {
                 remove(&entry.path())?;
             }
         }

@@ -3,9 +3,9 @@
 //! ```text
 //! registry.redb              names to records, and the worker's id
 //! bundles/<name>.<version>/  unpacked code, never changed once it has this name
-//! bundles/.incoming-<n>/     a deployment under way, or what a crash left of one; .incoming-<n>-image/ what is pulled for it
+//! bundles/.incoming-<n>/     a deployment under way, or what a crash left of one
 //! images/<identity>/         flattened images, never changed once they have this name
-//! images/.incoming           one that is being unpacked, or what a crash left of it
+//! images/.incoming-<n>/      one that is being pulled or unpacked, or what a crash left of it
 //! logs/<name>.log[.1]        output of the functions
 //! ```
 //!

@@ -124,7 +124,7 @@ fn redirects_are_bounded_and_stay_out_of_the_clear() {
 
 #[test]
 fn a_registry_that_is_not_on_this_machine_is_not_spoken_to_in_the_clear() {
-    // Nothing listens for TLS there, so the handshake fails before anything is said: had it been in the clear, the peer would answer.
+    // Another spelling of loopback, which no certificate can be for: had it been spoken to in the clear, the peer would have answered.
     let (registry, reference) = registry();
     let by_name = reference.replace("127.0.0.1", "127.1");
     let refused = pull(&by_name).unwrap_err().to_string();

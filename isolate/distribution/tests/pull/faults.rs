@@ -108,7 +108,7 @@ fn a_pull_under_way_ends_when_it_is_told_to() {
     let directory = tempfile::tempdir().unwrap();
     let refused = std::thread::scope(|scope| {
         let pulling = scope.spawn(|| puller.begin(&reference).unwrap().write(directory.path()));
-        registry.await_request(&layer());
+        registry.await_requests(&layer(), 1);
         puller.stop();
         pulling.join().unwrap().unwrap_err()
     });

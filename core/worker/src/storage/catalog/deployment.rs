@@ -1,7 +1,7 @@
-//! A deployment in two steps, between which an image may be pulled: prepared from the archive, completed with the image.
+//! A deployment in steps: prepared from the archive, its image fetched by whoever has the time, completed with that.
 //!
 //! Invariant: a deployment that is dropped before it is completed leaves nothing. It takes effect when it is completed, whatever was
-//! deployed since it was prepared. It does not know registries: who pulls is told what and where to.
+//! deployed since it was prepared. Fetching changes nothing that others see. It does not know threads.
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
@@ -10,12 +10,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use vilya_distribution::Reference;
+use vilya_distribution::{PullError, Puller, Reference};
 
 use super::{Catalog, CatalogError, bundle_name, disk};
 use crate::manifest::{self, Manifest, Runtime};
 use crate::storage::bundle::{self, Unpacked};
-use crate::storage::images::ImageRecord;
+use crate::storage::images::{ImageRecord, Shelf};
 use crate::storage::registry::FunctionRecord;
 
 /// A function's name cannot start with a dot, so that no bundle is mistaken for this.
@@ -42,30 +42,85 @@ pub struct Prepared {
     _incoming: Incoming,
 }
 
-/// An image to be pulled.
+/// An image to be had, from its registry or from the bundle.
 #[derive(Debug)]
 pub struct Wanted {
-    /// Which.
-    pub reference: Reference,
+    origin: Origin,
+    shelf: Shelf,
     /// Images that were pulled before and are there still, by registry, name and digest.
-    pub known: HashMap<String, ImageRecord>,
+    known: HashMap<String, ImageRecord>,
     directory: Incoming,
 }
 
-impl Wanted {
-    /// An empty directory for it.
-    pub fn directory(&self) -> &Path {
-        &self.directory.path
-    }
+#[derive(Debug)]
+enum Origin {
+    Registry(Reference),
+    /// A file or folder of the bundle.
+    Bundle(PathBuf),
 }
 
-/// An image that was pulled.
+/// An image that was had.
 #[derive(Debug)]
 pub enum Fetched {
-    /// It is one of [`Wanted::known`].
+    /// It was there already.
     Known(ImageRecord),
-    /// It is in [`Wanted::directory`], and this is its registry, name and digest.
-    Layout(String),
+    /// It is unpacked where it was wanted.
+    Unpacked(ImageRecord),
+}
+
+impl Wanted {
+    /// The image's name in its registry, if it is in one.
+    pub fn reference(&self) -> Option<&Reference> {
+        match &self.origin {
+            Origin::Registry(reference) => Some(reference),
+            Origin::Bundle(_) => None,
+        }
+    }
+
+    /// Pulls the image if it has to be, verifies and unpacks it: what takes long. Nothing outside its own directory is changed.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the image or its registry.
+    pub fn fetch(&self, puller: Option<&Puller>) -> Result<Fetched, CatalogError> {
+        let (archive, pinned) = match &self.origin {
+            Origin::Bundle(archive) => (archive.clone(), None),
+            Origin::Registry(reference) => {
+                let puller = puller.ok_or(PullError::Stopped)?;
+                match self.pull(puller, reference)? {
+                    Ok(image) => return Ok(Fetched::Known(image)),
+                    Err((layout, pinned)) => (layout, Some(pinned)),
+                }
+            }
+        };
+        let tree = self.tree();
+        let image = ImageRecord { pinned, ..self.shelf.unpack(&archive, &tree)? };
+        Ok(if tree.is_dir() { Fetched::Unpacked(image) } else { Fetched::Known(image) })
+    }
+
+    /// One that is known, or else a layout and what it is pinned to.
+    fn pull(
+        &self,
+        puller: &Puller,
+        reference: &Reference,
+    ) -> Result<Result<ImageRecord, (PathBuf, String)>, PullError> {
+        let known = |pinned: &String| self.known.get(pinned).cloned();
+        if let Some(image) = reference.digest().and_then(|digest| known(&reference.pinned(digest))) {
+            return Ok(Ok(image));
+        }
+        let pull = puller.begin(reference)?;
+        let pinned = reference.pinned(pull.digest());
+        if let Some(image) = known(&pinned) {
+            return Ok(Ok(image));
+        }
+        let layout = self.directory.path.join("layout");
+        let bytes = pull.write(&layout)?;
+        tracing::info!(image = pinned, bytes, "pulled");
+        Ok(Err((layout, pinned)))
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.directory.path.join("tree")
+    }
 }
 
 impl Prepared {
@@ -74,7 +129,7 @@ impl Prepared {
         &self.name
     }
 
-    /// The image to be pulled before it can be completed.
+    /// The image to be fetched before it can be completed.
     pub fn wanted(&self) -> Option<&Wanted> {
         self.wanted.as_ref()
     }
@@ -90,13 +145,7 @@ impl Catalog {
         let incoming = Incoming::make(self.bundles().join(format!("{INCOMING_PREFIX}{number}")))?;
         let unpacked = bundle::unpack(archive, &incoming.path, manifest::FILE_NAME, self.limits.bundle)?;
         let manifest = self.read_manifest(name, &unpacked)?;
-        let wanted = match manifest.image_reference() {
-            None => None,
-            Some(reference) => {
-                let directory = Incoming::make(self.bundles().join(format!("{INCOMING_PREFIX}{number}-image")))?;
-                Some(Wanted { reference, known: self.pulled()?, directory })
-            }
-        };
+        let wanted = self.wanted(&manifest, &unpacked, number)?;
         let digest = crate::storage::hex(&Sha256::digest(archive));
         Ok(Prepared { name: name.to_owned(), manifest, digest, unpacked, wanted, _incoming: incoming })
     }
@@ -111,8 +160,11 @@ impl Catalog {
     ) -> Result<Deployed, CatalogError> {
         self.check_count(&prepared.name)?;
         let image = match (&prepared.wanted, fetched) {
-            (Some(wanted), Some(fetched)) => Some(self.take_pulled(&prepared.manifest, wanted, fetched)?),
-            _ => self.take_image(&prepared.unpacked, &prepared.manifest)?,
+            (Some(wanted), Some(fetched)) => Some(self.take_image(&prepared.manifest, wanted, fetched)?),
+            (wanted, _) => {
+                assert!(wanted.is_none(), "an image that is wanted is fetched before");
+                None
+            }
         };
         let version = self.registry.next_version();
         let bundle = bundle_name(&prepared.name, version);
@@ -155,55 +207,63 @@ impl Catalog {
         Ok(there.filter_map(|image| Some((image.pinned.clone()?, image))).collect())
     }
 
-    fn take_pulled(&self, manifest: &Manifest, wanted: &Wanted, fetched: Fetched) -> Result<ImageRecord, CatalogError> {
-        let image = match fetched {
-            Fetched::Known(image) if self.images.has(&image) => {
-                // It may have been pulled for a function of another runtime.
-                let interpreter = self.images.interpreter(&image, manifest.runtime.interpreter());
-                ImageRecord { interpreter, ..image }
-            }
-            Fetched::Known(_) => {
-                let message =
-                    "the image was removed with its last function while this one was deployed: deploy it again";
-                return Err(CatalogError::Mismatch(message.to_owned()));
-            }
-            Fetched::Layout(pinned) => {
-                let image = self.images.add(&wanted.directory.path, manifest.runtime.interpreter())?;
-                ImageRecord { pinned: Some(pinned), ..image }
-            }
-        };
-        check_interpreter(manifest, &image)?;
-        Ok(image)
-    }
-
-    /// Flattens the image that lies in the bundle, and takes its archive out of that.
-    fn take_image(&self, unpacked: &Unpacked, manifest: &Manifest) -> Result<Option<ImageRecord>, CatalogError> {
+    fn wanted(&self, manifest: &Manifest, unpacked: &Unpacked, number: u64) -> Result<Option<Wanted>, CatalogError> {
         let Some(name) = &manifest.image else { return Ok(None) };
         let path = unpacked.root.join(name);
-        if !path.exists() {
-            let message = format!(
-                "image = \"{name}\" is not beside {}: add it, or name one of a registry in full, such as docker.io/python:3.13-slim",
-                manifest::FILE_NAME
-            );
-            return Err(CatalogError::Mismatch(message));
-        }
-        let image = self.images.add(&path, manifest.runtime.interpreter())?;
-        check_interpreter(manifest, &image)?;
-        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        removed.map_err(disk(&path))?;
-        Ok(Some(image))
+        let (origin, known) = match manifest.image_reference() {
+            Some(reference) => (Origin::Registry(reference), self.pulled()?),
+            None if path.exists() => (Origin::Bundle(path), HashMap::new()),
+            None => {
+                return Err(CatalogError::Mismatch(format!(
+                    "image = \"{name}\" is not beside {}: add it, or name one of a registry in full, such as \
+                     docker.io/python:3.13-slim",
+                    manifest::FILE_NAME
+                )));
+            }
+        };
+        let directory = Incoming::make(self.images.incoming(number))?;
+        Ok(Some(Wanted { origin, shelf: self.images.shelf(), known, directory }))
     }
-}
 
-fn check_interpreter(manifest: &Manifest, image: &ImageRecord) -> Result<(), CatalogError> {
-    if let (Some(wanted), None) = (manifest.runtime.interpreter(), &image.interpreter) {
+    /// Keeps the image, and takes its archive out of the bundle if it lies there.
+    fn take_image(&self, manifest: &Manifest, wanted: &Wanted, fetched: Fetched) -> Result<ImageRecord, CatalogError> {
+        let tree = wanted.tree();
+        let (image, is_new) = match fetched {
+            Fetched::Known(image) => (image, false),
+            Fetched::Unpacked(image) => (image, true),
+        };
+        if !is_new && !self.images.has(&image) {
+            let message = "the image was removed with its last function while this one was deployed: deploy it again";
+            return Err(CatalogError::Mismatch(message.to_owned()));
+        }
+        let interpreter = self.interpreter(manifest, &image, &tree)?;
+        if is_new {
+            self.images.keep(&image, &tree).map_err(disk(&tree))?;
+        }
+        if let Origin::Bundle(path) = &wanted.origin {
+            let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            removed.map_err(disk(path))?;
+        }
+        Ok(ImageRecord { interpreter, ..image })
+    }
+
+    /// The program in an image that runs a function, which must be there if the runtime needs one.
+    fn interpreter(
+        &self,
+        manifest: &Manifest,
+        image: &ImageRecord,
+        tree: &Path,
+    ) -> Result<Option<String>, CatalogError> {
+        let Some(wanted) = manifest.runtime.interpreter() else { return Ok(None) };
+        if let Some(found) = self.images.find_program(image, tree, wanted) {
+            return Ok(Some(found));
+        }
         let name = manifest.image.as_deref().unwrap_or_default();
         let oldest = if manifest.runtime == Runtime::Node { "Node 18" } else { "Python 3.9" };
         let message =
             format!("image = \"{name}\" has no {wanted} on its PATH: use an image that has {oldest} or later");
-        return Err(CatalogError::Mismatch(message));
+        Err(CatalogError::Mismatch(message))
     }
-    Ok(())
 }
 
 /// A directory of a deployment under way; removed with everything left in it when this is dropped.

@@ -14,10 +14,11 @@ const LIMITS: CatalogLimits = CatalogLimits {
 };
 
 impl Catalog {
-    /// Both steps of a deployment that pulls nothing.
+    /// All steps of a deployment that pulls nothing.
     fn deploy(&mut self, name: &str, archive: &[u8], now_unix_ms: u64) -> Result<Deployed, CatalogError> {
         let prepared = self.prepare(name, archive)?;
-        self.complete(prepared, None, now_unix_ms)
+        let fetched = prepared.wanted().map(|wanted| wanted.fetch(None)).transpose()?;
+        self.complete(prepared, fetched, now_unix_ms)
     }
 }
 

@@ -1,6 +1,6 @@
-//! Images that are pulled for deployments, each on a thread of its own, so that nothing else waits for a registry.
+//! Images that are pulled and unpacked for deployments, each on a thread of its own, so that nothing else waits for a registry or a disk.
 //!
-//! Invariant: a deployment that was begun comes back exactly once, as [`Pulled`], unless the worker ends; at most [`AT_ONCE`] are under
+//! Invariant: a deployment that was begun comes back exactly once, as [`FetchEnded`], unless the worker ends; at most [`AT_ONCE`] are under
 //! way. It does not know what is done with an image.
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use vilya_distribution::{PullError, Puller, SILENCE, Settings};
+use vilya_distribution::{Puller, SILENCE, Settings};
 use vilya_protocol::error::ErrorKind;
 
 use super::Caller;
@@ -18,13 +18,13 @@ use crate::config;
 use crate::mesh::ControlMessage;
 use crate::process::vital;
 use crate::response::Response;
-use crate::storage::{Fetched, Prepared, Wanted};
+use crate::storage::{CatalogError, Fetched, Prepared};
 
-/// Pulls under way: each writes to the disk as fast as its registry sends.
-const AT_ONCE: usize = 4;
+/// Images under way: each writes to the disk as fast as its registry sends.
+const AT_ONCE: usize = 8;
 
-/// What pulls images, and the pulls under way.
-pub(crate) struct Pulls {
+/// What pulls images, and what is under way.
+pub(crate) struct Fetches {
     /// None when nothing may be pulled.
     puller: Option<Arc<Puller>>,
     control: Sender<ControlMessage>,
@@ -33,17 +33,17 @@ pub(crate) struct Pulls {
     ended: bool,
 }
 
-/// A deployment whose pull has ended, and how.
-pub(crate) struct Pulled {
+/// A deployment whose image was fetched, or was not.
+pub(crate) struct FetchEnded {
     number: u64,
     pub(super) caller: Caller,
     pub(super) prepared: Prepared,
-    pub(super) outcome: Result<Fetched, PullError>,
+    pub(super) outcome: Result<Fetched, CatalogError>,
 }
 
-impl Pulls {
-    /// `control` is the control thread's own inbox, where what was pulled arrives.
-    pub(crate) fn new(config: &config::Images, control: Sender<ControlMessage>) -> Pulls {
+impl Fetches {
+    /// `control` is the control thread's own inbox, where what was fetched arrives.
+    pub(crate) fn new(config: &config::Images, control: Sender<ControlMessage>) -> Fetches {
         let settings = Settings {
             max_bytes: config.max_size_bytes,
             timeout: Duration::from_nanos(config.pull_timeout_ns),
@@ -52,46 +52,47 @@ impl Pulls {
             docker_config: config.docker_config.clone().or_else(docker_config),
         };
         let puller = config.pull.then(|| Arc::new(Puller::new(settings)));
-        Pulls { puller, control, threads: HashMap::new(), begun: 0, ended: false }
+        Fetches { puller, control, threads: HashMap::new(), begun: 0, ended: false }
     }
 
-    /// Pulls the image that a deployment wants. The answer, when it is not begun.
+    /// Fetches the image that a deployment wants. The answer, when it is not begun.
     pub(super) fn begin(&mut self, prepared: Prepared, caller: Caller) -> Option<Response> {
         if self.ended {
             return Some(Response::error(ErrorKind::Draining, "the worker is stopping"));
         }
-        let Some(puller) = &self.puller else {
+        if self.puller.is_none() && prepared.wanted().is_some_and(|wanted| wanted.reference().is_some()) {
             let message = "the image is in a registry, and this worker pulls none (images.pull = false): put its archive beside \
                            function.toml, or have the setting changed";
             return Some(Response::error(ErrorKind::InvalidFunction, message));
-        };
+        }
         if self.threads.len() >= AT_ONCE {
-            let message = format!("{AT_ONCE} images are being pulled, as many as may be at once: try again later");
+            let message = format!("{AT_ONCE} images are being fetched, as many as may be at once: try again later");
             return Some(Response::error(ErrorKind::Overloaded, &message));
         }
-        let (puller, control, number) = (Arc::clone(puller), self.control.clone(), self.begun);
+        let (puller, control, number) = (self.puller.clone(), self.control.clone(), self.begun);
         self.begun += 1;
         let work = move || {
-            let outcome = prepared.wanted().map_or(Err(PullError::Stopped), |wanted| fetch(&puller, wanted));
+            let wanted = prepared.wanted().expect("what wants no image is not fetched");
+            let outcome = wanted.fetch(puller.as_deref());
             // The control thread is gone only when the worker ends; then nobody waits.
-            let _ = control.send(ControlMessage::Pulled(Box::new(Pulled { number, caller, prepared, outcome })));
+            let _ = control.send(ControlMessage::Fetched(Box::new(FetchEnded { number, caller, prepared, outcome })));
         };
-        match std::thread::Builder::new().name("vilya-pull".into()).spawn(|| vital("a pull", work)) {
+        match std::thread::Builder::new().name("vilya-image".into()).spawn(|| vital("the fetching of an image", work)) {
             Ok(thread) => {
                 self.threads.insert(number, thread);
                 None
             }
             Err(error) => {
-                let message = format!("a thread for the pull could not be started: {error}");
+                let message = format!("a thread for the image could not be started: {error}");
                 Some(Response::error(ErrorKind::Internal, &message))
             }
         }
     }
 
-    /// Takes note that a pull has ended.
-    pub(super) fn end(&mut self, pulled: &Pulled) {
+    /// Takes note that one has ended.
+    pub(super) fn end(&mut self, ended: &FetchEnded) {
         // It has nothing left to do, and a panic would have ended the process.
-        let _ = self.threads.remove(&pulled.number).map(JoinHandle::join);
+        let _ = self.threads.remove(&ended.number).map(JoinHandle::join);
     }
 
     /// Gives up what is under way, and begins nothing more.
@@ -107,22 +108,6 @@ impl Pulls {
             let _ = thread.join();
         }
     }
-}
-
-fn fetch(puller: &Puller, wanted: &Wanted) -> Result<Fetched, PullError> {
-    let reference = &wanted.reference;
-    let known = |pinned: &String| wanted.known.get(pinned).cloned().map(Fetched::Known);
-    if let Some(image) = reference.digest().and_then(|digest| known(&reference.pinned(digest))) {
-        return Ok(image);
-    }
-    let pull = puller.begin(reference)?;
-    let pinned = reference.pinned(pull.digest());
-    if let Some(image) = known(&pinned) {
-        return Ok(image);
-    }
-    let bytes = pull.write(wanted.directory())?;
-    tracing::info!(image = pinned, bytes, "pulled");
-    Ok(Fetched::Layout(pinned))
 }
 
 /// Where docker looks.
