@@ -75,6 +75,14 @@ impl Puller {
         Puller { transport: Transport::new(plain_http, settings.silence), settings }
     }
 
+    /// One for whom every name is of this machine, whatever port the name has: a peer with a certificate can then be asked.
+    #[cfg(feature = "peer")]
+    #[must_use]
+    pub fn with_every_name_local(settings: Settings) -> Puller {
+        let transport = Transport::resolving(settings.plain_http.clone(), settings.silence, peer::Local);
+        Puller { transport, settings }
+    }
+
     /// Ends every pull under way with [`PullError::Stopped`], and every later one.
     pub fn stop(&self) {
         self.transport.stop();

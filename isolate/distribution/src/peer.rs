@@ -4,14 +4,20 @@
 //! Does not know: the client.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
 
 use crate::Digest;
 
@@ -112,6 +118,24 @@ impl Registry {
     /// If loopback cannot be listened on.
     #[must_use]
     pub fn start() -> Registry {
+        Registry::start_with(None)
+    }
+
+    /// Starts one that speaks TLS, with a certificate and its key in DER.
+    ///
+    /// # Panics
+    /// If it cannot, or they do not belong together.
+    #[must_use]
+    pub fn start_tls(certificate: &[u8], key: &[u8]) -> Registry {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let chain = vec![CertificateDer::from(certificate.to_vec())];
+        let key = PrivateKeyDer::try_from(key.to_vec()).expect("a key");
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("usual versions").with_no_client_auth().with_single_cert(chain, key);
+        Registry::start_with(Some(Arc::new(config.expect("a certificate and its key"))))
+    }
+
+    fn start_with(tls: Option<Arc<ServerConfig>>) -> Registry {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let address = listener.local_addr().expect("a bound socket");
         let shared = Arc::new(Shared { address, state: Mutex::default(), changed: Condvar::new() });
@@ -121,10 +145,13 @@ impl Registry {
                 if serving.state().stopped {
                     return;
                 }
-                let serving = Arc::clone(&serving);
+                let (serving, tls) = (Arc::clone(&serving), tls.clone());
                 thread::spawn(move || {
                     // A client that leaves is one of the things that tests do.
-                    let _ = serving.serve(connection);
+                    let _ = match tls {
+                        None => serving.serve(connection),
+                        Some(tls) => serving.serve_tls(tls, connection),
+                    };
                 });
             }
         });
@@ -206,6 +233,18 @@ impl Drop for Registry {
     }
 }
 
+/// Every name is loopback's.
+#[derive(Debug)]
+pub(crate) struct Local;
+
+impl Resolver for Local {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(SocketAddr::from((Ipv4Addr::LOCALHOST, uri.port_u16().ok_or(ureq::Error::HostNotFound)?)));
+        Ok(addresses)
+    }
+}
+
 struct Request {
     line: String,
     target: String,
@@ -214,8 +253,16 @@ struct Request {
 }
 
 impl Shared {
-    fn serve(&self, mut connection: TcpStream) -> std::io::Result<()> {
-        let Some(request) = read(&connection)? else { return Ok(()) };
+    fn serve_tls(&self, tls: Arc<ServerConfig>, connection: TcpStream) -> io::Result<()> {
+        let session = ServerConnection::new(tls).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(session, connection);
+        self.serve(&mut stream)?;
+        stream.conn.send_close_notify();
+        stream.flush()
+    }
+
+    fn serve(&self, mut connection: impl Read + Write) -> io::Result<()> {
+        let Some(request) = read(&mut connection)? else { return Ok(()) };
         let fault = {
             let mut state = self.state();
             state.seen.push(Seen { line: request.line.clone(), authorization: request.authorization.clone() });
@@ -323,7 +370,7 @@ fn token(state: &State, request: &Request) -> (u16, String, Vec<u8>) {
     if is_given { (200, String::new(), body) } else { (401, String::new(), Vec::new()) }
 }
 
-fn read(connection: &TcpStream) -> std::io::Result<Option<Request>> {
+fn read(connection: &mut impl Read) -> io::Result<Option<Request>> {
     let mut reader = BufReader::new(connection);
     let mut line = String::new();
     reader.read_line(&mut line)?;

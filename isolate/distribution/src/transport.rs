@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use ureq::http::{Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, Resolver};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 use crate::error::PullError;
@@ -50,9 +52,14 @@ pub(crate) struct Answer {
 impl Transport {
     /// `silence` is how long the other side may send nothing.
     pub(crate) fn new(plain_http: Vec<String>, silence: Duration) -> Transport {
+        Transport::resolving(plain_http, silence, DefaultResolver::default())
+    }
+
+    /// As [`Transport::new`], with names looked up by `resolver`.
+    pub(crate) fn resolving(plain_http: Vec<String>, silence: Duration, resolver: impl Resolver) -> Transport {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
-        let agent = Agent::config_builder()
+        let config = Agent::config_builder()
             .tls_config(tls.unversioned_rustls_crypto_provider(provider).build())
             .http_status_as_error(false)
             .max_redirects(0)
@@ -63,8 +70,8 @@ impl Transport {
             .timeout_connect(Some(CONNECT))
             .timeout_per_read(Some(silence))
             .timeout_per_write(Some(silence))
-            .build()
-            .new_agent();
+            .build();
+        let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
         Transport { agent, plain_http, stopped: AtomicBool::new(false) }
     }
 

@@ -4,3 +4,4 @@ mod access;
 mod faults;
 mod images;
 mod support;
+mod tls;
