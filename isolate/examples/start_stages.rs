@@ -8,7 +8,8 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use vilya_isolate::{
-    CgroupPreference, Descriptors, Mechanism, Native, NativeOptions, PoolOptions, ResourceLimits, Root, Spec, Stages,
+    CgroupPreference, Descriptors, Mechanism, Native, NativeOptions, PoolOptions, Reach, ResourceLimits, Root, Spec,
+    Stages,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -83,5 +84,6 @@ fn spec(index: usize) -> Spec {
         },
         cores: Vec::new(),
         hostname: "stages".into(),
+        reach: Reach::Nothing,
     }
 }

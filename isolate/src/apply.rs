@@ -9,6 +9,7 @@ use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use crate::landlock;
+use crate::limits::FORWARDED_WAITING;
 use crate::maker;
 use crate::memory::{self, Memory};
 use crate::plan::{Milestone, Plan, Step, Strings};
@@ -38,6 +39,8 @@ pub(crate) struct Allotment<'a> {
     pub(crate) joins: &'a [RawFd],
     /// The network namespace to enter, where the plan does not make one.
     pub(crate) network: RawFd,
+    /// Where sockets that listen for the host are handed over.
+    pub(crate) handover: RawFd,
     /// What a maker and its children can do without of the worker's memory.
     pub(crate) memory: Option<&'a Memory>,
 }
@@ -193,6 +196,7 @@ impl State<'_> {
                 // SAFETY: no pointers.
                 unsafe { call(libc::SYS_setns, arguments) }.map(drop)
             }
+            Step::Listen(ports) => ports.iter().try_for_each(|port| self.hand_over(*port)),
             Step::AwaitOrder => {
                 self.tell()?;
                 self.allotment.memory.map_or(Err(libc::EINVAL), |memory| stub::wait_for_order(&memory.kernel))
@@ -216,6 +220,11 @@ impl State<'_> {
         // SAFETY: a report has no padding (asserted), so all its bytes are initialised.
         let bytes = unsafe { std::slice::from_raw_parts(address, size_of::<Report>()) };
         write(self.allotment.report, bytes)
+    }
+
+    fn hand_over(&self, port: u16) -> Result<(), Errno> {
+        let listener = sys::listen_on_loopback(port, FORWARDED_WAITING)?;
+        sys::send_with(self.allotment.handover, &[0], &[listener]).and_then(|()| close(listener))
     }
 
     fn place_descriptors(&self) -> Result<(), Errno> {

@@ -14,6 +14,10 @@ pub const IMAGE_ENTRIES: usize = 64;
 pub const ARGUMENTS: usize = 256;
 /// Most environment variables of one sandbox.
 pub const ENVIRONMENT: usize = 1024;
+/// Most ports of the host's loopback that one sandbox reaches.
+pub const PORTS: usize = 32;
+/// Connections to the host's loopback that one sandbox may have at once; each is two descriptors of the worker.
+pub const FORWARDED: usize = 64;
 /// Cores that an affinity can name: indices below this.
 pub const CORES: usize = 1024;
 /// Smallest memory limit: below it no runtime starts, and the kernel may kill inside `exec`.
@@ -40,6 +44,11 @@ pub(crate) const LOCKED_BYTES: u64 = 64 << 10;
 pub(crate) const USERS: u32 = 1 << 20;
 /// First of those user ids. Far above what distributions, container engines and systemd hand out.
 pub(crate) const USER_FIRST: u32 = 0x7000_0000;
+
+/// Stack of a thread that forwards; what is moved lies on the heap.
+pub(crate) const FORWARDER_STACK_BYTES: usize = 128 << 10;
+/// Connections to a forwarded port that may wait to be accepted.
+pub(crate) const FORWARDED_WAITING: i32 = 64;
 
 /// How long the steps of a start may take, `exec` included. A mount that hangs must not hang the thread that starts sandboxes.
 pub(crate) const START_PATIENCE: Duration = Duration::from_secs(10);

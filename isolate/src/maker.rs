@@ -107,6 +107,7 @@ impl Maker {
             worker: worker.as_raw_fd(),
             joins: &[],
             network: -1,
+            handover: -1,
             memory: Some(memory),
         };
         let pidfd = keeper.make(plan, &allotment, None)?;
@@ -210,6 +211,7 @@ fn make(
         worker: WORKER,
         joins,
         network: *network,
+        handover: -1,
         memory: own.memory,
     };
     let arguments = CloneArguments::sibling(bare.namespaces, birthplace, pidfd);

@@ -22,6 +22,7 @@ use crate::plan::{Ending, INSIDE_ID, Milestone, Plan, Step};
 use crate::pool::{PoolOptions, Recipe};
 use crate::prepared::PreparedStarts;
 use crate::protections::Protections;
+use crate::reach::Handover;
 use crate::remains::{Exit, Remains};
 use crate::seccomp::{Filter, FilterError};
 use crate::spawn::{self, Outcome};
@@ -181,7 +182,7 @@ impl Native {
     fn perform(&mut self, plan: &Plan, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError> {
         let clock = Clock { begun_ns: sys::now_ns() };
         let keeper = self.keeper()?;
-        let prepared = Prepared::new(&self.host, &self.null, descriptors)?;
+        let mut prepared = Prepared::new(&self.host, &self.null, spec, descriptors)?;
         let planned_ns = sys::now_ns();
         let group = self.groups.as_ref().map(|groups| groups.create(&spec.name, &spec.limits)).transpose()?;
         let made = self.make(plan, &prepared, group.as_ref(), &keeper, planned_ns);
@@ -193,8 +194,14 @@ impl Native {
                 return Err(error);
             }
         };
-        let remains = Remains::new(child, group, prepared.user, keeper, None);
-        match succeeded(plan, outcome) {
+        let handover = prepared.handover.take();
+        let mut remains = Remains::new(child, group, prepared.user, keeper, None);
+        let begun = succeeded(plan, outcome).and_then(|report| {
+            let forwarder = handover.map(Handover::begin).transpose();
+            remains.kept.forwarder = forwarder.map_err(preparing("forward to the host's loopback"))?;
+            Ok(report)
+        });
+        match begun {
             Ok(report) => self.hand_over(spec, clock.stages(&times, &report), remains),
             Err(error) => {
                 give_up(remains);
@@ -350,10 +357,13 @@ struct Prepared {
     uid_map: Vec<u8>,
     gid_map: Vec<u8>,
     descriptors: [OwnedFd; 6],
+    /// Where the child hands over what it listens at for the host.
+    handover: Option<Handover>,
 }
 
 impl Prepared {
-    fn new(host: &Host, null: &OwnedFd, descriptors: Descriptors) -> Result<Prepared, StartError> {
+    fn new(host: &Host, null: &OwnedFd, spec: &Spec, descriptors: Descriptors) -> Result<Prepared, StartError> {
+        let handover = Handover::of(&spec.reach).map_err(preparing("make a pair of sockets"))?;
         let (user, uid, gid) = match host.privilege {
             Privilege::User { uid, gid } => (None, uid, gid),
             Privilege::Root => {
@@ -368,7 +378,7 @@ impl Prepared {
         let null = null.try_clone().map_err(preparing("duplicate a descriptor"))?;
         let descriptors = [lift(null)?, lift(stdout)?, lift(stderr)?, lift(down)?, lift(up)?, lift(doorbell)?];
         let map = |outside: u32| format!("{INSIDE_ID} {outside} 1\n").into_bytes();
-        Ok(Prepared { user, uid_map: map(uid), gid_map: map(gid), descriptors })
+        Ok(Prepared { user, uid_map: map(uid), gid_map: map(gid), descriptors, handover })
     }
 
     fn allotment<'a>(&'a self, worker: i32, report: i32, joins: &'a [i32]) -> Allotment<'a> {
@@ -381,6 +391,7 @@ impl Prepared {
             worker,
             joins,
             network: -1,
+            handover: self.handover.as_ref().map_or(-1, Handover::theirs),
             memory: None,
         }
     }

@@ -141,6 +141,7 @@ fn array(script: &mut Script, strings: impl Iterator<Item = String>) -> usize {
 mod tests {
     use super::{Becoming, Order, Part, fits};
     use crate::calls::CALL_BYTES;
+    use crate::reach::Reach;
     use crate::spec::{ResourceLimits, Root, Spec};
     use crate::stub::{MESSAGE_AT, MESSAGE_BYTES};
 
@@ -161,6 +162,7 @@ mod tests {
             },
             cores: Vec::new(),
             hostname: "a".into(),
+            reach: Reach::Nothing,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::cgroup::{Freezer, Group};
 use crate::keeper::Keeper;
 use crate::mechanism::container::{Container, End};
 use crate::network::Network;
+use crate::reach::Kept;
 use crate::sys::{self, Status};
 use crate::users::UserLease;
 
@@ -33,6 +34,8 @@ pub struct Remains {
     pub(crate) killed: Cell<bool>,
     /// Its network namespace, where that was made ahead; goes back when it is dead.
     pub(crate) network: Option<Network>,
+    /// What it reaches others through.
+    pub(crate) kept: Kept,
 }
 
 /// How a sandbox ended.
@@ -67,7 +70,8 @@ impl Remains {
         network: Option<Network>,
     ) -> Remains {
         let (keeper, killed) = (Some(keeper), Cell::new(false));
-        Remains { pidfd, group, record: None, user, keeper, container: None, killed, network }
+        let kept = Kept::default();
+        Remains { pidfd, group, record: None, user, keeper, container: None, killed, network, kept }
     }
 
     /// Of a sandbox that another program made.
@@ -82,6 +86,7 @@ impl Remains {
             container: Some(container),
             killed,
             network: None,
+            kept: Kept::default(),
         }
     }
 
@@ -133,7 +138,7 @@ impl Remains {
         if exit != Exit::Unknown {
             self.network.into_iter().for_each(Network::give_back);
         }
-        drop((self.user, self.keeper));
+        drop((self.user, self.keeper, self.kept));
         let out_of_memory = starved && !self.killed.get() && exit != Exit::Code(0);
         Ended { exit, out_of_memory, left_behind }
     }

@@ -8,6 +8,7 @@ use crate::limits::{
     ARGUMENTS, BINDS, CORES, ENVIRONMENT, IMAGE_ENTRIES, MEMORY_BYTES_LEAST, NAME_BYTES, OPEN_FILES_LEAST,
     TMP_BYTES_LEAST,
 };
+use crate::reach::Reach;
 
 /// A sandbox to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Spec {
     pub cores: Vec<usize>,
     /// Host name inside.
     pub hostname: String,
+    /// What it reaches besides its own loopback.
+    pub reach: Reach,
 }
 
 /// Where a sandbox's file system comes from.
@@ -114,6 +117,12 @@ pub enum SpecError {
         /// What it overlaps.
         other: String,
     },
+    /// A port is named twice.
+    #[error("port {port} is named twice; name it once")]
+    Repeated {
+        /// The port.
+        port: u16,
+    },
     /// A number or a list outside its bounds.
     #[error("{what} is {value}; it must be from {least} to {most}")]
     Bounds {
@@ -160,6 +169,7 @@ impl Spec {
         self.check_binds()?;
         self.check_root()?;
         self.limits.check()?;
+        self.reach.check()?;
         bounds("the length of the host name in bytes", self.hostname.len() as u64, 1, 64)?;
         no_nul("the host name", &self.hostname)?;
         for core in &self.cores {
@@ -266,7 +276,7 @@ fn bounds(what: &'static str, value: u64, least: u64, most: u64) -> Result<(), S
 
 #[cfg(test)]
 mod tests {
-    use super::{Bind, ResourceLimits, Root, Spec, SpecError};
+    use super::{Bind, Reach, ResourceLimits, Root, Spec, SpecError};
 
     fn spec() -> Spec {
         Spec {
@@ -285,6 +295,7 @@ mod tests {
             },
             cores: vec![0],
             hostname: "hello".into(),
+            reach: Reach::Nothing,
         }
     }
 

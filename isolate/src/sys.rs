@@ -538,6 +538,24 @@ pub(crate) fn bring_loopback_up() -> Result<(), Errno> {
     }
 }
 
+/// A socket that listens at a port of 127.0.0.1, in the network namespace of the caller. Neither allocates nor locks.
+pub(crate) fn listen_on_loopback(port: u16, waiting: i32) -> Result<RawFd, Errno> {
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: std::net::Ipv4Addr::LOCALHOST.to_bits().to_be() },
+        sin_zero: [0; 8],
+    };
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: the address outlives its call and the length is its own; the socket was made here.
+    unsafe {
+        let socket = call(libc::SYS_socket, [libc::AF_INET.into(), kind.into(), 0])?;
+        call(libc::SYS_bind, [socket, (&raw const address) as Word, size_of_val(&address) as Word])?;
+        call(libc::SYS_listen, [socket, waiting.into()])?;
+        Ok(socket as RawFd)
+    }
+}
+
 /// An anonymous file in memory.
 pub(crate) fn memory_file(name: &CStr) -> io::Result<OwnedFd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;

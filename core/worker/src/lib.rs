@@ -14,6 +14,7 @@ pub mod manifest;
 mod mechanisms;
 mod mesh;
 mod metrics;
+mod network;
 mod node;
 mod pool;
 mod process;
@@ -30,4 +31,5 @@ pub mod storage;
 mod zygotes;
 
 pub use mechanisms::MechanismKind;
+pub use network::{Network, NetworkSettings};
 pub use process::{Running, StartError, Worker};

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::units::{GIB, KIB, MIB, MILLISECOND_NS, MINUTE_NS, SECOND_NS};
 use crate::config::{Problem, Raw, Reader, Source, Value, idle_step_ns};
 use crate::mechanisms::MechanismKind;
+use crate::network::Network;
 
 /// The file's name, at the root of a bundle.
 pub const FILE_NAME: &str = "function.toml";
@@ -112,6 +113,9 @@ pub struct Manifest {
     /// The container image that it runs in: a file or folder of the bundle, or one of a registry.
     #[serde(default)]
     pub image: Option<String>,
+    /// What it reaches.
+    #[serde(default)]
+    pub network: Network,
     /// Variables given to the function.
     pub environment: BTreeMap<String, String>,
 }
@@ -138,6 +142,7 @@ impl Manifest {
         let preload = preload(&mut reader, runtime);
         let mechanism = mechanism(&mut reader);
         let image = image::read(&mut reader);
+        let network = reader.choice("network", Network::None, &Network::CHOICES);
         let environment = environment(&mut reader);
         reader.finish()?;
         Ok(Manifest {
@@ -152,6 +157,7 @@ impl Manifest {
             preload,
             mechanism,
             image,
+            network,
             environment,
         })
     }
@@ -353,6 +359,7 @@ mod tests {
                 "{problem}"
             );
         }
+        assert_eq!(manifest.network, Network::None);
     }
 
     #[test]
@@ -367,6 +374,7 @@ concurrency = 64
 min_warm = 2
 freeze_after = \"1500ms\"
 mechanism = \"oci\"
+network = \"host-loopback\"
 [env]
 QUALITY = \"80\"
 _x1 = \"\"
@@ -379,9 +387,11 @@ _x1 = \"\"
         assert!(json.contains("\"runtime\":\"rust\""));
         assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
         assert_eq!(manifest.mechanism, Some(MechanismKind::Oci));
-        let older = json.replace(",\"mechanism\":\"oci\"", "");
+        assert_eq!(manifest.network, Network::HostLoopback);
+        let older = json.replace(",\"mechanism\":\"oci\"", "").replace(",\"network\":\"host-loopback\"", "");
         assert_ne!(older, json);
-        assert_eq!(serde_json::from_str::<Manifest>(&older).unwrap().mechanism, None, "a record of an earlier version");
+        let older = serde_json::from_str::<Manifest>(&older).unwrap();
+        assert_eq!((older.mechanism, older.network), (None, Network::None), "a record of an earlier version");
     }
 
     #[test]

@@ -13,6 +13,8 @@ use vilya_isolate::{
     Protections, SetupError,
 };
 
+use crate::network::{Network, NetworkSettings};
+
 /// A way of making sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -50,6 +52,7 @@ pub(crate) struct MechanismSettings {
     pub(crate) docker_socket: PathBuf,
     /// Of the native mechanism.
     pub(crate) mitigations: bool,
+    pub(crate) network: NetworkSettings,
 }
 
 impl MechanismSettings {
@@ -63,6 +66,14 @@ impl MechanismSettings {
             MechanismKind::Oci => vilya_isolate::oci_available(self.oci_runtime),
             MechanismKind::Docker => vilya_isolate::docker_available(&self.docker_socket),
         }
+    }
+
+    /// Whether functions that ask for this network and this mechanism, or for none, will have it.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub(crate) fn check_network(&self, asked: Network, mechanism: Option<MechanismKind>) -> Result<(), String> {
+        self.network.check(asked, mechanism.unwrap_or(self.chosen))
     }
 
     fn set_up(&self, kind: MechanismKind) -> Result<Box<dyn Mechanism>, SetupError> {

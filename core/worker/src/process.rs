@@ -64,6 +64,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// A port that functions may reach is the worker's own.
+    #[error("sandbox.host_loopback_ports: {0}")]
+    HostLoopback(String),
     /// A ring could not be made.
     #[error("{0}")]
     Reactor(#[from] vilya_reactor::SetupError),
@@ -129,6 +132,9 @@ impl Worker {
         let http = listeners(config.server.address, config.topology.shards.len())?;
         let address = local_address(&http[0])?;
         let wire = WireListeners::open(config)?;
+        let common = wire.address.map(|address| address.port());
+        let own = wire.ports.iter().copied().chain(common).chain([address.port()]);
+        config.sandbox.network.keep_off(own).map_err(StartError::HostLoopback)?;
 
         let most_functions = most_functions(config, records.len());
         let engines = engines(config, most_functions, &wire.ports)?;
@@ -261,6 +267,7 @@ fn mechanism_settings(config: &Config, worker_id: &str) -> MechanismSettings {
         oci_runtime: config.sandbox.oci_runtime,
         docker_socket: config.sandbox.docker_socket.clone(),
         mitigations: config.sandbox.mitigations,
+        network: config.sandbox.network.clone(),
     }
 }
 
@@ -541,6 +548,7 @@ fn sandbox_defaults(config: &Config, prepared: u64) -> SandboxDefaults {
         zygotes_bytes: config.limits.zygotes_bytes,
         start_timeout: Duration::from_nanos(config.limits.start_timeout_ns),
         makers: config.topology.shards.len().div_ceil(MAKER_SHARDS),
+        network: config.sandbox.network.clone(),
     }
 }
 

@@ -17,12 +17,14 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use vilya_engine::SandboxId;
 use vilya_ipc::host::{Host, ReadOnlyBy};
 use vilya_isolate::{
-    Begun, Bind, CopyOf, Descriptors, Image, ImageRoot, PoolOptions, Remains, ResourceLimits, Root, Spec, StartError,
+    Begun, Bind, CopyOf, Descriptors, Image, ImageRoot, PoolOptions, Reach, Remains, ResourceLimits, Root, Spec,
+    StartError,
 };
 
 use crate::manifest::Runtime;
 use crate::mechanisms::Mechanisms;
 use crate::mesh::{Message, Post, StartedSandbox};
+use crate::network::{Network, NetworkSettings};
 use crate::node::{self, NodeHome};
 use crate::process::vital;
 use crate::python::PythonHome;
@@ -50,6 +52,7 @@ pub(crate) struct SandboxDefaults {
     /// Most memory of the images that copies are made of; 0 makes none.
     pub(crate) zygotes_bytes: u64,
     pub(crate) start_timeout: Duration,
+    pub(crate) network: NetworkSettings,
 }
 
 /// The memory limit that a prepared sandbox waits with; a start sets the function's own.
@@ -211,6 +214,7 @@ impl Starter {
             limits: self.limits(TEMPLATE_MEMORY_BYTES),
             cores: Vec::new(),
             hostname: HOSTNAME.into(),
+            reach: Reach::Nothing,
         }
     }
 
@@ -298,9 +302,12 @@ impl Starter {
         let spec = self.spec(&start)?;
         // Only the mechanism that makes sandboxes ahead makes copies.
         let is_chosen = self.mechanisms.is_chosen(start.record.manifest.mechanism);
-        let zygotes = self.zygotes.as_ref().filter(|_| {
-            is_chosen && !start.whole && start.record.image.is_none() && start.record.manifest.runtime.is_copied()
-        });
+        let manifest = &start.record.manifest;
+        let is_alone = start.record.image.is_none() && manifest.network == Network::None;
+        let zygotes = self
+            .zygotes
+            .as_ref()
+            .filter(|_| is_chosen && is_alone && !start.whole && start.record.manifest.runtime.is_copied());
         let mut way = zygotes.map(|zygotes| zygotes.way(&start.record));
         if let Some(way) = way.as_mut().filter(|way| way.is_runtime && is_set_at_start(&start.record)) {
             way.image = None;
@@ -386,6 +393,9 @@ impl Starter {
             binds.extend(self.runtime_binds().into_iter().take(most));
         }
         let command = self.command(&start.record)?;
+        let asked = manifest.network;
+        let refused = |why| format!("network = \"{}\": {why}", asked.as_str());
+        let reach = self.defaults.network.reach(asked).map_err(refused)?;
         let root = match &start.record.image {
             Some(image) => image_root(self.defaults.bundles.join(image.directory()))?,
             None => Root::System,
@@ -400,6 +410,7 @@ impl Starter {
             limits: self.limits(manifest.memory_bytes),
             cores: start.cores.clone(),
             hostname: HOSTNAME.into(),
+            reach,
         })
     }
 

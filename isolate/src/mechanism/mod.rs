@@ -18,6 +18,7 @@ use crate::native::SetupError;
 use crate::pool::PoolOptions;
 use crate::prepared::Unfinished;
 use crate::protections::Protections;
+use crate::reach::Reach;
 use crate::remains::Remains;
 use crate::spec::{ResourceLimits, Root, Spec, SpecError};
 use crate::sys;
@@ -238,5 +239,6 @@ pub(crate) fn trial_spec() -> Spec {
         },
         cores: Vec::new(),
         hostname: "trial".into(),
+        reach: Reach::Nothing,
     }
 }

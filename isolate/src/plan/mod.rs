@@ -17,6 +17,7 @@ use std::fmt;
 use crate::host::{Host, Privilege};
 use crate::limits::{CORE_BYTES, CORES, LOCKED_BYTES, PENDING_SIGNALS};
 use crate::processor::{Cores, Guess, Speculation};
+use crate::reach::Reach;
 use crate::seccomp::Filter;
 use crate::spec::{ResourceLimits, Spec, SpecError};
 
@@ -69,7 +70,12 @@ impl Plan {
             }
         }
         surroundings(&mut steps, spec);
-        steps.extend([Step::LoopbackUp, Step::Reached(Milestone::Placed)]);
+        steps.push(Step::LoopbackUp);
+        match &spec.reach {
+            Reach::Nothing => {}
+            Reach::HostLoopback { ports } => steps.push(Step::Listen(ports.clone())),
+        }
+        steps.push(Step::Reached(Milestone::Placed));
         files::steps(&mut steps, spec, host);
         confinement(&mut steps, spec, host);
         ending_steps(&mut steps, spec, filter, ending);

@@ -187,6 +187,8 @@ pub enum Step {
     Finish,
     /// Enters the allotted network namespace.
     JoinNetwork,
+    /// Listens at these ports of its loopback, and hands the sockets over.
+    Listen(Vec<u16>),
     /// Waits, confined, to be told what to become.
     AwaitOrder,
     /// Makes children that perform this plan, whenever told to.
@@ -257,6 +259,7 @@ impl fmt::Display for Step {
             }
             Step::Finish => write!(out, "finish"),
             Step::JoinNetwork => write!(out, "enter a prepared network namespace"),
+            Step::Listen(ports) => write!(out, "listen at ports {ports:?} for the host's"),
             Step::AwaitOrder => write!(out, "await what to become"),
             Step::MakeOthers(bare) => {
                 write!(out, "make others: clone into new {}", Namespaces(bare.namespaces))?;

@@ -17,6 +17,7 @@ mod plans;
 mod prepared;
 mod processor;
 mod programs;
+mod reach;
 mod regions;
 #[path = "../sandboxes/mod.rs"]
 mod sandboxes;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use vilya_isolate::plan::{Ending, Plan};
 use vilya_isolate::{
-    Bind, Cores, Filter, GroupFacts, HardLimits, Host, Privilege, Processor, ResourceLimits, Root, Spec, Speculation,
-    SystemEntry,
+    Bind, Cores, Filter, GroupFacts, HardLimits, Host, Privilege, Processor, Reach, ResourceLimits, Root, Spec,
+    Speculation, SystemEntry,
 };
 
 fn host(privilege: Privilege, groups: GroupFacts) -> Host {
@@ -59,6 +59,7 @@ fn spec() -> Spec {
         },
         cores: vec![1, 3],
         hostname: "hello".into(),
+        reach: Reach::Nothing,
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use vilya_isolate::{Descriptors, Ended, ResourceLimits, Root, Spec, StartError, Started};
+use vilya_isolate::{Descriptors, Ended, Reach, ResourceLimits, Root, Spec, StartError, Started};
 
 /// The Python that the probes are written in.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
@@ -36,6 +36,7 @@ pub(crate) fn spec(command: &[&str]) -> Spec {
         },
         cores: Vec::new(),
         hostname: "sandbox".into(),
+        reach: Reach::Nothing,
     }
 }
 

@@ -15,6 +15,7 @@ mod lifecycle;
 mod links;
 mod mechanisms;
 mod misbehaviour;
+mod network;
 mod node;
 mod payloads;
 mod pulls;

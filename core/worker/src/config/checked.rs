@@ -13,6 +13,7 @@ use super::rules;
 use super::sources::{Host, Problem, Source, Sources};
 use super::topology::Topology;
 use crate::mechanisms::MechanismKind;
+use crate::network::NetworkSettings;
 
 /// The whole configuration of a worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +71,17 @@ pub struct Server {
     pub drain_timeout_ns: u64,
     /// Open connections at once, each shard.
     pub connections: u32,
+}
+
+impl Server {
+    /// The ports that it will listen at, as far as the kernel does not choose them.
+    pub(super) fn ports(&self, shards: usize) -> impl Iterator<Item = u16> {
+        let own = shards as u64;
+        let wire = self.wire_address.map(|address| u64::from(address.port())).filter(|port| *port != 0);
+        let wire =
+            wire.into_iter().flat_map(move |common| common..=common + own).filter_map(|port| port.try_into().ok());
+        Some(self.address.port()).filter(|port| *port != 0).into_iter().chain(wire)
+    }
 }
 
 /// Section `[cores]`.
@@ -308,6 +320,8 @@ pub struct Sandbox {
     pub spin: Spin,
     /// Sandboxes made before they are needed.
     pub prepared: u32,
+    /// What functions may reach.
+    pub network: NetworkSettings,
 }
 
 /// `sandbox.spin`.

@@ -130,6 +130,7 @@ impl Config {
             ("sandbox.cpu", quoted(&cpu)),
             ("sandbox.spin", quoted(&spin(self.sandbox.spin))),
             ("sandbox.prepared", self.sandbox.prepared.to_string()),
+            ("sandbox.host_loopback_ports", format!("{:?}", self.sandbox.network.host_loopback_ports)),
         ]
     }
 
@@ -184,6 +185,7 @@ mod tests {
             ("sandbox.cpu", "1.25"),
             ("sandbox.spin", "0s"),
             ("sandbox.prepared", "0"),
+            ("sandbox.host_loopback_ports", "5432,6379"),
             ("sandbox.mechanism", "oci"),
             ("sandbox.oci_runtime", "runc"),
             ("sandbox.mitigations", "off"),

@@ -13,6 +13,7 @@ use super::checked::{
     Runtimes, Sandbox, SandboxCores, Server, Shards, Spin, SpreadPolicy,
 };
 use super::images::Images;
+use super::network;
 use super::raw::Value;
 use super::reader::{Reader, duration_ns, in_range, text, wrong_type};
 use super::sources::{Host, Problem, Sources};
@@ -65,6 +66,9 @@ pub(super) fn check(sources: &Sources, host: &Host) -> Result<Config, Vec<Proble
     let topology = place(&mut reader, host, &cores);
     if let Some(topology) = &topology {
         contradictions(&mut reader, &limits, &policies, topology.shards.len() as u32);
+        if let Err(message) = sandbox.network.keep_off(server.ports(topology.shards.len())) {
+            reader.problem(network::PORTS_KEY, message);
+        }
     }
     let origins = reader.finish()?;
     let topology = topology.expect("cores that cannot be placed are a problem, and there are none");
@@ -211,6 +215,7 @@ fn sandbox(reader: &mut Reader) -> Sandbox {
         cpu_millis: reader.read("sandbox.cpu", cpu_millis).unwrap_or(None),
         spin: reader.read("sandbox.spin", spin).unwrap_or(Spin::Auto),
         prepared: reader.count("sandbox.prepared", PREPARED, 0..=1024),
+        network: network::read(reader),
     }
 }
 

@@ -76,6 +76,7 @@ pub(super) fn gather(config: &Config) -> Facts {
         oci_runtime: config.sandbox.oci_runtime,
         mitigations: config.sandbox.mitigations,
         docker_socket: config.sandbox.docker_socket.clone(),
+        network: config.sandbox.network.clone(),
     };
     let scratch = Scratch::below(&state_directory);
     let sandboxes = match &scratch {

@@ -256,6 +256,10 @@ impl Catalog {
             let missing = |why| CatalogError::Mismatch(format!("mechanism = \"{}\": {why}", wanted.as_str()));
             mechanisms.check(wanted).map_err(missing)?;
         }
+        if let Some(mechanisms) = &self.mechanisms {
+            let refused = |why| CatalogError::Mismatch(format!("network = \"{}\": {why}", manifest.network.as_str()));
+            mechanisms.check_network(manifest.network, manifest.mechanism).map_err(refused)?;
+        }
         let bound = self.limits.function_memory_bytes;
         if manifest.memory_bytes > bound {
             return Err(CatalogError::Mismatch(format!(

@@ -125,6 +125,28 @@ fn mechanisms_are_chosen_by_name() {
 }
 
 #[test]
+fn ports_of_the_hosts_loopback_are_named_and_never_the_workers() {
+    let ports = |text: &str| {
+        let config = load(&format!("[sandbox]\nhost_loopback_ports = {text}\n"), &[]);
+        config.map(|config| config.sandbox.network.host_loopback_ports)
+    };
+    assert_eq!(ports("[5432, 6379]"), Ok(vec![5432, 6379]));
+    assert_eq!(ports("[]"), Ok(vec![]));
+    for wrong in ["5432", "\"5432\"", "[0]", "[65536]", "[-1]", "[\"5432\"]", "[80, 80]"] {
+        assert!(ports(wrong).unwrap_err()[0].contains("vilya.toml:2"), "{wrong}");
+    }
+    // HTTP, the binary protocol, and that of each of the two shards.
+    for own in 7878..=7881 {
+        assert!(ports(&format!("[5432, {own}]")).unwrap_err()[0].contains("the worker's own port"), "{own}");
+    }
+    assert_eq!(ports("[7877, 7882]"), Ok(vec![7877, 7882]));
+    let flag = |text: &str| load("", &[("sandbox.host_loopback_ports", text)]);
+    assert_eq!(flag("[5432, 6379]").unwrap().sandbox.network.host_loopback_ports, [5432, 6379]);
+    assert_eq!(flag("5432").unwrap().sandbox.network.host_loopback_ports, [5432]);
+    assert!(flag("http").is_err());
+}
+
+#[test]
 fn the_number_running_is_understood() {
     let read = |value: &str| {
         load(&format!("[policies]\nconcurrency = {value}\n"), &[]).map(|config| config.policies.concurrency)
