@@ -198,6 +198,31 @@ fn a_function_answers_from_inside_its_image_and_the_image_goes_with_its_last_ver
     }
 }
 
+/// A mechanism that is not here says so when a function asks for it, and that is all that can be asked of it then.
+#[test]
+fn a_container_runtime_shows_an_image_as_the_worker_does() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write_image(vec![base_layer(), top_layer()], &folder.path().join("python.tar"));
+    write_function(folder.path(), "boxed", CODE);
+    let worker = Worker::start();
+    deploy(&worker, folder.path());
+    let native = worker.client().invoke("boxed", b"1").expect(200).json();
+    let path = folder.path().join("function.toml");
+    let manifest = std::fs::read_to_string(&path).expect("just written");
+    std::fs::write(&path, format!("mechanism = \"oci\"\n{}", manifest.replace("boxed", "contained")))
+        .expect("a folder");
+    let mut command = Command::new(worker_command());
+    command.arg("deploy").arg(folder.path()).args(["--server", &format!("http://{}", worker.address)]);
+    let output = command.output().expect("the command starts");
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("mechanism = \"oci\""), "{said}");
+        println!("skipped: {said}");
+        return;
+    }
+    assert_eq!(worker.client().invoke("contained", b"1").expect(200).json(), native);
+}
+
 #[test]
 fn an_image_that_is_refused_leaves_nothing_and_says_why() {
     let folder = tempfile::tempdir().expect("a temporary folder");
