@@ -3,6 +3,7 @@
 //! Format: ELF-64, little-endian (System V ABI, chapters 4 and 5). The parts that are loaded lie in front of the rest.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 const LOAD: u32 = 1;
 const PROGRAM_HEADER_BYTES: usize = 56;
@@ -19,6 +20,17 @@ pub fn own() -> io::Result<Vec<u8>> {
     file[40..48].fill(0);
     file[60..64].fill(0);
     Ok(file)
+}
+
+/// The addon of the Node runtime that cargo builds with this program.
+///
+/// # Errors
+/// This program's own place is not known.
+pub fn addon() -> io::Result<PathBuf> {
+    const NAME: &str = "libvilya_node.so";
+    let folder = std::env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
+    let places = [folder.join("deps").join(NAME), folder.join(NAME)];
+    Ok(places.iter().find(|place| place.is_file()).unwrap_or(&places[0]).clone())
 }
 
 /// Where the last part ends that is loaded.

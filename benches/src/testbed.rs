@@ -149,6 +149,21 @@ impl Testbed {
         )
     }
 
+    /// Deploys a Node function with the text of its module and more lines of `function.toml`.
+    ///
+    /// # Errors
+    /// The worker refuses it.
+    pub fn deploy_node(&self, name: &str, module: &str, more: &str) -> Result<(), Failure> {
+        let manifest = format!("name = \"{name}\"\nruntime = \"node\"\n{more}");
+        self.deploy(
+            name,
+            &[
+                File { path: "function.toml", bytes: manifest.as_bytes(), executable: false },
+                File { path: "index.mjs", bytes: module.as_bytes(), executable: false },
+            ],
+        )
+    }
+
     fn deploy(&self, name: &str, files: &[File<'_>]) -> Result<(), Failure> {
         let request = http::request("PUT", &format!("/v1/functions/{name}"), &archive(files));
         http::ask(self.address, &request).map_err(|error| format!("{name} cannot be deployed: {error}"))?;

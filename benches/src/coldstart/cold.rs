@@ -9,7 +9,7 @@ use vilya_benches::figures::Figures;
 use vilya_benches::role::{HOLD, Role};
 use vilya_benches::sample::Samples;
 use vilya_benches::testbed::{RustFunction, Testbed};
-use vilya_benches::{Failure, http, machine, process};
+use vilya_benches::{Failure, executable, http, machine, process};
 
 use super::Pace;
 
@@ -24,6 +24,10 @@ const ALIVE: usize = 6;
 /// Ends its process when told to; imports what functions commonly do.
 pub(crate) const PYTHON: &str = "import datetime, json, os, re, urllib.parse\n\
                       def handler(event, context):\n    if event == 'exit': os._exit(0)\n    return event\n";
+
+/// The same in JavaScript, which imports little: Node has most of it from the beginning.
+const NODE: &str = "import 'node:fs'; import 'node:path';\n\
+                    export const handler = (event) => { if (event === 'exit') process.exit(0); return event };\n";
 
 /// What was left out, and why.
 pub(crate) fn measure(pace: &Pace, figures: &mut Figures) -> Result<Vec<String>, Failure> {
@@ -57,12 +61,22 @@ fn deploy(worker: &Testbed, mechanism: &str, runtime: &str) -> Result<&'static [
             worker.deploy_python_with(runtime, PYTHON, &manifest)?;
             Ok(b"\"exit\"")
         }
-        _ => Err("this worker has no such runtime".into()),
+        _ => {
+            worker.deploy_node(runtime, NODE, &manifest)?;
+            Ok(b"\"exit\"")
+        }
     }
 }
 
+/// The settings of a worker that has every runtime.
+fn start(settings: &[(&str, &str)]) -> Result<Testbed, Failure> {
+    let addon = executable::addon()?.display().to_string();
+    let addon = [("runtimes.node.addon", addon.as_str())];
+    Testbed::start(&settings.iter().chain(&addon).copied().collect::<Vec<_>>())
+}
+
 fn one_by_one(mechanism: &str, runtime: &str, pace: &Pace, figures: &mut Figures) -> Result<(), Failure> {
-    let worker = Testbed::start(&[("cores.shards", "1"), ("limits.start_timeout", "1m")])?;
+    let worker = start(&[("cores.shards", "1"), ("limits.start_timeout", "1m")])?;
     let end = deploy(&worker, mechanism, runtime)?;
     let mut client = ColdClient::connect(worker.address())?;
     let mut samples = Samples::default();
@@ -127,12 +141,23 @@ impl Stages {
 
 /// The memory that an idle sandbox has for itself, several of its function being alive.
 fn private_memory(worker: &Testbed, runtime: &str, pace: &Pace, figures: &mut Figures) -> Result<(), Failure> {
-    // Python functions hold their sandbox by sleeping in a function of their own.
-    let (name, body): (&str, &[u8]) = if runtime == "python" { ("sleeper", b"0.3") } else { (runtime, b"hold") };
-    if runtime == "python" {
-        let module = "import datetime, json, os, re, time, urllib.parse\n\
-                      def handler(event, context):\n    if event == 'exit': os._exit(0)\n    time.sleep(event)\n";
-        worker.deploy_python(name, module)?;
+    // Those that interpreters run hold their sandbox by sleeping in a function of their own.
+    let (name, body): (&str, &[u8]) = if runtime == "rust" { (runtime, b"hold") } else { ("sleeper", b"0.3") };
+    match runtime {
+        "python" => {
+            let module = "import datetime, json, os, re, time, urllib.parse\n\
+                          def handler(event, context):\n    if event == 'exit': os._exit(0)\n    time.sleep(event)\n";
+            worker.deploy_python(name, module)?;
+        }
+        "node" => {
+            let module = "import 'node:fs'; import 'node:path';\n\
+                          export const handler = (event) => event === 'exit' ? process.exit(0) \
+                          : new Promise((done) => setTimeout(done, 1000 * event));\n";
+            worker.deploy_node(name, module, "")?;
+        }
+        _ => {}
+    }
+    if name == "sleeper" {
         let mut client = ColdClient::connect(worker.address())?;
         // Until it has a zygote.
         for _ in 0..pace.warm {
@@ -142,7 +167,7 @@ fn private_memory(worker: &Testbed, runtime: &str, pace: &Pace, figures: &mut Fi
         }
     }
     burst(worker, name, body, ALIVE)?;
-    let comm = if runtime == "python" { "python" } else { "function" };
+    let comm = if runtime == "rust" { "function" } else { runtime };
     let mut kib: Vec<f64> = Vec::new();
     for id in process::family(worker.process())? {
         let Ok(of) = std::fs::read_to_string(format!("/proc/{id}/comm")) else { continue };
