@@ -339,6 +339,13 @@ impl Mechanism for Native {
         self.perform(&plan, spec, descriptors).map(|started| Begun::Done(Box::new(started)))
     }
 
+    fn give(&mut self, spec: &Spec, started: &Started) -> Result<bool, StartError> {
+        match self.prepared.as_mut().filter(|prepared| prepared.serves(spec)) {
+            Some(prepared) => prepared.give_running(spec, started).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
     fn protections(&self) -> &Protections {
         &self.protections
     }

@@ -18,6 +18,7 @@ use crate::order::{self, Becoming, FAILURE_BYTES, Order, Part};
 use crate::plan::files::{READ_ONLY, WRITABLE};
 use crate::plan::{Step, Strings};
 use crate::pool::{Pool, PoolOptions, Recipe, Waiting};
+use crate::remains::Remains;
 use crate::spec::{Bind, Spec};
 use crate::sys;
 
@@ -92,7 +93,7 @@ impl PreparedStarts {
         let planned_ns = sys::now_ns();
         let (waiting, had_to_wait) = self.pool.take()?;
         let taken_ns = sys::now_ns();
-        let given = self.give(spec, &waiting).and_then(|grouped_ns| {
+        let given = self.give(spec, &waiting.remains, &[waiting.pid]).and_then(|grouped_ns| {
             let attached_ns = sys::now_ns();
             let more: Vec<RawFd> = copy.map(|copy| copy.image.memory().as_raw_fd()).into_iter().collect();
             let environment = environment.as_ref().map(AsRawFd::as_raw_fd);
@@ -119,23 +120,32 @@ impl PreparedStarts {
         Ok(Unfinished { waiting, order, spec: spec.clone(), stages, begun_ns, attached_ns })
     }
 
-    /// Gives a waiting sandbox what is its own; when its groups were set.
-    fn give(&mut self, spec: &Spec, waiting: &Waiting) -> Result<u64, StartError> {
-        if let Some(group) = waiting.remains.group.as_ref().filter(|_| spec.limits != self.template.limits) {
+    /// Gives a sandbox whose program runs already, and is ours, what is its own.
+    pub(crate) fn give_running(&mut self, spec: &Spec, started: &Started) -> Result<(), StartError> {
+        spec.check()?;
+        let threads =
+            std::fs::read_dir(format!("/proc/{}/task", started.pid)).map_err(preparing("list its threads"))?;
+        let threads: Vec<i32> = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        self.give(spec, &started.remains, &threads).map(drop)
+    }
+
+    /// Gives a sandbox of these threads what is its own; when its groups were set.
+    fn give(&mut self, spec: &Spec, remains: &Remains, threads: &[i32]) -> Result<u64, StartError> {
+        if let Some(group) = remains.group.as_ref().filter(|_| spec.limits != self.template.limits) {
             group.limit_memory(&spec.limits).map_err(preparing("set the memory limit"))?;
         }
         if !spec.cores.is_empty() {
             let mut mask = [0_u64; CORES / 64];
             spec.cores.iter().for_each(|core| mask[core / 64] |= 1 << (core % 64));
             let refused = |error: io::Error| step_refused(Some(&Step::Cores(mask)), ATTACHING, errno(&error));
-            sys::set_cores(waiting.pid, &mask).map_err(refused)?;
+            threads.iter().try_for_each(|thread| sys::set_cores(*thread, &mask)).map_err(refused)?;
         }
         let grouped_ns = sys::now_ns();
-        self.attach(spec, waiting)?;
+        self.attach(spec, remains)?;
         Ok(grouped_ns)
     }
 
-    fn attach(&mut self, spec: &Spec, waiting: &Waiting) -> Result<(), StartError> {
+    fn attach(&mut self, spec: &Spec, remains: &Remains) -> Result<(), StartError> {
         let own: Vec<Bind> = self.own_binds(spec).cloned().collect();
         if own.is_empty() {
             return Ok(());
@@ -146,7 +156,7 @@ impl PreparedStarts {
             Some(passage) => passage,
             None => Passage::of_this_thread().map_err(preparing("visit a mount namespace"))?,
         };
-        let attached = passage.attach(waiting.remains.pidfd.as_fd(), &trees);
+        let attached = passage.attach(remains.pidfd.as_fd(), &trees);
         self.passage = Some(passage);
         attached.map_err(|error| step_refused(own.first().map(step_of).as_ref(), ATTACHING, errno(&error)))
     }

@@ -3,6 +3,7 @@
 //! Owns: threads, sockets, sandboxes' lives, the catalogue of functions. Invariant: what to do next is decided by
 //! `vilya_engine`; this package does it. It is the only one that knows all the others.
 
+mod ahead;
 mod arena;
 pub mod config;
 mod control;

@@ -43,6 +43,9 @@ impl NodeHome {
     }
 }
 
+/// The last word of the command of a process that waits to be told its function.
+pub(crate) const AHEAD: &str = "ahead";
+
 /// The command of an interpreter inside. V8 takes its heap's limit from the machine's memory, and would be killed for it:
 /// what is young has an eighth of the sandbox's at most, what is old three quarters, and the rest is for everything else.
 pub(crate) fn arguments(interpreter: String, memory_bytes: u64) -> Vec<String> {

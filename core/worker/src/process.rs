@@ -545,6 +545,7 @@ fn sandbox_defaults(config: &Config, prepared: u64) -> SandboxDefaults {
             config::Spin::Fixed(ns) => Some(ns / 1000),
         },
         prepared: prepared as usize,
+        node_ahead: config.sandbox.node_ahead as usize,
         zygotes_bytes: config.limits.zygotes_bytes,
         start_timeout: Duration::from_nanos(config.limits.start_timeout_ns),
         makers: config.topology.shards.len().div_ceil(MAKER_SHARDS),

@@ -21,6 +21,7 @@ use vilya_isolate::{
     StartError,
 };
 
+use crate::ahead::Ahead;
 use crate::manifest::Runtime;
 use crate::mechanisms::Mechanisms;
 use crate::mesh::{Message, Post, StartedSandbox};
@@ -49,6 +50,8 @@ pub(crate) struct SandboxDefaults {
     /// Sandboxes that are made before they are needed, and the threads that make them.
     pub(crate) prepared: usize,
     pub(crate) makers: usize,
+    /// Node processes that are started before their function is known.
+    pub(crate) node_ahead: usize,
     /// Most memory of the images that copies are made of; 0 makes none.
     pub(crate) zygotes_bytes: u64,
     pub(crate) start_timeout: Duration,
@@ -78,7 +81,8 @@ pub(crate) struct Start {
 
 /// Whether the function sets variables that libraries look at when a process begins, which a copy of a bare runtime has done.
 fn is_set_at_start(record: &FunctionRecord) -> bool {
-    const PREFIXES: [&str; 8] = ["TZ", "LC_", "LANG", "LD_", "GLIBC_", "MALLOC_", "PYTHON", "OPENSSL_"];
+    const PREFIXES: [&str; 11] =
+        ["TZ", "LC_", "LANG", "LD_", "GLIBC_", "MALLOC_", "PYTHON", "OPENSSL_", "NODE_", "UV_", "SSL_"];
     record.manifest.environment.keys().any(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
 }
 
@@ -153,7 +157,15 @@ pub(crate) fn spawn(
     let (reaps, reap_inbox) = unbounded();
     let (frosts, freezer) = crate::freezer::spawn(shards.clone())?;
     let reap_posts = shards.clone();
-    let mut starter = Starter { mechanisms, defaults, shards, sequence: 0, zygotes: None, rings: Rings::default() };
+    let mut starter = Starter {
+        mechanisms,
+        defaults,
+        shards,
+        sequence: 0,
+        zygotes: None,
+        rings: Rings::default(),
+        ahead: Ahead::default(),
+    };
     starter.prepare()?;
     let starter = std::thread::Builder::new()
         .name("vilya-starter".into())
@@ -180,6 +192,7 @@ struct Starter {
     /// Where copies can be made.
     zygotes: Option<Arc<Zygotes>>,
     rings: Rings,
+    ahead: Ahead,
 }
 
 impl Starter {
@@ -194,6 +207,7 @@ impl Starter {
         match self.mechanisms.chosen().prepare(options) {
             Ok(true) => {
                 tracing::debug!(prepared, makers, "sandboxes are made ahead");
+                self.ahead = Ahead::new(self.defaults.node_ahead);
                 self.zygotes = (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes)).transpose()?.map(Arc::new);
             }
             Ok(false) => tracing::info!("sandboxes cannot be made ahead here: each start makes its own"),
@@ -279,7 +293,7 @@ impl Starter {
             match inbox.try_recv() {
                 Ok(start) => return Some(start),
                 Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) if self.make_ring_ahead() => {}
+                Err(TryRecvError::Empty) if self.make_ring_ahead() || self.start_node_ahead() => {}
                 Err(TryRecvError::Empty) => break,
             }
         }
@@ -296,6 +310,30 @@ impl Starter {
             && Ring::new(1, self.defaults.payload_limit_bytes, ReadOnlyBy::Permission)
                 .map(|ring| self.rings.keep(ring))
                 .is_ok()
+    }
+
+    /// Whether one was started.
+    fn start_node_ahead(&mut self) -> bool {
+        let (Some(memory_bytes), Ok(home)) = (self.ahead.missing(), &self.defaults.node) else { return false };
+        let mut command = home.command(memory_bytes);
+        command.push(node::AHEAD.into());
+        self.sequence += 1;
+        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let spec = Spec {
+            name: format!("ahead-{}", self.sequence),
+            command,
+            environment: [("PATH", SEARCH_PATH), ("HOME", "/tmp"), ("LANG", "C.UTF-8"), node::ENVIRONMENT]
+                .map(own)
+                .into(),
+            limits: self.limits(memory_bytes),
+            ..self.template()
+        };
+        let started = self.ahead.start(self.mechanisms.chosen(), &spec);
+        if let Err(why) = &started {
+            tracing::warn!("no process of Node is started ahead: {why}");
+            self.ahead.give_up();
+        }
+        started.is_ok()
     }
 
     fn begin(&mut self, start: Start) -> Result<Unfinished, String> {
@@ -328,13 +366,21 @@ impl Starter {
     }
 
     fn begin_as(&mut self, spec: &Spec, start: Start, copy: Option<CopyOf<'_>>) -> Result<Unfinished, String> {
+        let can_wait = start.record.manifest.runtime == Runtime::Node
+            && start.record.image.is_none()
+            && self.mechanisms.is_chosen(start.record.manifest.mechanism)
+            && !is_set_at_start(&start.record);
         let mechanism = self.mechanisms.get(start.record.manifest.mechanism).map_err(|error| error.to_string())?;
         let read_only_by = if mechanism.distinct_users() { ReadOnlyBy::Permission } else { ReadOnlyBy::Seal };
         let lanes = start.record.manifest.concurrency;
         let ahead = if lanes == 1 && read_only_by == ReadOnlyBy::Permission { self.rings.take() } else { None };
         let ring = ahead.map_or_else(|| Ring::new(lanes, self.defaults.payload_limit_bytes, read_only_by), Ok)?;
         let Ring { host, stdout, stderr, descriptors } = ring;
-        let begun = mechanism.begin(spec, descriptors, copy).map_err(|error| error.to_string())?;
+        let waited = can_wait.then(|| self.ahead.become_function(mechanism, spec, &descriptors)).flatten();
+        let begun = match waited {
+            Some(started) => Begun::Done(Box::new(started)),
+            None => mechanism.begin(spec, descriptors, copy).map_err(|error| error.to_string())?,
+        };
         Ok(Unfinished { start, begun, host, stdout, stderr, copied: None })
     }
 

@@ -6,8 +6,9 @@ use super::shared::Regions;
 use crate::layout::{DOORBELL_FD, DOWN_FD, DownHeader, Geometry, GeometryError, HEADER_BYTES, UP_FD};
 use crate::region::{OwnRegion, PeerRegion, memory};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
@@ -62,6 +63,37 @@ impl Guest {
         let [down, up, doorbell] = [DOWN_FD, UP_FD, DOORBELL_FD].map(adopt);
         // SAFETY: by the sandbox's contract these come from a worker's `Host::create`; what can be checked is.
         unsafe { Guest::from_fds(down?, up?, doorbell?) }
+    }
+
+    /// For a process that was started before its function was known: waits on descriptor 3 until the worker tells it. Standard output
+    /// and error are then the function's, and the environment comes beside the guest: `NAME=value` with a NUL each.
+    ///
+    /// # Errors
+    /// Nobody tells it, or not as a worker of this ABI does.
+    pub fn when_told() -> Result<(Guest, Vec<u8>), HandshakeError> {
+        /// More than a worker sends.
+        const ENVIRONMENT_BYTES: usize = 128 << 10;
+        let unusable = |errno: nix::errno::Errno| HandshakeError::Descriptor { fd: DOWN_FD, source: errno.into() };
+        // The other two are placeholders, which close here.
+        let [socket, _up, _doorbell] = [DOWN_FD, UP_FD, DOORBELL_FD].map(adopt);
+        let socket = socket?;
+        let mut environment = vec![0; ENVIRONMENT_BYTES];
+        let mut parts = [IoSliceMut::new(&mut environment)];
+        let mut space = nix::cmsg_space!([RawFd; 5]);
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).map_err(unusable)?;
+        let bytes = message.bytes;
+        let numbers = message.cmsgs().map_err(unusable)?.find_map(|part| match part {
+            ControlMessageOwned::ScmRights(numbers) => <[RawFd; 5]>::try_from(numbers).ok(),
+            _ => None,
+        });
+        let numbers = numbers.ok_or_else(|| unusable(nix::errno::Errno::EPROTO))?;
+        // SAFETY: the kernel has just made them for this message, and nobody else knows them.
+        let [down, up, doorbell, stdout, stderr] = numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+        nix::unistd::dup2_stdout(&stdout).and_then(|()| nix::unistd::dup2_stderr(&stderr)).map_err(unusable)?;
+        environment.truncate(bytes);
+        // SAFETY: they come from the worker that started this process, which sends those of a new host.
+        Ok((unsafe { Guest::from_fds(down, up, doorbell) }?, environment))
     }
 
     /// Joins the worker that made these descriptors.

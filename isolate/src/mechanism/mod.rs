@@ -55,6 +55,15 @@ pub trait Mechanism: Send {
         self.start(spec, descriptors).map(|started| Begun::Done(Box::new(started)))
     }
 
+    /// Gives a sandbox that this mechanism started from the template of [`Mechanism::prepare`], and in which only code of ours has run,
+    /// what is the spec's own: its binds, memory limit and cores. Whether it could; its program stays what it is.
+    ///
+    /// # Errors
+    /// When something of that could not be given; the sandbox must be ended then.
+    fn give(&mut self, _spec: &Spec, _started: &Started) -> Result<bool, StartError> {
+        Ok(false)
+    }
+
     /// Which protections are in force.
     fn protections(&self) -> &Protections;
 }

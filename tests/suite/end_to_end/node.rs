@@ -131,6 +131,103 @@ fn a_heap_that_is_full_ends_its_sandbox_and_no_other() {
     assert_eq!(client.invoke("heap", b"1").expect(200).header("x-vilya-start"), Some("cold"));
 }
 
+/// As root with control groups: after the first start of a Node function others wait, which have booted, for whichever comes next.
+#[test]
+fn processes_that_were_started_ahead_become_the_function_they_are_told() {
+    let Some(setting) = settings() else { return };
+    let worker = Worker::start_with(&[&setting, "sandbox.node_ahead=1"]);
+    let code = "import fs from 'node:fs'; let calls = 0; \
+                export const handler = (event) => { if (event === 'exit') process.exit(0); console.log('called'); return { \
+                ahead: process.argv[4] === 'ahead', calls: ++calls, cwd: process.cwd(), files: fs.readdirSync('/function'), \
+                name: process.env.NAME, function: process.env.VILYA_FUNCTION, variables: Object.keys(process.env).length, \
+                open: fs.readdirSync('/proc/self/fd').map((fd) => { try { return fs.readlinkSync('/proc/self/fd/' + fd) } \
+                catch { return '' } }) } }";
+    let functions = ["one", "two"];
+    for name in functions {
+        deploy(&worker, name, &[("index.mjs", code), (name, "")], &format!("[env]\nNAME = \"{name} ü\""));
+    }
+    let mut client = worker.client();
+    let first = client.invoke("one", b"1").expect(200).json();
+    assert_eq!(first["ahead"], false, "none is started before a function was");
+    let metric = "vilya_sandbox_starts_total";
+    if worker.metric(metric, "form=\"prepared\"") == 0.0 {
+        eprintln!("skipped: sandboxes are not made ahead here; root and control groups are needed");
+        return;
+    }
+    for (at, name) in (0..).zip(functions.into_iter().cycle().skip(1).take(4)) {
+        let told = await_ahead(&worker, name);
+        assert_eq!((&told["calls"], &told["cwd"]), (&1.into(), &"/function".into()), "{at}: {told}");
+        assert_eq!((&told["name"], &told["function"]), (&format!("{name} ü").into(), &name.into()), "{at}: {told}");
+        assert_eq!(told["files"], serde_json::json!(["function.toml", "index.mjs", name]), "{at}");
+        assert_eq!(told["variables"], first["variables"], "{at}: {told}");
+        let sockets = told["open"].as_array().expect("a list").iter().filter(|to| to.to_string().contains("socket:"));
+        assert_eq!(sockets.count(), 0, "{at}: it was told once: {told}");
+    }
+    await_log(&worker, "two", 2);
+    assert_eq!(worker.stop(), Some(0));
+}
+
+/// Invokes new sandboxes of a function until one is of a process that waited: it takes as long to boot as any.
+fn await_ahead(worker: &Worker, name: &str) -> serde_json::Value {
+    let since = std::time::Instant::now();
+    let mut client = worker.client();
+    loop {
+        client.invoke(name, b"\"exit\"");
+        let told = client.invoke(name, b"1").expect(200);
+        assert_eq!(told.header("x-vilya-start"), Some("cold"));
+        if told.json()["ahead"] == true {
+            return told.json();
+        }
+        assert!(since.elapsed() < super::worker::PATIENCE, "no process of {name} was started ahead");
+    }
+}
+
+#[test]
+fn one_that_died_while_it_waited_is_not_missed() {
+    let Some(setting) = settings() else { return };
+    let worker = Worker::start_with(&[&setting, "sandbox.node_ahead=1"]);
+    deploy(&worker, "one", &[("index.mjs", "export const handler = (event) => event ?? process.exit(0)")], "");
+    let mut client = worker.client();
+    client.invoke("one", b"1").expect(200);
+    if worker.metric("vilya_sandbox_starts_total", "form=\"prepared\"") == 0.0 {
+        eprintln!("skipped: sandboxes are not made ahead here; root and control groups are needed");
+        return;
+    }
+    let since = std::time::Instant::now();
+    let waiting = loop {
+        if let Some(waiting) = waiting_process(&worker) {
+            break waiting;
+        }
+        assert!(since.elapsed() < super::worker::PATIENCE, "no process is started ahead");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    nix::sys::signal::kill(waiting, nix::sys::signal::Signal::SIGKILL).expect("it is there");
+    while waiting_process(&worker) == Some(waiting) {
+        assert!(since.elapsed() < super::worker::PATIENCE, "it does not die");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    client.invoke("one", b"null").expect(502);
+    assert_eq!(client.invoke("one", b"2").expect(200).header("x-vilya-start"), Some("cold"));
+}
+
+/// A process below the worker that waits for its function.
+fn waiting_process(worker: &Worker) -> Option<nix::unistd::Pid> {
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    };
+    let is_below =
+        |pid: i32| std::iter::successors(Some(pid), |pid| parent(*pid)).any(|pid| pid == worker.pid().as_raw());
+    let pids =
+        std::fs::read_dir("/proc").expect("proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut waiting = pids.filter(|pid: &i32| {
+        // That of one that is dead already is empty.
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.ends_with(b"\0ahead\0") && is_below(*pid)
+    });
+    waiting.next().map(nix::unistd::Pid::from_raw)
+}
+
 #[test]
 fn the_example_in_node_reads_csv() {
     let Some(worker) = start() else { return };

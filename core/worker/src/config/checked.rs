@@ -322,6 +322,8 @@ pub struct Sandbox {
     pub prepared: u32,
     /// What functions may reach.
     pub network: NetworkSettings,
+    /// Node processes started before their function is known.
+    pub node_ahead: u32,
 }
 
 /// `sandbox.spin`.

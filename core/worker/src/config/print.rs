@@ -131,6 +131,7 @@ impl Config {
             ("sandbox.spin", quoted(&spin(self.sandbox.spin))),
             ("sandbox.prepared", self.sandbox.prepared.to_string()),
             ("sandbox.host_loopback_ports", format!("{:?}", self.sandbox.network.host_loopback_ports)),
+            ("sandbox.node_ahead", self.sandbox.node_ahead.to_string()),
         ]
     }
 
@@ -186,6 +187,7 @@ mod tests {
             ("sandbox.spin", "0s"),
             ("sandbox.prepared", "0"),
             ("sandbox.host_loopback_ports", "5432,6379"),
+            ("sandbox.node_ahead", "3"),
             ("sandbox.mechanism", "oci"),
             ("sandbox.oci_runtime", "runc"),
             ("sandbox.mitigations", "off"),

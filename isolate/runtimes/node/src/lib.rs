@@ -11,7 +11,7 @@ use napi::bindgen_prelude::{BufferSlice, FnArgs, Function, Uint8Array};
 use napi::threadsafe_function::{ThreadsafeFunctionCallMode, UnknownReturnValue};
 use napi::{Env, Error, Result, Status};
 use napi_derive::napi;
-use vilya_runtime::events::{Event, Intake, Outlet, Task, join};
+use vilya_runtime::events::{Event, Intake, Outlet, Task, join, join_when_told};
 
 /// The release that this addon is of; the files beside it must be of the same.
 #[napi]
@@ -23,6 +23,8 @@ pub struct Channel {
     /// Until it serves.
     intake: Option<Intake>,
     outlet: Arc<Mutex<Outlet>>,
+    /// What was told of the function.
+    environment: Vec<u8>,
 }
 
 /// An invocation to be answered.
@@ -54,7 +56,20 @@ impl Channel {
     #[napi(factory)]
     pub fn join() -> Result<Channel> {
         let (intake, outlet) = join().map_err(refused)?;
-        Ok(Channel { intake: Some(intake), outlet: Arc::new(Mutex::new(outlet)) })
+        Ok(Channel { intake: Some(intake), outlet: Arc::new(Mutex::new(outlet)), environment: Vec::new() })
+    }
+
+    /// Waits on descriptor 3 until this process is told which function it is, and joins the worker then.
+    #[napi(factory)]
+    pub fn join_when_told() -> Result<Channel> {
+        let (environment, intake, outlet) = join_when_told().map_err(refused)?;
+        Ok(Channel { intake: Some(intake), outlet: Arc::new(Mutex::new(outlet)), environment })
+    }
+
+    /// The environment that was told: `NAME=value` with a NUL each.
+    #[napi]
+    pub fn environment(&self) -> String {
+        String::from_utf8_lossy(&self.environment).into_owned()
     }
 
     /// The longest account of a failure, in bytes.

@@ -9,11 +9,16 @@ const { Failure, report } = require('./failures.cjs');
 const handlers = require('./handlers.cjs');
 
 const OLDEST = 18;
+/** Where a sandbox has its function's files. */
+const FUNCTION = '/function';
 const JSON_TYPE = 'application/json';
 
 /** Serves until the worker, which is of `release`, says stop; the process then ends with 0. */
-async function main(addonPath, release) {
-  const channel = join(addonPath, release);
+async function main(addonPath, release, isAhead) {
+  // The loader of modules is set up by the first import, which can be done before there is a function.
+  if (isAhead) await import('data:text/javascript,');
+  const channel = join(addonPath, release, isAhead);
+  if (isAhead) adopt(channel.environment());
   Object.defineProperty(globalThis, 'vilya', { value: Object.freeze({ raw: handlers.raw }) });
   let handler;
   try {
@@ -25,7 +30,16 @@ async function main(addonPath, release) {
   new Server(channel, handler).serve();
 }
 
-function join(addonPath, release) {
+/** Becomes the process of the function that has this environment, which names every variable that there is already. */
+function adopt(environment) {
+  for (const variable of environment.split('\0').filter((variable) => variable !== '')) {
+    const at = variable.indexOf('=');
+    process.env[variable.slice(0, at)] = variable.slice(at + 1);
+  }
+  process.chdir(FUNCTION);
+}
+
+function join(addonPath, release, isAhead) {
   try {
     if (Number.parseInt(process.versions.node, 10) < OLDEST) {
       throw new Error(`Node ${process.versions.node} is too old: install Node ${OLDEST} or later, or set runtimes.node.interpreter`);
@@ -34,7 +48,7 @@ function join(addonPath, release) {
     if (addon.VERSION !== release) {
       throw new Error(`the addon is of release ${addon.VERSION}, the worker of ${release}: install the worker's`);
     }
-    return addon.Channel.join();
+    return isAhead ? addon.Channel.joinWhenTold() : addon.Channel.join();
   } catch (error) {
     process.stderr.write(`vilya: ${error.message}\n`);
     return process.exit(1);

@@ -6,7 +6,7 @@ use crate::request::Advice;
 use crate::{Failure, Request, StartError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use vilya_ipc::guest::{Invocation, Next, Receiver, Response, Sender};
+use vilya_ipc::guest::{Guest, Invocation, Next, Receiver, Response, Sender};
 
 /// Takes what the worker says. One a process.
 pub struct Intake {
@@ -44,10 +44,29 @@ pub struct Task {
 /// # Errors
 /// The process is not a sandbox of a worker that this runtime can serve.
 pub fn join() -> Result<(Intake, Outlet), StartError> {
-    let guest = crate::join()?;
+    Ok(halves(crate::join()?))
+}
+
+/// [`join`] for a process that was started before its function was known: waits until it is told. What is told is the function's
+/// environment, `NAME=value` with a NUL each; standard output and error are the function's from then on.
+///
+/// # Errors
+/// Nobody tells it, or not as a worker of this release does.
+pub fn join_when_told() -> Result<(Vec<u8>, Intake, Outlet), StartError> {
+    let (mut guest, environment) = Guest::when_told().map_err(StartError::Handshake)?;
+    let texts = environment.split(|byte| *byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
+    let spin = texts.filter_map(|text| text.split_once('=')).find(|(name, _)| *name == crate::SPIN_VARIABLE);
+    if let Some(cap) = crate::spin_cap(spin.map(|(_, value)| value.to_owned()))? {
+        guest.set_spin_cap(cap);
+    }
+    let (intake, outlet) = halves(guest);
+    Ok((environment, intake, outlet))
+}
+
+fn halves(guest: Guest) -> (Intake, Outlet) {
     let lanes = (0..guest.lanes()).map(|_| None).collect();
     let (receiver, sender) = guest.split();
-    Ok((Intake { receiver, lanes }, Outlet(sender)))
+    (Intake { receiver, lanes }, Outlet(sender))
 }
 
 impl Intake {
