@@ -145,6 +145,11 @@ impl Script {
         self.call(number, &words, result)
     }
 
+    /// How many bytes the calls take so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.calls.len() * CALL_BYTES) as u64
+    }
+
     /// Goes on at the script at this address.
     pub(crate) fn jump(&mut self, address: u64) {
         self.entry(JUMP, &[Word::Is(address)], ANY);

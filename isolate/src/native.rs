@@ -30,6 +30,7 @@ use crate::spec::{Spec, SpecError, check_name};
 use crate::state::{Process, State};
 use crate::sys;
 use crate::users::UserLease;
+use crate::zygote::Image;
 
 /// How to set the mechanism up.
 #[derive(Clone, Debug)]
@@ -344,6 +345,14 @@ impl Mechanism for Native {
             Some(prepared) => prepared.give_running(spec, started).map(|()| true),
             None => Ok(false),
         }
+    }
+
+    fn load(&mut self, spec: &Spec, copy: CopyOf<'_>) -> Result<bool, StartError> {
+        self.prepared.as_mut().map_or(Ok(false), |prepared| prepared.load(spec, copy))
+    }
+
+    fn keep_loaded(&mut self, is_wanted: &mut dyn FnMut(&Arc<Image>) -> bool) -> usize {
+        self.prepared.as_mut().map_or(0, |prepared| prepared.keep_loaded(is_wanted))
     }
 
     fn protections(&self) -> &Protections {

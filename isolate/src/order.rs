@@ -1,30 +1,35 @@
-//! What a waiting sandbox is told: the script that makes it a program or a copy.
+//! What a waiting sandbox is told: the scripts that make it a program or a copy.
 //!
-//! Owns: the calls of that script, and what a failure of one means. Invariant: pure; the script is complete before it is sent. Does not know:
-//! sockets, or what a program is.
+//! Owns: the calls of those scripts, and what a failure of one means. Invariant: pure; a script is complete before it is sent. Does not
+//! know: sockets, or what a program is.
+//!
+//! A program takes one message. A copy takes two or three: to load the image, to touch the pages that copies write to, and, when it is
+//! known which sandbox it is, to go on.
+
+use std::ops::Range;
 
 use crate::calls::{ANY, BACK, CALL_BYTES, NEVER, NO_ERROR, Script, Word};
 use crate::spec::Spec;
-use crate::stub::{FIRST_RECEIVED, MESSAGE_AT, MESSAGE_BYTES, TOLD_AT};
+use crate::stub::{FIRST_RECEIVED, MESSAGE_BYTES, TOLD_AT, message_at, wait_at};
 
-/// Descriptors that come with every message: standard output and error, and the three of the ring. The image of a copy follows, and what
-/// tells it its environment.
+/// Descriptors that come with the last message: standard output and error, and the three of the ring. What tells a copy its environment
+/// follows.
 pub(crate) const PLACED: usize = 5;
-/// Where the image is until it was restored.
+/// Where the image is until it is loaded.
 pub(crate) const IMAGE: i32 = FIRST_RECEIVED;
 
 /// Where a copy of a runtime that knew no function yet reads its environment: `NAME=value` with a NUL each, to the end.
 pub(crate) const ENVIRONMENT: i32 = 13;
 
-const _: () = assert!(FIRST_RECEIVED + PLACED as i32 + 2 <= ENVIRONMENT && ENVIRONMENT < BACK);
+const _: () = assert!(FIRST_RECEIVED + (PLACED as i32) < ENVIRONMENT && ENVIRONMENT < BACK);
 
 /// What to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Becoming {
     /// The program of the spec.
     Program,
-    /// A copy: so many first bytes of the image belong at this address, and are the script that restores the rest.
-    Copy { address: u64, bytes: u64, tells_environment: bool },
+    /// A copy of the image that it has loaded, whose script goes on at this address.
+    Copy { resume: u64, tells_environment: bool },
 }
 
 /// What could not be done.
@@ -39,6 +44,7 @@ pub(crate) enum Part {
 pub(crate) struct Order {
     pub(crate) bytes: Vec<u8>,
     entering: usize,
+    place: u64,
 }
 
 /// Bytes of what is said when a call fails.
@@ -56,33 +62,55 @@ pub(crate) fn fits(spec: &Spec) -> bool {
 }
 
 impl Order {
-    /// Writes a message for a spec that fits.
-    pub(crate) fn new(spec: &Spec, becoming: Becoming) -> Order {
+    /// Writes the last message, behind so many others, for a spec that fits.
+    pub(crate) fn new(spec: &Spec, becoming: Becoming, others: usize) -> Order {
         let mut script = Script::default();
         place(&mut script, becoming);
         let directory = script.put(&terminated(&spec.working_directory));
         let entering = script.call(libc::SYS_chdir, &[Word::Data(directory)], NO_ERROR);
         match becoming {
             Becoming::Program => execute(&mut script, spec),
-            Becoming::Copy { address, bytes, .. } => {
-                const FLAGS: u64 = (libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE) as u64;
-                let arguments = [address, bytes, libc::PROT_READ as u64, FLAGS, IMAGE as u64, 0];
-                script.numbers(libc::SYS_mmap, &arguments, address);
-                script.jump(address);
-            }
+            Becoming::Copy { resume, .. } => script.jump(resume),
         }
-        let bytes = script.lay_out(MESSAGE_AT);
+        let place = message_at(others);
+        let bytes = script.lay_out(place);
         debug_assert!(bytes.len() <= MESSAGE_BYTES, "checked by `fits`");
-        Order { bytes, entering }
+        Order { bytes, entering, place }
     }
 
     /// What could not be done, and the error, as the sandbox says it: the result of a call and where the call is.
     pub(crate) fn failure(&self, said: &[u8; FAILURE_BYTES]) -> (Part, i32) {
         let [result, place] = [0, 8].map(|at| i64::from_le_bytes(std::array::from_fn(|index| said[at + index])));
-        let call = (place as u64).saturating_sub(MESSAGE_AT) / CALL_BYTES as u64;
+        let call = (place as u64).saturating_sub(self.place) / CALL_BYTES as u64;
         let part = if call == self.entering as u64 { Part::Entering } else { Part::Becoming };
         (part, i32::try_from(-result).unwrap_or(libc::EIO))
     }
+}
+
+/// The first message of a copy: so many first bytes of the image, which comes with it, belong at this address, and are the script that
+/// restores the rest.
+pub(crate) fn load(address: u64, bytes: u64) -> Vec<u8> {
+    const FLAGS: u64 = (libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE) as u64;
+    let mut script = Script::default();
+    script.numbers(libc::SYS_dup3, &[TOLD_AT as u64, BACK as u64, libc::O_CLOEXEC as u64], BACK as u64);
+    let arguments = [address, bytes, libc::PROT_READ as u64, FLAGS, IMAGE as u64, 0];
+    script.numbers(libc::SYS_mmap, &arguments, address);
+    script.jump(address);
+    script.lay_out(message_at(0))
+}
+
+/// Most stretches of pages that are touched.
+pub(crate) const TOUCHED: usize = MESSAGE_BYTES / CALL_BYTES - 1;
+
+/// The second message: has the kernel provide these pages, which are touched soon, all at once, with this advice. What cannot be provided
+/// is when it is touched.
+pub(crate) fn touch(pages: &[(Range<u64>, i32)]) -> Vec<u8> {
+    let mut script = Script::default();
+    for (range, advice) in pages.iter().take(TOUCHED) {
+        script.numbers(libc::SYS_madvise, &[range.start, range.end - range.start, *advice as u64], ANY);
+    }
+    script.jump(wait_at(2));
+    script.lay_out(message_at(1))
 }
 
 /// Puts the descriptors of the message where a program expects them.
@@ -94,18 +122,14 @@ fn place(script: &mut Script, becoming: Becoming) {
     for (place, source) in (1..).zip(FIRST_RECEIVED..).take(PLACED) {
         duplicate(source, place, 0);
     }
-    // Those that came have the numbers from 6 on, the image behind the ring, so this overwrites nothing that is still needed.
-    let image = FIRST_RECEIVED + PLACED as i32;
-    let (mut kept, mut last) = (FIRST_RECEIVED, BACK - 1);
-    if let Becoming::Copy { tells_environment, .. } = becoming {
-        duplicate(image, IMAGE, libc::O_CLOEXEC);
-        kept = IMAGE + 1;
-        if tells_environment {
-            duplicate(image + 1, ENVIRONMENT, libc::O_CLOEXEC);
-            last = ENVIRONMENT - 1;
-        }
+    // Those that came have the numbers from 6 on, so this overwrites nothing that is still needed.
+    let environment = FIRST_RECEIVED + PLACED as i32;
+    let mut last = BACK - 1;
+    if let Becoming::Copy { tells_environment: true, .. } = becoming {
+        duplicate(environment, ENVIRONMENT, libc::O_CLOEXEC);
+        last = ENVIRONMENT - 1;
     }
-    script.numbers(libc::SYS_close_range, &[kept as u64, last as u64, 0], ANY);
+    script.numbers(libc::SYS_close_range, &[FIRST_RECEIVED as u64, last as u64, 0], ANY);
 }
 
 fn execute(script: &mut Script, spec: &Spec) {
@@ -139,11 +163,13 @@ fn array(script: &mut Script, strings: impl Iterator<Item = String>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Becoming, Order, Part, fits};
+    use super::{Becoming, Order, Part, TOUCHED, fits, touch};
     use crate::calls::CALL_BYTES;
     use crate::reach::Reach;
     use crate::spec::{ResourceLimits, Root, Spec};
-    use crate::stub::{MESSAGE_AT, MESSAGE_BYTES};
+    use crate::stub::{MESSAGE_BYTES, message_at};
+
+    const MESSAGE_AT: u64 = message_at(0);
 
     fn spec() -> Spec {
         Spec {
@@ -168,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_strings_are_where_the_arrays_point() {
-        let Order { bytes, .. } = Order::new(&spec(), Becoming::Program);
+        let Order { bytes, .. } = Order::new(&spec(), Becoming::Program, 0);
         let word = |at: u64| u64::from_le_bytes(std::array::from_fn(|index| bytes[(at - MESSAGE_AT) as usize + index]));
         let text = |at: u64| {
             let rest = &bytes[(at - MESSAGE_AT) as usize..];
@@ -186,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_failure_names_its_call() {
-        let order = Order::new(&spec(), Becoming::Program);
+        let order = Order::new(&spec(), Becoming::Program, 0);
         let said = |call: usize, errno: i64| {
             let place = MESSAGE_AT + (call * CALL_BYTES) as u64;
             let bytes = [(-errno).to_le_bytes(), place.to_le_bytes()].concat();
@@ -194,6 +220,13 @@ mod tests {
         };
         assert_eq!(said(order.entering, 2), (Part::Entering, 2));
         assert_eq!(said(order.entering + 1, 13), (Part::Becoming, 13));
+    }
+
+    #[test]
+    fn however_many_pages_are_touched_the_message_fits() {
+        let pages: Vec<_> =
+            (0..2 * TOUCHED as u64).map(|page| (page << 13..(page << 13) + 4096, libc::MADV_COLD)).collect();
+        assert_eq!(touch(&pages).len(), MESSAGE_BYTES);
     }
 
     #[test]
@@ -205,7 +238,7 @@ mod tests {
             if !fits(&spec) {
                 return;
             }
-            assert!(Order::new(&spec, Becoming::Program).bytes.len() <= MESSAGE_BYTES, "{length}");
+            assert!(Order::new(&spec, Becoming::Program, 0).bytes.len() <= MESSAGE_BYTES, "{length}");
         }
         panic!("it never becomes too long");
     }

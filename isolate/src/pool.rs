@@ -38,6 +38,8 @@ pub struct PoolOptions {
     pub mount_points: Vec<&'static str>,
     /// Sandboxes that wait, at most.
     pub size: usize,
+    /// Sandboxes that have loaded an image, besides, at most.
+    pub loaded: usize,
     /// Threads that make them.
     pub threads: usize,
 }
@@ -57,6 +59,8 @@ pub(crate) struct Waiting {
     /// Where it is told what to become.
     pub(crate) socket: OwnedFd,
     pub(crate) remains: Remains,
+    /// Messages that it was sent.
+    pub(crate) told: usize,
 }
 
 #[derive(Debug)]
@@ -158,6 +162,17 @@ impl Pool {
         }
     }
 
+    /// A waiting sandbox that starts can do without, if there is one.
+    pub(crate) fn take_spare(&self) -> Option<Waiting> {
+        let mut desk = self.shared.desk();
+        if desk.wanted > 0 || desk.waiting.len() * 2 < self.shared.size {
+            return None;
+        }
+        let spare = desk.next_alive();
+        self.shared.changed.notify_all();
+        spare
+    }
+
     /// Waits until it is full, or until it cannot be filled.
     pub(crate) fn wait_until_full(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
@@ -193,7 +208,7 @@ fn is_alive(waiting: &Waiting) -> bool {
     !sys::poll_readable(waiting.remains.pidfd.as_fd(), Duration::ZERO).unwrap_or(true)
 }
 
-fn discard(waiting: Waiting) {
+pub(crate) fn discard(waiting: Waiting) {
     waiting.remains.kill();
     drop(waiting.socket);
     let _ = waiting.remains.reap();
@@ -213,7 +228,7 @@ impl Desk {
 }
 
 impl Waiting {
-    fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         // A descriptor that cannot be looked at is for the start to report.
         sys::poll_readable(self.remains.pidfd.as_fd(), Duration::ZERO).unwrap_or(false)
     }
@@ -276,7 +291,7 @@ impl Worker {
                 continue;
             }
             let there = desk.waiting.len() + desk.coming;
-            let pressing = there < desk.wanted || there < self.shared.size / 2;
+            let pressing = there < desk.wanted || there < self.shared.size / 4;
             let quiet_at = desk.last_taken + QUIET;
             let now = Instant::now();
             if pressing || (there < self.shared.size && now >= quiet_at) {
@@ -387,7 +402,7 @@ impl Worker {
         match pid {
             Ok(pid) => {
                 remains.network.iter_mut().for_each(|network| network.settle(pid));
-                Ok(Waiting { pid, socket, remains })
+                Ok(Waiting { pid, socket, remains, told: 0 })
             }
             Err(error) => {
                 crate::native::give_up(remains);

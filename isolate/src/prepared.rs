@@ -3,11 +3,13 @@
 //! Owns: which specs a prepared sandbox can serve, and the order of such a start. Invariant: everything of a spec is in force before its
 //! program runs, whichever way the sandbox was made. Does not know: how a sandbox is prepared (`pool`), or what a copy is made of (`zygote`).
 
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::attach::{Attachment, Passage};
@@ -17,10 +19,11 @@ use crate::native::{give_up, preparing, step_refused};
 use crate::order::{self, Becoming, FAILURE_BYTES, Order, Part};
 use crate::plan::files::{READ_ONLY, WRITABLE};
 use crate::plan::{Step, Strings};
-use crate::pool::{Pool, PoolOptions, Recipe, Waiting};
+use crate::pool::{Pool, PoolOptions, Recipe, Waiting, discard};
 use crate::remains::Remains;
 use crate::spec::{Bind, Spec};
 use crate::sys;
+use crate::zygote::Image;
 
 /// Positions of the parts of a start, for messages.
 const ATTACHING: usize = 1;
@@ -35,13 +38,42 @@ pub(crate) struct PreparedStarts {
     /// Whether the memory limit is a control group's, which can still be changed.
     limits_memory: bool,
     passage: Option<Passage>,
+    /// Those that have loaded an image, the one loaded last at the end.
+    loaded: VecDeque<Loaded>,
+    loaded_most: usize,
+}
+
+/// A sandbox that has loaded an image and waits to be told that it is a copy of it.
+#[derive(Debug)]
+struct Loaded {
+    waiting: Waiting,
+    image: Arc<Image>,
+    /// What it was given already, for an image that is of one function.
+    given: Option<Spec>,
+}
+
+impl Loaded {
+    fn serves(&self, spec: &Spec, copy: CopyOf<'_>) -> bool {
+        let is_given =
+            |given: &Spec| (&given.binds, &given.limits, &given.cores) == (&spec.binds, &spec.limits, &spec.cores);
+        Arc::ptr_eq(&self.image, copy.image) && self.given.as_ref().is_none_or(is_given)
+    }
+}
+
+/// A sandbox that a start gets.
+struct Taken {
+    waiting: Waiting,
+    had_to_wait: bool,
+    loaded: bool,
+    given: bool,
 }
 
 impl PreparedStarts {
     pub(crate) fn new(recipe: Recipe, options: PoolOptions, limits_memory: bool) -> Result<PreparedStarts, StartError> {
         let pool = Pool::start(recipe, options.size, options.threads).map_err(preparing("start a thread"))?;
-        let PoolOptions { template, mount_points, .. } = options;
-        Ok(PreparedStarts { pool, template, mount_points, limits_memory, passage: None })
+        let PoolOptions { template, mount_points, loaded: loaded_most, .. } = options;
+        let loaded = VecDeque::with_capacity(loaded_most);
+        Ok(PreparedStarts { pool, template, mount_points, limits_memory, passage: None, loaded, loaded_most })
     }
 
     pub(crate) fn wait_until_full(&self, patience: Duration) -> bool {
@@ -84,23 +116,21 @@ impl PreparedStarts {
     ) -> Result<Unfinished, StartError> {
         let begun_ns = sys::now_ns();
         spec.check()?;
-        let becoming = copy.map_or(Becoming::Program, |CopyOf { image, tells_environment }| {
-            let (address, bytes) = image.script();
-            Becoming::Copy { address, bytes, tells_environment }
+        let becoming = copy.map_or(Becoming::Program, |CopyOf { image, tells_environment }| Becoming::Copy {
+            resume: image.resume(),
+            tells_environment,
         });
         let environment = copy.filter(|copy| copy.tells_environment).map(|_| environment_file(spec)).transpose()?;
-        let order = Order::new(spec, becoming);
         let planned_ns = sys::now_ns();
-        let (waiting, had_to_wait) = self.pool.take()?;
+        let Taken { mut waiting, had_to_wait, loaded, given } = self.take(spec, copy)?;
         let taken_ns = sys::now_ns();
-        let given = self.give(spec, &waiting.remains, &[waiting.pid]).and_then(|grouped_ns| {
+        let given = self.tell(spec, &mut waiting, copy.filter(|_| !loaded), given).and_then(|grouped_ns| {
             let attached_ns = sys::now_ns();
-            let more: Vec<RawFd> = copy.map(|copy| copy.image.memory().as_raw_fd()).into_iter().collect();
-            let environment = environment.as_ref().map(AsRawFd::as_raw_fd);
-            send(&waiting, &order, descriptors, more.into_iter().chain(environment))?;
-            Ok((grouped_ns, attached_ns))
+            let order = Order::new(spec, becoming, waiting.told);
+            send_last(&waiting, &order, descriptors, environment.as_ref())?;
+            Ok((order, grouped_ns, attached_ns))
         });
-        let (grouped_ns, attached_ns) = match given {
+        let (order, grouped_ns, attached_ns) = match given {
             Ok(times) => times,
             Err(error) => {
                 give_up(waiting.remains);
@@ -115,6 +145,7 @@ impl PreparedStarts {
             prepared: !had_to_wait,
             copied: copy.is_some(),
             of_runtime: copy.is_some_and(|copy| copy.tells_environment),
+            loaded,
             ..Stages::default()
         };
         Ok(Unfinished { waiting, order, spec: spec.clone(), stages, begun_ns, attached_ns })
@@ -127,6 +158,69 @@ impl PreparedStarts {
             std::fs::read_dir(format!("/proc/{}/task", started.pid)).map_err(preparing("list its threads"))?;
         let threads: Vec<i32> = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         self.give(spec, &started.remains, &threads).map(drop)
+    }
+
+    /// A sandbox for a start: one that has loaded the image, or any that waits.
+    fn take(&mut self, spec: &Spec, copy: Option<CopyOf<'_>>) -> Result<Taken, StartError> {
+        while let Some(place) = copy.and_then(|copy| self.loaded.iter().position(|loaded| loaded.serves(spec, copy))) {
+            let Some(Loaded { waiting, given, .. }) = self.loaded.remove(place) else { break };
+            if !waiting.is_dead() {
+                return Ok(Taken { waiting, had_to_wait: false, loaded: true, given: given.is_some() });
+            }
+            discard(waiting);
+        }
+        let (waiting, had_to_wait) = self.pool.take()?;
+        Ok(Taken { waiting, had_to_wait, loaded: false, given: false })
+    }
+
+    /// Gives a sandbox what is its own, if it has not got it, and has it load an image; when its groups were set.
+    fn tell(
+        &mut self,
+        spec: &Spec,
+        waiting: &mut Waiting,
+        loads: Option<CopyOf<'_>>,
+        given: bool,
+    ) -> Result<u64, StartError> {
+        let grouped_ns = if given { sys::now_ns() } else { self.give(spec, &waiting.remains, &[waiting.pid])? };
+        loads.map_or(Ok(()), |copy| load(waiting, copy.image))?;
+        Ok(grouped_ns)
+    }
+
+    /// Has a sandbox load an image that the next start of this spec will ask for; whether one has. One for each is enough: functions that are
+    /// started many times at once find none loaded.
+    pub(crate) fn load(&mut self, spec: &Spec, copy: CopyOf<'_>) -> Result<bool, StartError> {
+        if self.loaded_most == 0 || !self.serves(spec) {
+            return Ok(false);
+        }
+        self.keep_loaded(&mut |_| true);
+        if self.loaded.iter().any(|loaded| loaded.serves(spec, copy)) {
+            return Ok(true);
+        }
+        let Some(mut waiting) = self.pool.take_spare() else { return Ok(false) };
+        // An image of a runtime is any function's.
+        let given = (!copy.tells_environment).then(|| spec.clone());
+        let told = given.as_ref().map_or(Ok(0), |spec| self.give(spec, &waiting.remains, &[waiting.pid]));
+        if let Err(error) = told.and_then(|_| load(&mut waiting, copy.image)) {
+            give_up(waiting.remains);
+            return Err(error);
+        }
+        if self.loaded.len() >= self.loaded_most {
+            self.loaded.pop_front().into_iter().for_each(|loaded| discard(loaded.waiting));
+        }
+        self.loaded.push_back(Loaded { waiting, image: Arc::clone(copy.image), given });
+        Ok(true)
+    }
+
+    /// Ends those whose image is not wanted, and those that have died; how many are left.
+    pub(crate) fn keep_loaded(&mut self, is_wanted: &mut dyn FnMut(&Arc<Image>) -> bool) -> usize {
+        for loaded in std::mem::take(&mut self.loaded) {
+            if is_wanted(&loaded.image) && !loaded.waiting.is_dead() {
+                self.loaded.push_back(loaded);
+            } else {
+                discard(loaded.waiting);
+            }
+        }
+        self.loaded.len()
     }
 
     /// Gives a sandbox of these threads what is its own; when its groups were set.
@@ -159,6 +253,12 @@ impl PreparedStarts {
         let attached = passage.attach(remains.pidfd.as_fd(), &trees);
         self.passage = Some(passage);
         attached.map_err(|error| step_refused(own.first().map(step_of).as_ref(), ATTACHING, errno(&error)))
+    }
+}
+
+impl Drop for PreparedStarts {
+    fn drop(&mut self) {
+        self.keep_loaded(&mut |_| false);
     }
 }
 
@@ -200,18 +300,34 @@ fn environment_file(spec: &Spec) -> Result<OwnedFd, StartError> {
     Ok(file.into())
 }
 
+/// Has a waiting sandbox load an image, and then have the pages that copies touch.
+fn load(waiting: &mut Waiting, image: &Image) -> Result<(), StartError> {
+    let (address, bytes) = image.script();
+    send(waiting, &order::load(address, bytes), &[image.memory().as_raw_fd()])?;
+    waiting.told = 1;
+    if !image.touched().is_empty() {
+        send(waiting, &order::touch(image.touched()), &[])?;
+        waiting.told = 2;
+    }
+    Ok(())
+}
+
 /// Tells a waiting sandbox what to become.
-fn send(
+fn send_last(
     waiting: &Waiting,
     order: &Order,
     descriptors: &Descriptors,
-    more: impl Iterator<Item = RawFd>,
+    environment: Option<&OwnedFd>,
 ) -> Result<(), StartError> {
     let Descriptors { ring: [down, up, doorbell], stdout, stderr } = descriptors;
     let mut numbers = [stdout, stderr, down, up, doorbell].map(|fd: &OwnedFd| fd.as_raw_fd()).to_vec();
-    numbers.extend(more);
+    numbers.extend(environment.map(AsRawFd::as_raw_fd));
+    send(waiting, &order.bytes, &numbers)
+}
+
+fn send(waiting: &Waiting, message: &[u8], descriptors: &[RawFd]) -> Result<(), StartError> {
     let gone = |errno| if errno == libc::EPIPE { StartError::Killed } else { step_refused(None, BECOMING, errno) };
-    sys::send_with(waiting.socket.as_raw_fd(), &order.bytes, &numbers).map_err(gone)
+    sys::send_with(waiting.socket.as_raw_fd(), message, descriptors).map_err(gone)
 }
 
 /// A sandbox that was told what to become and may not be it yet.

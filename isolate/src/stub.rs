@@ -1,4 +1,4 @@
-//! What a prepared sandbox is until it is needed: a page of machine code that waits for one message, a script, and performs it.
+//! What a prepared sandbox is until it is needed: a page of machine code that waits for a message, a script, and performs it.
 //!
 //! Owns: where that page and the message lie, and giving up all other memory. Invariant: it runs with everything of the sandbox already in
 //! force: no capability, the system call filter, its own namespaces and groups; so nothing that it is told can weaken them. Nothing of the
@@ -18,15 +18,26 @@ pub(crate) const FIRST_RECEIVED: RawFd = 6;
 
 /// The page of code, and one for the script that waits: below 4 GiB, where neither programs nor the kernel put anything by themselves.
 pub(crate) const CODE: Range<u64> = 0xe000_0000..0xe000_2000;
-/// The message, behind a page for what receives it.
-pub(crate) const MESSAGE_AT: u64 = BUFFER.start + 0x1000;
-const BUFFER: Range<u64> = 0xe010_0000..0xe010_1000 + MESSAGE_BYTES as u64;
+/// The messages, behind a page for what receives them.
+pub(crate) const BUFFER: Range<u64> = 0xe010_0000..0xe010_1000 + (MESSAGES * MESSAGE_BYTES) as u64;
+/// How many messages there can be: each has a place and a receiver of its own, into which the kernel writes.
+pub(crate) const MESSAGES: usize = 3;
 /// Largest message: a command and an environment at their bounds with room to spare.
 pub(crate) const MESSAGE_BYTES: usize = 128 << 10;
 /// Two words to tell a failure from.
 const FAILURE_AT: u64 = BUFFER.start + 0xf00;
 /// No process maps anything from here on.
 pub(crate) const END_OF_MEMORY: u64 = 0x7fff_ffff_f000;
+
+/// Where a message lies.
+pub(crate) const fn message_at(number: usize) -> u64 {
+    BUFFER.start + 0x1000 + (number * MESSAGE_BYTES) as u64
+}
+
+/// The script that waits for a message.
+pub(crate) const fn wait_at(number: usize) -> u64 {
+    SCRIPT_AT + ((UNMAPS + 2 * number) * CALL_BYTES) as u64
+}
 
 /// What receives a message, at the beginning of the buffer.
 #[repr(C)]
@@ -36,7 +47,7 @@ struct Receiver {
     control: [u64; 16],
 }
 
-const _: () = assert!(size_of::<Receiver>() as u64 <= FAILURE_AT - BUFFER.start);
+const _: () = assert!((MESSAGES * size_of::<Receiver>()) as u64 <= FAILURE_AT - BUFFER.start);
 
 /// Gives up all memory but the page of code, the message's and the kernel's own, and waits. Returns only with the reason why it cannot.
 pub(crate) fn wait_for_order(kernel: &Range<u64>) -> Result<(), Errno> {
@@ -49,9 +60,11 @@ pub(crate) fn wait_for_order(kernel: &Range<u64>) -> Result<(), Errno> {
     map(&CODE)?;
     // SAFETY: both mappings were just made, zeroed, writable, and as long as what is written; the code fits its page and the script the next.
     unsafe {
-        (BUFFER.start as *mut Receiver).write(receiver());
-        // Until a message overwrites it: an end of the socket ends the process.
-        (MESSAGE_AT as *mut u64).write(libc::SYS_exit_group as u64);
+        for number in 0..MESSAGES {
+            (receiver_at(number) as *mut Receiver).write(receiver(number));
+            // Until a message overwrites it: an end of the socket ends the process.
+            (message_at(number) as *mut u64).write(libc::SYS_exit_group as u64);
+        }
         std::ptr::copy_nonoverlapping(code.as_ptr(), CODE.start as *mut u8, code.len());
         (SCRIPT_AT as *mut [[u64; CALL_WORDS]; CALLS]).write(script);
         let arguments =
@@ -63,7 +76,8 @@ pub(crate) fn wait_for_order(kernel: &Range<u64>) -> Result<(), Errno> {
 }
 
 const SCRIPT_AT: u64 = CODE.start + 0x1000;
-const CALLS: usize = 6;
+const UNMAPS: usize = 4;
+const CALLS: usize = UNMAPS + 2 * MESSAGES;
 const _: () = assert!(CALLS * CALL_BYTES <= 0x1000);
 
 fn map(range: &Range<u64>) -> Result<(), Errno> {
@@ -76,27 +90,38 @@ fn map(range: &Range<u64>) -> Result<(), Errno> {
     if mapped as u64 == range.start { Ok(()) } else { Err(libc::EEXIST) }
 }
 
-fn receiver() -> Receiver {
-    let place = BUFFER.start as usize;
+const fn receiver_at(number: usize) -> u64 {
+    BUFFER.start + (number * size_of::<Receiver>()) as u64
+}
+
+fn receiver(number: usize) -> Receiver {
+    let place = receiver_at(number) as usize;
     // SAFETY: all zeroes is a valid msghdr.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = (place + std::mem::offset_of!(Receiver, bytes)) as *mut libc::iovec;
     header.msg_iovlen = 1;
     header.msg_control = (place + std::mem::offset_of!(Receiver, control)) as *mut libc::c_void;
     header.msg_controllen = size_of::<[u64; 16]>();
-    let bytes = libc::iovec { iov_base: MESSAGE_AT as *mut libc::c_void, iov_len: MESSAGE_BYTES };
+    let bytes = libc::iovec { iov_base: message_at(number) as *mut libc::c_void, iov_len: MESSAGE_BYTES };
     Receiver { header, bytes, control: [0; 16] }
 }
 
-/// Unmaps what lies before, between and behind, receives, and goes on in the message.
+/// Unmaps what lies before, between and behind, receives the first message, and goes on in it. What receives the others follows.
 fn waiting(kernel: &Range<u64>) -> [[u64; CALL_WORDS]; CALLS] {
     let unmap = |from: u64, to: u64| [libc::SYS_munmap as u64, from, to - from, 0, 0, 0, 0, 0];
-    [
+    let mut calls = [[0; CALL_WORDS]; CALLS];
+    calls[..UNMAPS].copy_from_slice(&[
         unmap(0, CODE.start),
         unmap(CODE.end, BUFFER.start),
         unmap(BUFFER.end, kernel.start),
         unmap(kernel.end, END_OF_MEMORY),
-        [libc::SYS_recvmsg as u64, TOLD_AT as u64, BUFFER.start, libc::MSG_CMSG_CLOEXEC as u64, 0, 0, 0, NO_ERROR],
-        [JUMP, MESSAGE_AT, 0, 0, 0, 0, 0, ANY],
-    ]
+    ]);
+    for (number, pair) in calls[UNMAPS..].as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let flags = libc::MSG_CMSG_CLOEXEC as u64;
+        *pair = [
+            [libc::SYS_recvmsg as u64, TOLD_AT as u64, receiver_at(number), flags, 0, 0, 0, NO_ERROR],
+            [JUMP, message_at(number), 0, 0, 0, 0, 0, ANY],
+        ];
+    }
+    calls
 }

@@ -33,7 +33,7 @@ pub struct Wanted {
     pub sandboxes: u64,
     /// Sandboxes that start at once.
     pub starting: u64,
-    /// Sandboxes made ahead.
+    /// Sandboxes made ahead, and those that have loaded an image.
     pub prepared: u64,
 }
 
@@ -47,7 +47,7 @@ impl Wanted {
             connections: shards * u64::from(config.server.connections),
             sandboxes: config.limits.sandboxes.into(),
             starting: config.limits.starting.into(),
-            prepared: config.sandbox.prepared.into(),
+            prepared: u64::from(config.sandbox.prepared) + u64::from(config.sandbox.loaded),
         }
     }
 

@@ -127,6 +127,8 @@ pub(crate) struct StartCounters {
     copied: u64,
     /// Copies of their runtime's.
     of_runtime: u64,
+    /// Copies of either whose image was loaded ahead.
+    loaded: u64,
     /// Programs that began in a sandbox that was made before.
     prepared: u64,
     /// Programs whose sandbox was made for them.
@@ -148,6 +150,7 @@ impl StartCounters {
             _ => &mut self.made,
         };
         *form += 1;
+        self.loaded += u64::from(stages.loaded);
         let parts = [
             stages.planned_ns,
             stages.cloned_ns + stages.placed_ns,
@@ -297,6 +300,16 @@ fn render_starts(out: &mut String, reports: &[ShardReport]) {
         for (form, count) in [("copy", copied), ("runtime", of_runtime), ("prepared", prepared), ("made", made)] {
             line(out, format_args!("{STARTS}{{shard=\"{shard}\",form=\"{form}\"}} {count}"));
         }
+    }
+    const LOADED: &str = "vilya_sandbox_starts_loaded_total";
+    family(
+        out,
+        LOADED,
+        "counter",
+        "Of the sandboxes that are copies, those that had loaded the image before they were asked for.",
+    );
+    for ShardReport { shard, counters, .. } in reports {
+        line(out, format_args!("{LOADED}{{shard=\"{shard}\"}} {}", counters.starts.loaded));
     }
     const SECONDS: &str = "vilya_sandbox_start_seconds_total";
     family(out, SECONDS, "counter", "Time that starts took, by stage.");

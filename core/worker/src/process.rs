@@ -125,7 +125,7 @@ impl Worker {
         let catalog = Catalog::open(state, catalog_limits(config)).map_err(|error| bad_state(error.to_string()))?;
         let records = catalog.list().map_err(|error| bad_state(error.to_string()))?;
         let wanted = Wanted::by(config);
-        let prepared = wanted.prepared_within(descriptors::raise_limit(&wanted));
+        let ahead = wanted.prepared_within(descriptors::raise_limit(&wanted));
         let mechanisms = mechanisms(config, catalog.worker_id())?;
         let offered = mechanism_settings(config, catalog.worker_id());
         let catalog = catalog.offering(offered);
@@ -143,7 +143,7 @@ impl Worker {
         let logs = LogFiles::open(&state.join("logs"), config.limits.log_bytes)
             .and_then(LogWriter::start)
             .map_err(|error| bad_state(error.to_string()))?;
-        let (nursery, nursery_threads) = starter::spawn(mechanisms, sandbox_defaults(config, prepared), posts.clone())?;
+        let (nursery, nursery_threads) = starter::spawn(mechanisms, sandbox_defaults(config, ahead), posts.clone())?;
         let (control_post, control_inbox) = unbounded();
 
         let mut shards = Vec::with_capacity(cradles.len());
@@ -524,7 +524,9 @@ fn policies(config: &config::Policies, shard: usize, shards: usize) -> Policies 
     }
 }
 
-fn sandbox_defaults(config: &Config, prepared: u64) -> SandboxDefaults {
+/// `ahead` is how many sandboxes may be made ahead in all.
+fn sandbox_defaults(config: &Config, ahead: u64) -> SandboxDefaults {
+    let prepared = ahead.min(config.sandbox.prepared.into());
     let state = &config.server.state_directory;
     let python = python::prepare(&config.runtimes.python_interpreter, state)
         .inspect_err(|why| tracing::warn!("Python functions cannot run: {why}"))
@@ -546,6 +548,7 @@ fn sandbox_defaults(config: &Config, prepared: u64) -> SandboxDefaults {
         },
         prepared: prepared as usize,
         node_ahead: config.sandbox.node_ahead as usize,
+        loaded: u64::from(config.sandbox.loaded).min(ahead - prepared) as usize,
         zygotes_bytes: config.limits.zygotes_bytes,
         start_timeout: Duration::from_nanos(config.limits.start_timeout_ns),
         makers: config.topology.shards.len().div_ceil(MAKER_SHARDS),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use vilya_engine::SandboxId;
 use vilya_ipc::host::{Host, ReadOnlyBy};
 use vilya_isolate::{
@@ -22,6 +22,7 @@ use vilya_isolate::{
 };
 
 use crate::ahead::Ahead;
+use crate::loading::{Loading, Wish};
 use crate::manifest::Runtime;
 use crate::mechanisms::Mechanisms;
 use crate::mesh::{Message, Post, StartedSandbox};
@@ -29,6 +30,7 @@ use crate::network::{Network, NetworkSettings};
 use crate::node::{self, NodeHome};
 use crate::process::vital;
 use crate::python::PythonHome;
+use crate::rehearsal::{self, OnStage, Part};
 use crate::ring::{Ring, Rings};
 use crate::runtimes::{RUNTIMES, RUNTIMES_INSIDE};
 use crate::storage::FunctionRecord;
@@ -52,6 +54,8 @@ pub(crate) struct SandboxDefaults {
     pub(crate) makers: usize,
     /// Node processes that are started before their function is known.
     pub(crate) node_ahead: usize,
+    /// Sandboxes that have loaded the image that their function's next start asks for, at most.
+    pub(crate) loaded: usize,
     /// Most memory of the images that copies are made of; 0 makes none.
     pub(crate) zygotes_bytes: u64,
     pub(crate) start_timeout: Duration,
@@ -158,6 +162,7 @@ pub(crate) fn spawn(
     let (frosts, freezer) = crate::freezer::spawn(shards.clone())?;
     let reap_posts = shards.clone();
     let mut starter = Starter {
+        loading: Loading::new(defaults.loaded),
         mechanisms,
         defaults,
         shards,
@@ -165,6 +170,8 @@ pub(crate) fn spawn(
         zygotes: None,
         rings: Rings::default(),
         ahead: Ahead::default(),
+        // One taker of images, which waits for its answer.
+        rehearsals: bounded(1),
     };
     starter.prepare()?;
     let starter = std::thread::Builder::new()
@@ -193,22 +200,30 @@ struct Starter {
     zygotes: Option<Arc<Zygotes>>,
     rings: Rings,
     ahead: Ahead,
+    loading: Loading,
+    rehearsals: (Sender<rehearsal::Request>, Receiver<rehearsal::Request>),
 }
 
 impl Starter {
     /// Has sandboxes made ahead. Without them every start makes its own, and works.
     fn prepare(&mut self) -> io::Result<()> {
-        let SandboxDefaults { prepared, makers, zygotes_bytes, .. } = self.defaults;
+        let SandboxDefaults { prepared, makers, loaded, zygotes_bytes, .. } = self.defaults;
         if prepared == 0 {
             return Ok(());
         }
-        let options =
-            PoolOptions { template: self.template(), mount_points: vec![FUNCTION], size: prepared, threads: makers };
+        let options = PoolOptions {
+            template: self.template(),
+            mount_points: vec![FUNCTION],
+            size: prepared,
+            loaded,
+            threads: makers,
+        };
         match self.mechanisms.chosen().prepare(options) {
             Ok(true) => {
                 tracing::debug!(prepared, makers, "sandboxes are made ahead");
                 self.ahead = Ahead::new(self.defaults.node_ahead);
-                self.zygotes = (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes)).transpose()?.map(Arc::new);
+                let zygotes = (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes, self.rehearsals.0.clone()));
+                self.zygotes = zygotes.transpose()?.map(Arc::new);
             }
             Ok(false) => tracing::info!("sandboxes cannot be made ahead here: each start makes its own"),
             Err(error) => tracing::warn!("sandboxes cannot be made ahead: {error}; each start makes its own"),
@@ -284,7 +299,7 @@ impl Starter {
         });
     }
 
-    /// The next start; while there is none, rings are made for those to come.
+    /// The next start; while there is none, rings are made and images loaded for those to come.
     fn next(&mut self, inbox: &Receiver<Start>, failed: &Receiver<Start>) -> Option<Start> {
         loop {
             if let Ok(start) = failed.try_recv() {
@@ -293,13 +308,46 @@ impl Starter {
             match inbox.try_recv() {
                 Ok(start) => return Some(start),
                 Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) if self.make_ring_ahead() || self.start_node_ahead() => {}
-                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Empty) if self.make_ring_ahead() || self.start_node_ahead() => continue,
+                Err(TryRecvError::Empty) => {}
+            }
+            let rehearsals = self.rehearsals.1.clone();
+            crossbeam_channel::select! {
+                recv(inbox) -> start => return start.ok(),
+                recv(failed) -> start => return start.ok(),
+                recv(rehearsals) -> request => request.into_iter().for_each(|request| self.rehearse(request)),
+                default(self.loading.pause()) => self.load_ahead(),
             }
         }
-        crossbeam_channel::select! {
-            recv(inbox) -> start => start.ok(),
-            recv(failed) -> start => start.ok(),
+    }
+
+    /// Begins a copy that serves nobody.
+    fn rehearse(&mut self, request: rehearsal::Request) {
+        let Part { spec, lanes, .. } = &request.part;
+        let spec = Spec { name: format!("r{}-{}", self.sequence, spec.name), ..spec.clone() };
+        self.sequence += 1;
+        let copy = Ring::new(*lanes, self.defaults.payload_limit_bytes, ReadOnlyBy::Permission).and_then(|ring| {
+            let Ring { host, stdout, stderr, descriptors } = ring;
+            let begun = self.mechanisms.chosen().begin(&spec, descriptors, Some(request.copy()));
+            begun.map(|begun| OnStage { begun, host, output: [stdout, stderr] }).map_err(|error| error.to_string())
+        });
+        request.answer(copy);
+    }
+
+    /// Has a sandbox load the image that was asked for, or ends those whose image is not used any more.
+    fn load_ahead(&mut self) {
+        let Some(zygotes) = self.zygotes.clone() else { return };
+        let Some(wish) = self.loading.next() else {
+            self.loading.loaded = self.mechanisms.chosen().keep_loaded(&mut |image| zygotes.has(image));
+            return;
+        };
+        if !zygotes.has(&wish.image) {
+            return;
+        }
+        match self.mechanisms.chosen().load(&wish.spec, wish.copy()) {
+            Ok(true) => self.loading.done(),
+            Ok(false) => self.loading.refuse(wish),
+            Err(error) => tracing::debug!("an image was not loaded ahead: {error}"),
         }
     }
 
@@ -351,10 +399,13 @@ impl Starter {
             way.image = None;
         }
         let copied = way.as_ref().and_then(|way| way.image.clone());
-        let image = copied.as_deref();
-        let copy =
-            image.map(|image| CopyOf { image, tells_environment: way.as_ref().is_some_and(|way| way.is_runtime) });
+        let copy = copied
+            .as_ref()
+            .map(|image| CopyOf { image, tells_environment: way.as_ref().is_some_and(|way| way.is_runtime) });
         let begun = self.begin_as(&spec, start, copy)?;
+        if let Some(CopyOf { image, tells_environment }) = copy {
+            self.loading.wish(Wish::new(spec.clone(), Arc::clone(image), tells_environment));
+        }
         let unfinished = Unfinished { copied: copied.clone(), ..begun };
         if way.as_ref().is_some_and(|way| way.raises_zygote)
             && let Err(why) = self.raise_zygote_of(spec, &unfinished.start)
@@ -387,9 +438,10 @@ impl Starter {
     /// Starts a sandbox of the function that loads it and then waits to be copied. What it prints is thrown away: the sandboxes that were
     /// started whole have printed it.
     fn raise_zygote_of(&mut self, mut spec: Spec, start: &Start) -> Result<(), String> {
+        let part = Part { spec: spec.clone(), lanes: start.record.manifest.concurrency, tells_environment: false };
         spec.name.insert(0, 'z');
         spec.environment.push((ZYGOTE_VARIABLE.into(), "function".into()));
-        self.raise_zygote(&spec, Subject::Function(Arc::clone(&start.record)))
+        self.raise_zygote(&spec, part, Subject::Function(Arc::clone(&start.record)))
     }
 
     /// Starts the Python runtime without a function. Without its image, the first sandboxes of a function are started from the beginning.
@@ -401,12 +453,16 @@ impl Starter {
             (ZYGOTE_VARIABLE.into(), "runtime".into()),
         ];
         let spec = Spec { name: "zygote-python".into(), command, environment, ..self.template() };
-        if let Err(why) = self.raise_zygote(&spec, Subject::Runtime(Runtime::Python)) {
+        let mut copied = spec.clone();
+        // In a rehearsal it serves what every Python has.
+        copied.environment[2] = ("VILYA_HANDLER".into(), "json.loads".into());
+        let part = Part { spec: copied, lanes: 1, tells_environment: true };
+        if let Err(why) = self.raise_zygote(&spec, part, Subject::Runtime(Runtime::Python)) {
             tracing::info!("no zygote of the Python runtime: {why}");
         }
     }
 
-    fn raise_zygote(&mut self, spec: &Spec, subject: Subject) -> Result<(), String> {
+    fn raise_zygote(&mut self, spec: &Spec, part: Part, subject: Subject) -> Result<(), String> {
         let Some(zygotes) = &self.zygotes else { return Ok(()) };
         let failed = |error: io::Error| format!("cannot prepare a zygote: {error}");
         let (says, told) = UnixStream::pair().map_err(failed)?;
@@ -416,7 +472,7 @@ impl Starter {
         let patience = self.defaults.start_timeout;
         let working_directory = spec.working_directory.clone();
         let limit_bytes = spec.limits.memory_bytes.min(self.defaults.zygotes_bytes);
-        zygotes.raise(Zygote { subject, started, says, patience, working_directory, limit_bytes });
+        zygotes.raise(Zygote { subject, part, started, says, patience, working_directory, limit_bytes });
         Ok(())
     }
 

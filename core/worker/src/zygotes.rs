@@ -16,6 +16,7 @@ use vilya_isolate::{CaptureError, Image, Started, capture};
 
 use crate::manifest::Runtime;
 use crate::process::vital;
+use crate::rehearsal::{Part, Request, rehearse};
 use crate::storage::FunctionRecord;
 
 /// A function is hot when it has been started so often: then an image pays.
@@ -58,6 +59,8 @@ impl Subject {
 /// A zygote that was started.
 pub(crate) struct Zygote {
     pub(crate) subject: Subject,
+    /// How its copies are started.
+    pub(crate) part: Part,
     pub(crate) started: Started,
     /// Where it says that it waits to be copied.
     pub(crate) says: UnixStream,
@@ -101,15 +104,15 @@ enum State {
 }
 
 impl Zygotes {
-    pub(crate) fn start(limit_bytes: u64) -> io::Result<Zygotes> {
+    pub(crate) fn start(limit_bytes: u64, rehearsals: Sender<Request>) -> io::Result<Zygotes> {
         let book = Book { entries: HashMap::new(), runtimes: Vec::new(), bytes: 0, limit_bytes, uses: 0 };
         let book = Arc::new(Mutex::new(book));
         let stopping = Arc::new(AtomicBool::new(false));
         let (zygotes, inbox) = bounded(WAITING);
-        let (their_book, their_stopping) = (Arc::clone(&book), Arc::clone(&stopping));
+        let taker = Taker { book: Arc::clone(&book), stopping: Arc::clone(&stopping), rehearsals };
         let thread = std::thread::Builder::new()
             .name("vilya-zygotes".into())
-            .spawn(move || vital("the taker of images", || take_images(&inbox, &their_book, &their_stopping)))?;
+            .spawn(move || vital("the taker of images", || taker.run(&inbox)))?;
         Ok(Zygotes { book, zygotes: Some(zygotes), stopping, thread: Some(thread) })
     }
 
@@ -140,6 +143,16 @@ impl Zygotes {
         let mut book = lock(&self.book);
         book.entry(record);
         book.set(record.version, State::Refused);
+    }
+
+    /// Whether starts may still ask for this image.
+    pub(crate) fn has(&self, wanted: &Arc<Image>) -> bool {
+        let book = lock(&self.book);
+        let of_functions = book.entries.values().filter_map(|entry| match &entry.state {
+            State::Ready { image, .. } => Some(image),
+            _ => None,
+        });
+        book.runtimes.iter().map(|(_, image)| image).chain(of_functions).any(|image| Arc::ptr_eq(image, wanted))
     }
 
     /// A copy of this image failed, which is then not used again.
@@ -228,7 +241,7 @@ impl Book {
     }
 
     /// Keeps an image if there is room, or if those not used for longest make some.
-    fn keep(&mut self, version: u64, image: Image) {
+    fn keep(&mut self, version: u64, image: Arc<Image>) {
         if image.bytes() > self.limit_bytes {
             return self.set(version, State::Refused);
         }
@@ -241,25 +254,46 @@ impl Book {
             self.set(oldest, State::Starts(AFTER_EVICTION));
         }
         let used = self.uses;
-        self.set(version, State::Ready { image: Arc::new(image), used });
+        self.set(version, State::Ready { image, used });
     }
 }
 
-fn take_images(inbox: &Receiver<Zygote>, book: &Mutex<Book>, stopping: &AtomicBool) {
-    for mut zygote in inbox {
-        let begun = Instant::now();
-        let subject = std::mem::replace(&mut zygote.subject, Subject::Runtime(Runtime::Python));
-        let name = subject.name().to_owned();
-        let taken = take_image(zygote, stopping);
-        let mut book = lock(book);
-        match (taken, subject) {
+/// What the thread that takes images works with.
+struct Taker {
+    book: Arc<Mutex<Book>>,
+    stopping: Arc<AtomicBool>,
+    rehearsals: Sender<Request>,
+}
+
+impl Taker {
+    fn run(&self, inbox: &Receiver<Zygote>) {
+        for mut zygote in inbox {
+            let begun = Instant::now();
+            let subject = std::mem::replace(&mut zygote.subject, Subject::Runtime(Runtime::Python));
+            let taken = self.take(zygote);
+            let milliseconds = begun.elapsed().as_millis();
+            self.keep(subject, taken, milliseconds);
+        }
+    }
+
+    /// Takes the image of a zygote and makes sure of it.
+    fn take(&self, zygote: Zygote) -> Result<Arc<Image>, NoImage> {
+        let (part, patience) = (zygote.part.clone(), zygote.patience);
+        let image = take_image(zygote, &self.stopping).map(Arc::new)?;
+        rehearse(&image, part, &self.rehearsals, patience, &self.stopping).map_err(NoImage::Because)?;
+        Ok(image)
+    }
+
+    fn keep(&self, subject: Subject, taken: Result<Arc<Image>, NoImage>, milliseconds: u128) {
+        let mut book = lock(&self.book);
+        let name = subject.name();
+        match (taken, &subject) {
             (Ok(image), subject) => {
-                let (bytes, milliseconds) = (image.bytes(), begun.elapsed().as_millis());
+                tracing::debug!(name, bytes = image.bytes(), milliseconds, "took the image of a zygote");
                 match subject {
                     Subject::Function(record) => book.keep(record.version, image),
-                    Subject::Runtime(runtime) => book.runtimes.push((runtime, Arc::new(image))),
+                    Subject::Runtime(runtime) => book.runtimes.push((*runtime, image)),
                 }
-                tracing::debug!(name, bytes, milliseconds, "took the image of a zygote");
             }
             (Err(why), subject) => {
                 let again = matches!(why, NoImage::Misplaced);

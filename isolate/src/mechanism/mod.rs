@@ -11,6 +11,7 @@ pub(crate) mod oci;
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::cgroup::GroupError;
 use crate::limits::MEMORY_BYTES_LEAST;
@@ -64,6 +65,20 @@ pub trait Mechanism: Send {
         Ok(false)
     }
 
+    /// Has a sandbox that waits load the image that a start of this spec will be a copy of, so that the start has less to do; whether one
+    /// does. The calling thread must be the one that starts.
+    ///
+    /// # Errors
+    /// When one waits and cannot be given what is its own.
+    fn load(&mut self, _spec: &Spec, _copy: CopyOf<'_>) -> Result<bool, StartError> {
+        Ok(false)
+    }
+
+    /// Ends the sandboxes that have loaded an image which is not wanted any more; how many have loaded one then.
+    fn keep_loaded(&mut self, _is_wanted: &mut dyn FnMut(&Arc<Image>) -> bool) -> usize {
+        0
+    }
+
     /// Which protections are in force.
     fn protections(&self) -> &Protections;
 }
@@ -72,7 +87,7 @@ pub trait Mechanism: Send {
 #[derive(Clone, Copy, Debug)]
 pub struct CopyOf<'a> {
     /// The image.
-    pub image: &'a Image,
+    pub image: &'a Arc<Image>,
     /// Whether the image is of a runtime that knew no function yet: the copy reads the spec's environment from descriptor 13, each
     /// variable as `NAME=value` and a NUL, to the end.
     pub tells_environment: bool,
@@ -169,6 +184,8 @@ pub struct Stages {
     pub copied: bool,
     /// Whether that image is a runtime's that knew no function yet.
     pub of_runtime: bool,
+    /// Whether the image was loaded ahead.
+    pub loaded: bool,
 }
 
 /// Why a sandbox was not started.

@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use super::CaptureError;
 use super::image::{Identity, Image};
-use super::maps::{self, Backing, Mapping, PAGE};
+use super::maps::{self, Backing, Mapping};
+use super::pages::{self, Kind};
 use super::script::{self, AX, Process};
+use super::touched::Places;
 use super::tracee::Tracee;
 
 /// Descriptors that a waiting process may have.
@@ -32,8 +34,6 @@ const WAIT_LOOK: Duration = Duration::from_millis(5);
 /// Most mappings, and stretches of pages in them: a script of more would take longer than a start.
 const MAPPINGS: usize = 4096;
 const RUNS: usize = 8192;
-/// Bytes of `pagemap` that are read at once: eight a page.
-const ENTRIES_BYTES: usize = 64 << 10;
 /// Largest mapping that is looked through. What a program reserves, without touching it, may be larger than any memory.
 const LOOKED_THROUGH: u64 = 16 << 30;
 /// Untouched pages that are taken along rather than making another mapping.
@@ -57,7 +57,8 @@ pub fn capture(pid: i32, working_directory: &str, limit_bytes: u64) -> Result<Im
     let pages = script::region_pages(&process);
     let script = script::write(&process, &waiting, pages).map_err(unfit)?;
     let files = identities(&proc, &process.mappings);
-    Ok(Image::write(&script, files, |file| copy_pages(&tracee, &process.runs, file))?)
+    let places = Places::of(&process.mappings);
+    Ok(Image::write(&script, files, places, |file| copy_pages(&tracee, &process.runs, file))?)
 }
 
 /// Waits a moment until it waits: it says so just before.
@@ -226,7 +227,7 @@ fn runs(proc: &Path, mappings: &[Mapping], limit_bytes: u64) -> Result<Vec<Range
         if bytes > LOOKED_THROUGH {
             return Err(CaptureError::Unfit(format!("it has a mapping of {bytes} bytes, more than {LOOKED_THROUGH}")));
         }
-        for stretch in own_stretches(&pagemap, mapping)? {
+        for stretch in pages::stretches(&pagemap, &mapping.range, Kind::Own, GAP_PAGES, RUNS)? {
             let bytes = stretch.end - stretch.start;
             left_bytes = left_bytes.checked_sub(bytes).ok_or_else(|| {
                 CaptureError::Unfit(format!("it has more memory of its own than {limit_bytes} bytes"))
@@ -238,28 +239,6 @@ fn runs(proc: &Path, mappings: &[Mapping], limit_bytes: u64) -> Result<Vec<Range
         }
     }
     Ok(runs)
-}
-
-/// Of one mapping; read in pieces, since it may be far larger than what is in it.
-fn own_stretches(pagemap: &File, mapping: &Mapping) -> Result<Vec<Range<u64>>, CaptureError> {
-    let mut stretches: Vec<Range<u64>> = Vec::new();
-    let mut entries = vec![0; ENTRIES_BYTES];
-    let mut at = mapping.range.start;
-    while at < mapping.range.end && stretches.len() <= RUNS {
-        let pages = ((mapping.range.end - at) / PAGE).min((ENTRIES_BYTES / 8) as u64);
-        let piece = &mut entries[..pages as usize * 8];
-        pagemap.read_exact_at(piece, at / PAGE * 8)?;
-        let own = piece.as_chunks::<8>().0.iter().map(|entry| is_own(u64::from_le_bytes(*entry)));
-        for stretch in self::stretches(own) {
-            let (start, end) = (at + stretch.start * PAGE, at + stretch.end * PAGE);
-            match stretches.last_mut() {
-                Some(last) if start - last.end <= GAP_PAGES * PAGE => last.end = end,
-                _ => stretches.push(start..end),
-            }
-        }
-        at += pages * PAGE;
-    }
-    Ok(stretches)
 }
 
 /// Where mappings begin whose contents a child of a fork would not get: state of random generators, which no two copies may share.
@@ -277,26 +256,6 @@ fn wiped_on_fork(smaps: &str) -> BTreeSet<u64> {
         }
     }
     wiped
-}
-
-/// Whether an entry of `pagemap` is of a page that is there and is no file's.
-fn is_own(entry: u64) -> bool {
-    const PRESENT: u64 = 1 << 63;
-    const SWAPPED: u64 = 1 << 62;
-    const OF_A_FILE: u64 = 1 << 61;
-    entry & (PRESENT | SWAPPED) != 0 && entry & OF_A_FILE == 0
-}
-
-/// Ranges of pages that are `true`, small gaps included.
-fn stretches(pages: impl Iterator<Item = bool>) -> Vec<Range<u64>> {
-    let mut stretches: Vec<Range<u64>> = Vec::new();
-    for (page, _) in (0_u64..).zip(pages).filter(|(_, own)| *own) {
-        match stretches.last_mut() {
-            Some(last) if page - last.end <= GAP_PAGES => last.end = page + 1,
-            _ => stretches.push(page..page + 1),
-        }
-    }
-    stretches
 }
 
 fn copy_pages(tracee: &Tracee, runs: &[Range<u64>], file: &mut File) -> io::Result<u64> {
@@ -335,7 +294,7 @@ fn identities(proc: &Path, mappings: &[Mapping]) -> Vec<Identity> {
 
 #[cfg(test)]
 mod tests {
-    use super::{heap, is_above, stretches, wiped_on_fork};
+    use super::{heap, is_above, wiped_on_fork};
 
     #[test]
     fn a_heap_must_end_below_where_a_copy_grows() {
@@ -352,12 +311,5 @@ mod tests {
         let smaps = "7f0000000000-7f0000001000 rw-p 00000000 00:00 0 \nRss: 4 kB\nVmFlags: rd wr mr mw me ac wf sd \n\
                      7f0000002000-7f0000003000 rw-p 00000000 00:00 0 \nVmFlags: rd wr mr mw me ac sd \n";
         assert_eq!(wiped_on_fork(smaps).into_iter().collect::<Vec<_>>(), [0x7f00_0000_0000]);
-    }
-
-    #[test]
-    fn small_gaps_are_taken_along_and_large_ones_not() {
-        let pages = [true, true, false, false, true, false, false, false, false, false, false, true];
-        assert_eq!(stretches(pages.into_iter()), [0..5, 11..12]);
-        assert!(stretches([false; 8].into_iter()).is_empty());
     }
 }

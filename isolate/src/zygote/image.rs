@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::sys;
@@ -25,6 +26,10 @@ pub struct Image {
     bytes: u64,
     files: Vec<Identity>,
     checked: Mutex<Instant>,
+    resume: u64,
+    #[cfg(target_arch = "x86_64")]
+    places: super::touched::Places,
+    touched: OnceLock<Vec<(Range<u64>, i32)>>,
 }
 
 /// A file of the host as it was when the image was taken.
@@ -58,6 +63,7 @@ impl Image {
     pub(crate) fn write(
         script: &super::script::Script,
         files: Vec<Identity>,
+        places: super::touched::Places,
         pages: impl FnOnce(&mut File) -> io::Result<u64>,
     ) -> io::Result<Image> {
         let mut memory = File::from(sys::memory_file(c"vilya-zygote")?);
@@ -66,7 +72,9 @@ impl Image {
         let bytes = script_bytes + pages(&mut memory)?;
         sys::seal_contents(memory.as_raw_fd())?;
         let checked = Mutex::new(Instant::now());
-        Ok(Image { memory: memory.into(), address: script.address, script_bytes, bytes, files, checked })
+        let super::script::Script { address, resume, .. } = *script;
+        let memory = memory.into();
+        Ok(Image { memory, address, script_bytes, bytes, files, checked, resume, places, touched: OnceLock::new() })
     }
 
     /// The memory that it takes, once for all of its copies.
@@ -86,6 +94,31 @@ impl Image {
             *checked = Instant::now();
         }
         true
+    }
+
+    /// Looks at a copy that has got to where it waits for work: from here on, the pages that it touched are provided to others at once.
+    ///
+    /// # Errors
+    /// When the process cannot be looked at.
+    #[cfg(target_arch = "x86_64")]
+    pub fn learn_from(&self, copy: &crate::mechanism::Started) -> io::Result<()> {
+        let touched = self.places.touched_by(copy.pid)?;
+        // A process id may be another's by now.
+        if sys::poll_readable(copy.pidfd(), Duration::ZERO)? {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let _ = self.touched.set(touched);
+        Ok(())
+    }
+
+    /// What copies are known to touch by themselves; nothing before [`Image::learn_from`].
+    pub(crate) fn touched(&self) -> &[(Range<u64>, i32)] {
+        self.touched.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Where a copy that has loaded it goes on.
+    pub(crate) fn resume(&self) -> u64 {
+        self.resume
     }
 
     pub(crate) fn memory(&self) -> BorrowedFd<'_> {

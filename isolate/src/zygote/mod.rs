@@ -10,7 +10,11 @@ mod capture;
 mod image;
 pub(crate) mod maps;
 #[cfg(target_arch = "x86_64")]
+mod pages;
+#[cfg(target_arch = "x86_64")]
 mod script;
+#[cfg(target_arch = "x86_64")]
+mod touched;
 #[cfg(target_arch = "x86_64")]
 mod tracee;
 

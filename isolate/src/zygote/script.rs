@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::maps::{Backing, Mapping, PAGE, kernel_mappings};
 use crate::calls::{self, ANY, BACK, CALL_BYTES, NO_ERROR, Word};
 use crate::order::IMAGE;
-use crate::stub::{CODE, END_OF_MEMORY};
+use crate::stub::{BUFFER, CODE, END_OF_MEMORY, wait_at};
 
 /// A process, as it was seen.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +52,8 @@ pub(crate) struct Script {
     pub(crate) address: u64,
     /// Whole pages.
     pub(crate) bytes: Vec<u8>,
+    /// Where it goes on when the copy is told to: until then the sandbox waits for another message.
+    pub(crate) resume: u64,
 }
 
 /// Why an image of this process cannot be made.
@@ -68,7 +70,7 @@ const ALIGN: usize = 64;
 /// follow the script.
 pub(crate) fn write(process: &Process, waiting: &[Mapping], region_pages: u64) -> Result<Script, Unfit> {
     let bytes = region_pages * PAGE;
-    if process.mappings.iter().any(|mapping| overlap(&mapping.range, &CODE)) {
+    if process.mappings.iter().any(|mapping| [CODE, BUFFER].iter().any(|own| overlap(&mapping.range, own))) {
         return Err("it has mapped what the code of a waiting sandbox takes".into());
     }
     let address = free_place(process, waiting, bytes)?;
@@ -79,6 +81,7 @@ pub(crate) fn write(process: &Process, waiting: &[Mapping], region_pages: u64) -
     writer.map_anonymous(process);
     writer.map_runs(process, bytes);
     writer.restore_thread(process);
+    let resume = address + writer.await_word();
     let frame = writer.frame(process);
     writer.script.end(frame);
     let mut script = writer.script.lay_out(address);
@@ -86,7 +89,7 @@ pub(crate) fn write(process: &Process, waiting: &[Mapping], region_pages: u64) -
         return Err(format!("the script takes {} bytes", script.len()));
     }
     script.resize(bytes as usize, 0);
-    Ok(Script { address, bytes: script })
+    Ok(Script { address, bytes: script, resume })
 }
 
 /// Pages that are enough for the script of this process.
@@ -125,10 +128,10 @@ struct Writer {
 }
 
 impl Writer {
-    /// Unmaps everything but the script and the kernel's own.
+    /// Unmaps everything but the script, what receives messages, and the kernel's own.
     fn clear(&mut self, script: Range<u64>, waiting: &[Mapping]) {
         let mut kept: Vec<Range<u64>> = kernel_mappings(waiting).map(|(_, range)| range.clone()).collect();
-        kept.extend([script, CODE]);
+        kept.extend([script, CODE, BUFFER]);
         kept.sort_by_key(|range| range.start);
         let mut from = 0;
         for range in kept.into_iter().chain(std::iter::once(END_OF_MEMORY..END_OF_MEMORY)) {
@@ -250,10 +253,18 @@ impl Writer {
         let name = Word::Data(self.script.put(&process.name));
         self.script.call(libc::SYS_prctl, &[Word::Is(libc::PR_SET_NAME as u64), name], NO_ERROR);
         self.script.numbers(libc::SYS_close, &[IMAGE as u64], 0);
+    }
+
+    /// Waits for the next message, which goes on behind this; how many bytes into the script that is.
+    fn await_word(&mut self) -> u64 {
+        self.script.jump(wait_at(1));
+        let resume = self.script.bytes();
         let done = Word::Data(self.script.put(&[1]));
         // Whoever started this may have gone; the copy serves all the same.
         self.script.call(libc::SYS_write, &[Word::Is(BACK as u64), done, Word::Is(1)], ANY);
         self.script.numbers(libc::SYS_close, &[BACK as u64], 0);
+        self.script.numbers(libc::SYS_munmap, &[BUFFER.start, BUFFER.end - BUFFER.start], 0);
+        resume
     }
 
     /// What `rt_sigreturn` loads: a signal frame after its return address. The address is the stack pointer that it wants.

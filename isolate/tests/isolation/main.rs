@@ -13,6 +13,7 @@ mod landlock;
 mod leaks;
 mod limits;
 mod links;
+mod loaded;
 mod plans;
 mod prepared;
 mod processor;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use vilya_isolate::{Begun, Bind, CaptureError, CopyOf, Descriptors, Exit, Image, Mechanism, StartError, capture};
@@ -10,7 +11,7 @@ use vilya_isolate::{Begun, Bind, CaptureError, CopyOf, Descriptors, Exit, Image,
 use crate::support::{Ran, Room, null, python, running, spec};
 
 /// What confines a process, as it and the kernel see it.
-const CONFINEMENT: &str = r#"
+pub(crate) const CONFINEMENT: &str = r#"
 import os, resource, socket
 def show(name, value): print(name, value, sep="\t")
 status = dict(line.rstrip("\n").split(":\t", 1) for line in open("/proc/self/status"))
@@ -51,7 +52,7 @@ pub(crate) fn prepared() -> Option<Room> {
 }
 
 /// Starts a program, takes its image when it waits to be copied, and ends it.
-pub(crate) fn image_of(room: &mut Room, program: &str) -> Result<Image, CaptureError> {
+pub(crate) fn image_of(room: &mut Room, program: &str) -> Result<Arc<Image>, CaptureError> {
     let (mut says, told) = UnixStream::pair().expect("a pair of sockets");
     let spec = python(program);
     let descriptors = Descriptors { ring: [told.into(), null(), null()], stdout: null(), stderr: null() };
@@ -59,13 +60,13 @@ pub(crate) fn image_of(room: &mut Room, program: &str) -> Result<Image, CaptureE
     says.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
     let mut word = [0];
     says.read_exact(&mut word).expect("it says that it waits");
-    let image = capture(started.pid, &spec.working_directory, 1 << 30);
+    let image = capture(started.pid, &spec.working_directory, 1 << 30).map(Arc::new);
     started.remains.kill();
     let _ = started.remains.reap();
     image
 }
 
-pub(crate) fn copy(room: &mut Room, image: &Image) -> Result<Ran, StartError> {
+pub(crate) fn copy(room: &mut Room, image: &Arc<Image>) -> Result<Ran, StartError> {
     let spec = python("raise SystemExit('this must not run')");
     running(|descriptors| {
         let copy = CopyOf { image, tells_environment: false };
@@ -322,13 +323,15 @@ mark[:] = b'scribbled' * 1000
 }
 
 /// As `image_of`, for a program that may die on its way.
-fn image_of_or_gone(room: &mut Room, program: &str) -> Result<Image, ()> {
+fn image_of_or_gone(room: &mut Room, program: &str) -> Result<Arc<Image>, ()> {
     let (mut says, told) = UnixStream::pair().expect("a pair of sockets");
     let spec = python(program);
     let descriptors = Descriptors { ring: [told.into(), null(), null()], stdout: null(), stderr: null() };
     let started = room.native.start(&spec, descriptors).expect("it starts");
-    let image =
-        says.read_exact(&mut [0]).map_err(drop).and_then(|()| capture(started.pid, "/tmp", 1 << 30).map_err(drop));
+    let image = says
+        .read_exact(&mut [0])
+        .map_err(drop)
+        .and_then(|()| capture(started.pid, "/tmp", 1 << 30).map(Arc::new).map_err(drop));
     started.remains.kill();
     let _ = started.remains.reap();
     image

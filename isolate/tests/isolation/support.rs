@@ -24,7 +24,7 @@ impl Room {
     pub(crate) fn new() -> Room {
         let mut room = Room::with(CgroupPreference::Auto);
         let template = spec(&["/usr/bin/true"]);
-        let options = PoolOptions { template, mount_points: vec!["/function"], size: 2, threads: 1 };
+        let options = PoolOptions { template, mount_points: vec!["/function"], size: 2, loaded: 2, threads: 1 };
         let prepared = room.native.prepare(options).expect("sandboxes can be made ahead");
         assert_eq!(prepared, room.is_root() && room.enforces("memory limit"));
         room

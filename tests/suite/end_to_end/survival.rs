@@ -163,8 +163,9 @@ fn a_thousand_invocations_with_deaths_leave_no_descriptor_behind() {
         }
     }
     worker.await_metric("vilya_sandboxes", "", |alive| alive == 1.0);
-    // The connection that asked for the last figure may still be open.
-    assert!(open(&worker) <= before + 2, "{before} before, {} after", open(&worker));
+    // The connection that asked for the last figure may still be open, and the function may have an image that a sandbox has loaded. Fifty
+    // sandboxes have died.
+    assert!(open(&worker) <= before + 8, "{before} before, {} after", open(&worker));
 }
 
 /// A figure once it has been the same for a while.

@@ -117,6 +117,47 @@ fn rust_functions_are_copied_and_serve_on() {
     }
 }
 
+/// The next start has less to do; a worker that stops leaves nothing behind of what nobody asked for.
+#[test]
+fn what_is_started_again_and_again_is_loaded_ahead() {
+    let Some(worker) = worker() else { return };
+    worker.deploy_echo("rust-loaded", "");
+    let loaded = || worker.metric("vilya_sandbox_starts_loaded_total", "shard=\"0\"");
+    let mut client = worker.client();
+    let since = Instant::now();
+    while loaded() < 3.0 {
+        assert!(since.elapsed() < PATIENCE, "{} starts found their image loaded", loaded());
+        assert_eq!(client.invoke("rust-loaded", b"hello").expect(200).body, b"hello");
+        end_sandbox(&mut client, "rust-loaded");
+    }
+
+    let none = Worker::start_with(&["cores.shards=1", "sandbox.loaded=0"]);
+    none.deploy_echo("rust-loaded", "");
+    answers_of_copies(&none, "rust-loaded", b"hello", 5);
+    assert_eq!(none.metric("vilya_sandbox_starts_loaded_total", "shard=\"0\""), 0.0);
+}
+
+/// A copy of every image is made before a start gets one.
+#[test]
+fn an_image_whose_copies_do_not_become_ready_is_not_used() {
+    let Some(worker) = worker() else { return };
+    let code = "
+import os
+def in_a_copy(): os._exit(3)
+os.register_at_fork(after_in_child=in_a_copy)
+def handler(event, context):
+    if event == 'exit': os._exit(0)
+    return 'whole'
+";
+    worker.deploy_python("py-dies", code, "");
+    let mut client = worker.client();
+    for _ in 0..30 {
+        assert_eq!(client.invoke("py-dies", b"1").expect(200).json(), "whole");
+        end_sandbox(&mut client, "py-dies");
+    }
+    assert_eq!(worker.metric(STARTS, "form=\"copy\""), 0.0);
+}
+
 #[test]
 fn a_function_that_cannot_be_copied_is_started_whole() {
     let Some(worker) = worker() else { return };

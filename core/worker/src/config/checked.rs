@@ -324,6 +324,8 @@ pub struct Sandbox {
     pub network: NetworkSettings,
     /// Node processes started before their function is known.
     pub node_ahead: u32,
+    /// Those of them, besides, that have loaded the image which a start will ask for.
+    pub loaded: u32,
 }
 
 /// `sandbox.spin`.

@@ -132,6 +132,7 @@ impl Config {
             ("sandbox.prepared", self.sandbox.prepared.to_string()),
             ("sandbox.host_loopback_ports", format!("{:?}", self.sandbox.network.host_loopback_ports)),
             ("sandbox.node_ahead", self.sandbox.node_ahead.to_string()),
+            ("sandbox.loaded", self.sandbox.loaded.to_string()),
         ]
     }
 
@@ -188,6 +189,7 @@ mod tests {
             ("sandbox.prepared", "0"),
             ("sandbox.host_loopback_ports", "5432,6379"),
             ("sandbox.node_ahead", "3"),
+            ("sandbox.loaded", "3"),
             ("sandbox.mechanism", "oci"),
             ("sandbox.oci_runtime", "runc"),
             ("sandbox.mitigations", "off"),

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -84,7 +85,7 @@ fn start_copy(room: &mut Room, spec: &Spec, channel: UnixStream) -> Running {
     let (mut says, told) = pair();
     let first = start(room, spec, told);
     says.read_exact(&mut [0]).expect("it says that it waits");
-    let image = capture(first.started.pid, &spec.working_directory, 1 << 30).expect("it can be copied");
+    let image = capture(first.started.pid, &spec.working_directory, 1 << 30).map(Arc::new).expect("it can be copied");
     first.started.remains.kill();
     first.finish();
     let copy = running_with(ring(channel), |descriptors| {
