@@ -11,7 +11,8 @@ use vilya_benches::sample::Samples;
 use vilya_benches::testbed::{RustFunction, Testbed};
 use vilya_benches::{Failure, executable, http, machine, process};
 
-use super::Pace;
+use super::engine::Engine;
+use super::{Pace, floors};
 
 /// Between two starts: what the last one left to do is done.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -32,20 +33,40 @@ const NODE: &str = "import 'node:fs'; import 'node:path';\n\
 /// What was left out, and why.
 pub(crate) fn measure(pace: &Pace, figures: &mut Figures) -> Result<Vec<String>, Failure> {
     let mut skipped = Vec::new();
-    for mechanism in ["native", "oci", "docker"] {
-        for runtime in ["rust", "python", "node"] {
-            // A container takes a hundred times as long.
-            let starts = if mechanism == "native" { pace.starts } else { pace.starts.div_ceil(10) };
-            let pace = Pace { starts, ..*pace };
-            match one_by_one(mechanism, runtime, &pace, figures) {
-                Ok(()) => {}
-                Err(why) if mechanism == "native" && runtime != "node" => return Err(why),
-                Err(why) => skipped.push(format!("{mechanism}.{runtime}: {why}")),
-            }
+    for _ in 0..pace.rounds {
+        let pace = Pace { starts: pace.starts.div_ceil(pace.rounds), ..*pace };
+        floors::measure(pace.starts, figures)?;
+        for runtime in ["rust", "python"] {
+            one_by_one(&Way { mechanism: "native", runtime, socket: None }, &pace, figures)?;
         }
     }
+    let engine = Engine::find();
+    match &engine {
+        Ok(engine) => engine.run_floor(pace.starts.div_ceil(30), figures)?,
+        Err(why) => skipped.push(format!("floor.docker_run_ms: {why}")),
+    }
+    let others = ["oci", "docker"]
+        .into_iter()
+        .flat_map(|mechanism| ["rust", "python", "node"].map(|runtime| (mechanism, runtime)));
+    for (mechanism, runtime) in std::iter::once(("native", "node")).chain(others) {
+        // A container takes a hundred times as long.
+        let pace = Pace { starts: pace.starts.div_ceil(if runtime == "node" { 30 } else { 10 }), ..*pace };
+        let socket = engine.as_ref().ok().map(Engine::socket);
+        if let Err(why) = one_by_one(&Way { mechanism, runtime, socket }, &pace, figures) {
+            skipped.push(format!("{mechanism}.{runtime}: {why}"));
+        }
+    }
+    drop(engine);
     at_once(pace, figures)?;
     Ok(skipped)
+}
+
+/// How a sandbox is made, and what runs in it.
+struct Way {
+    mechanism: &'static str,
+    runtime: &'static str,
+    /// Where a Docker engine listens.
+    socket: Option<String>,
 }
 
 /// Deploys the function of a runtime; how it is told to end.
@@ -75,8 +96,11 @@ fn start(settings: &[(&str, &str)]) -> Result<Testbed, Failure> {
     Testbed::start(&settings.iter().chain(&addon).copied().collect::<Vec<_>>())
 }
 
-fn one_by_one(mechanism: &str, runtime: &str, pace: &Pace, figures: &mut Figures) -> Result<(), Failure> {
-    let worker = start(&[("cores.shards", "1"), ("limits.start_timeout", "1m")])?;
+fn one_by_one(way: &Way, pace: &Pace, figures: &mut Figures) -> Result<(), Failure> {
+    let Way { mechanism, runtime, socket } = way;
+    let mut settings = vec![("cores.shards", "1"), ("limits.start_timeout", "1m")];
+    settings.extend(socket.as_deref().map(|socket| ("sandbox.docker_socket", socket)));
+    let worker = start(&settings)?;
     let end = deploy(&worker, mechanism, runtime)?;
     let mut client = ColdClient::connect(worker.address())?;
     let mut samples = Samples::default();
@@ -102,7 +126,7 @@ fn one_by_one(mechanism: &str, runtime: &str, pace: &Pace, figures: &mut Figures
     let (p50_us, p99_us) = (samples.percentile_us(0.5), samples.percentile_us(0.99));
     figures.push(&name("p50_ms"), p50_us / 1000.0);
     figures.push(&name("p99_ms"), p99_us / 1000.0);
-    if mechanism == "native" {
+    if *mechanism == "native" {
         let mut known_us = 0.0;
         for (stage, us) in after.since(&before) {
             known_us += us;

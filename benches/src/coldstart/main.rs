@@ -6,6 +6,7 @@
 
 mod alive;
 mod cold;
+mod engine;
 mod floors;
 mod report;
 mod soak;
@@ -18,7 +19,9 @@ use vilya_benches::{Failure, machine};
 
 /// How much is done.
 pub(crate) struct Pace {
-    /// New sandboxes of each mechanism and runtime, one after the other.
+    /// Rounds of the floors and of what is held against them, interleaved.
+    pub(crate) rounds: usize,
+    /// New sandboxes of each mechanism and runtime, one after the other, in all rounds together.
     pub(crate) starts: usize,
     /// Starts before those that count: until the function has a zygote.
     pub(crate) warm: usize,
@@ -43,13 +46,13 @@ fn main() -> Result<(), Failure> {
     }
     let quick = options.has("--quick");
     let pace = Pace {
+        rounds: if quick { 1 } else { 3 },
         starts: options.value("--starts", if quick { 5 } else { 300 })?,
         warm: if quick { 3 } else { 10 },
         bursts: if quick { 1 } else { 12 },
         alive: options.value("--alive", if quick { 8 } else { 1000 })?,
     };
     let mut figures = Figures::default();
-    floors::measure(pace.starts, &mut figures)?;
     let skipped = cold::measure(&pace, &mut figures)?;
     alive::measure(&pace, &mut figures)?;
     let facts = json!({ "machine": machine::description(), "starts": pace.starts, "skipped": skipped });

@@ -7,7 +7,7 @@ use vilya_benches::report::{Goal, assemble, nest};
 
 #[rustfmt::skip]
 const CONTRACT: &[&str] = &[
-    "floor.clone3_us", "floor.clone3_all_namespaces_us", "floor.exec_true_us", "floor.python_bare_ms",
+    "floor.clone3_us", "floor.clone3_all_namespaces_us", "floor.exec_true_us", "floor.python_bare_ms", "floor.docker_run_ms",
     "mechanisms.native.rust.p50_ms", "mechanisms.native.rust.p99_ms",
     "mechanisms.native.python.p50_ms", "mechanisms.native.python.p99_ms",
     "mechanisms.native.node.p50_ms", "mechanisms.native.node.p99_ms",
@@ -31,6 +31,8 @@ const RATIOS: &[Ratio] = &[
     ("rust_p50_to_exec_true", "mechanisms.native.rust.p50_ms", "floor.exec_true_us", 1000.0, AtMost(1.0)),
     ("python_p50_to_bare", "mechanisms.native.python.p50_ms", "floor.python_bare_ms", 1.0, AtMost(0.25)),
     ("starts_p99_64_to_1", "starts_p99_ms.64", "starts_p99_ms.1", 1.0, AtMost(2.0)),
+    ("docker_run_to_rust_p50", "floor.docker_run_ms", "mechanisms.native.rust.p50_ms", 1.0, AtLeast(100.0)),
+    ("docker_run_to_python_p50", "floor.docker_run_ms", "mechanisms.native.python.p50_ms", 1.0, AtLeast(100.0)),
     ("oci_to_native_python", "mechanisms.oci.python.p50_ms", "mechanisms.native.python.p50_ms", 1.0, AtLeast(1.0)),
 ];
 
