@@ -137,7 +137,8 @@ impl Soak {
         self.end_all()?;
         let since = Instant::now();
         let (mut last, mut same_since) = (self.held()?, Instant::now());
-        while same_since.elapsed() < STILL {
+        // One that died while it had loaded an image is found a moment later.
+        while same_since.elapsed() < STILL || last["zombies"] > 0 {
             if since.elapsed() > PATIENCE {
                 return Err(format!("what the worker holds does not come to rest: {last:?}").into());
             }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vilya_isolate::{CopyOf, Image, Spec};
 
@@ -33,8 +33,8 @@ const QUIET: Duration = Duration::from_millis(2);
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often a wish is tried.
 const TRIES: u32 = 100;
-/// How often it is looked whether what is loaded is still wanted.
-const INSPECTION: Duration = Duration::from_secs(10);
+/// How often it is looked whether what is loaded is still wanted, and alive.
+const INSPECTION: Duration = Duration::from_secs(2);
 /// While nothing is loaded, there is nothing to look at.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
@@ -44,12 +44,19 @@ pub(crate) struct Loading {
     most: usize,
     was_refused: bool,
     /// Sandboxes that may have loaded an image.
-    pub(crate) loaded: usize,
+    loaded: usize,
+    inspected: Instant,
 }
 
 impl Loading {
     pub(crate) fn new(most: usize) -> Loading {
-        Loading { wishes: VecDeque::with_capacity(most), most, was_refused: false, loaded: 0 }
+        Loading {
+            wishes: VecDeque::with_capacity(most),
+            most,
+            was_refused: false,
+            loaded: 0,
+            inspected: Instant::now(),
+        }
     }
 
     /// A start has asked for an image: another may.
@@ -62,6 +69,17 @@ impl Loading {
         }
         self.was_refused = false;
         self.wishes.push_back(wish);
+    }
+
+    /// It was looked what is loaded, and so much is left.
+    pub(crate) fn inspected(&mut self, left: usize) {
+        self.loaded = left;
+        self.inspected = Instant::now();
+    }
+
+    /// Whether there is nothing to look at yet.
+    pub(crate) fn is_inspected(&self) -> bool {
+        self.loaded == 0 || self.inspected.elapsed() < INSPECTION
     }
 
     /// The wish of the longest standing.
@@ -89,7 +107,7 @@ impl Loading {
         match (self.wishes.is_empty(), self.was_refused) {
             (false, false) => QUIET,
             (false, true) => PAUSE,
-            (true, _) if self.loaded > 0 => INSPECTION,
+            (true, _) if self.loaded > 0 => INSPECTION.saturating_sub(self.inspected.elapsed()),
             (true, _) => NEVER,
         }
     }

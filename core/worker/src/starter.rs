@@ -337,10 +337,10 @@ impl Starter {
     /// Has a sandbox load the image that was asked for, or ends those whose image is not used any more.
     fn load_ahead(&mut self) {
         let Some(zygotes) = self.zygotes.clone() else { return };
-        let Some(wish) = self.loading.next() else {
-            self.loading.loaded = self.mechanisms.chosen().keep_loaded(&mut |image| zygotes.has(image));
-            return;
-        };
+        if !self.loading.is_inspected() {
+            self.loading.inspected(self.mechanisms.chosen().keep_loaded(&mut |image| zygotes.has(image)));
+        }
+        let Some(wish) = self.loading.next() else { return };
         if !zygotes.has(&wish.image) {
             return;
         }
