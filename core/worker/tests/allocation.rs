@@ -193,6 +193,7 @@ impl Wire {
 #[test]
 fn a_warm_invocation_allocates_nothing_on_its_shard() {
     const SHARD: &str = "vilya-shard-0";
+    const ROUNDS: usize = 4;
     let state = tempfile::tempdir().expect("a temporary directory");
     let worker = start(state.path());
     let mut http = Http::open(worker.address());
@@ -215,10 +216,19 @@ fn a_warm_invocation_allocates_nothing_on_its_shard() {
         round(&medium);
     }
     for body in [&small[..], &medium] {
-        let before = allocations_of(SHARD);
-        round(body);
-        let during = allocations_of(SHARD) - before;
-        assert_eq!(during, 0, "{during} allocations in 400 warm invocations of {} bytes", body.len());
+        // What an invocation allocates shows in every round. On a busy machine a shard tells the control thread of it, and copies out what a
+        // client is slow to take: both may take a block, which is not an invocation's.
+        let mut during = || {
+            let before = allocations_of(SHARD);
+            round(body);
+            allocations_of(SHARD) - before
+        };
+        let counted: Vec<u64> = (0..ROUNDS).map(|_| during()).collect();
+        assert!(
+            counted.contains(&0),
+            "{counted:?} allocations in rounds of 400 warm invocations of {} bytes",
+            body.len()
+        );
     }
     worker.drain();
 }
