@@ -42,9 +42,12 @@ impl Shard {
     }
 
     pub(super) fn thaw(&mut self, sandbox: SandboxId) {
-        if !self.order(sandbox, Wanted::Thawed) {
-            self.feed(Event::Broken { sandbox });
+        if self.order(sandbox, Wanted::Thawed) {
+            return;
         }
+        // What cannot be frozen is awake, also if the engine wanted both in one step.
+        let is_frozen = self.entry(SandboxKey::of(sandbox)).is_none_or(|entry| entry.frozen);
+        self.feed(if is_frozen { Event::Broken { sandbox } } else { Event::Thawed { sandbox } });
     }
 
     /// Whether somebody sees to it.
