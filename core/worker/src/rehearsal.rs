@@ -43,12 +43,29 @@ impl Request {
     }
 }
 
-/// A copy that has begun, and our ends of its ring and its output. It ends with this.
+/// A copy that has begun, and our ends of its ring and its output. It ends with this, also if nobody waits for it any more.
 pub(crate) struct OnStage {
-    pub(crate) begun: Begun,
-    pub(crate) host: Host,
+    begun: Option<Begun>,
+    host: Host,
     /// Kept open so that it can print.
-    pub(crate) output: [OwnedFd; 2],
+    _output: [OwnedFd; 2],
+}
+
+impl OnStage {
+    pub(crate) fn new(begun: Begun, host: Host, output: [OwnedFd; 2]) -> OnStage {
+        OnStage { begun: Some(begun), host, _output: output }
+    }
+}
+
+impl Drop for OnStage {
+    fn drop(&mut self) {
+        self.begun.take().map(Begun::finish).into_iter().flatten().for_each(end);
+    }
+}
+
+fn end(copy: Started) {
+    copy.remains.kill();
+    let _ = copy.remains.reap();
 }
 
 /// How long a wait goes on before it is asked whether the worker stops.
@@ -66,7 +83,7 @@ pub(crate) fn rehearse(
     let (answer, answers) = bounded(1);
     let request = Request { image: Arc::clone(image), part, answer };
     requests.send(request).map_err(|_| "the worker stops".to_owned())?;
-    let OnStage { begun, mut host, output } = loop {
+    let mut stage = loop {
         // Relaxed: it is only asked whether to go on.
         let goes_on = !stopping.load(Ordering::Relaxed) && Instant::now() < deadline;
         match answers.recv_timeout(LOOK) {
@@ -75,13 +92,12 @@ pub(crate) fn rehearse(
             Err(_) => return Err("no copy of it could be started in time".into()),
         }
     };
+    let Some(begun) = stage.begun.take() else { return Err("no copy of it was started".into()) };
     let started = begun.finish().map_err(|error| error.to_string())?;
-    let ready = await_ready(&mut host, &started, deadline, stopping).and_then(|()| {
+    let ready = await_ready(&mut stage.host, &started, deadline, stopping).and_then(|()| {
         image.learn_from(&started).map_err(|error| format!("a copy of it cannot be looked at: {error}"))
     });
-    started.remains.kill();
-    let _ = started.remains.reap();
-    drop(output);
+    end(started);
     ready
 }
 

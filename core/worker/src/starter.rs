@@ -329,7 +329,7 @@ impl Starter {
         let copy = Ring::new(*lanes, self.defaults.payload_limit_bytes, ReadOnlyBy::Permission).and_then(|ring| {
             let Ring { host, stdout, stderr, descriptors } = ring;
             let begun = self.mechanisms.chosen().begin(&spec, descriptors, Some(request.copy()));
-            begun.map(|begun| OnStage { begun, host, output: [stdout, stderr] }).map_err(|error| error.to_string())
+            begun.map(|begun| OnStage::new(begun, host, [stdout, stderr])).map_err(|error| error.to_string())
         });
         request.answer(copy);
     }
