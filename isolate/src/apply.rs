@@ -72,7 +72,7 @@ impl Report {
 }
 
 /// Exit status of a child that could not become its program; the report says why.
-const FAILED: Word = 127;
+pub(crate) const FAILED: Word = 127;
 
 /// What steps leave for later steps.
 struct State<'a> {
@@ -103,6 +103,15 @@ pub(crate) unsafe fn perform(plan: &Plan, allotment: &Allotment<'_>, proc: RawFd
     }
     let _ = state.tell();
     exit(FAILED)
+}
+
+/// Performs steps in a child that goes on in our own code afterwards; or says which one failed, and why.
+///
+/// # Safety
+/// As for [`perform`], but for never returning: what the child goes on with must be sound in a copy of its parent.
+pub(crate) unsafe fn perform_some(steps: &[Step], allotment: &Allotment<'_>) -> Result<(), (usize, Errno)> {
+    let mut state = State { allotment, report: Report::default(), proc: NO_PROC, ruleset: -1 };
+    steps.iter().enumerate().try_for_each(|(index, step)| state.step(step).map_err(|errno| (index, errno)))
 }
 
 pub(crate) fn exit(status: Word) -> ! {
@@ -298,7 +307,7 @@ fn now_ns() -> Result<u64, Errno> {
 /// Bytes of the kernel's signal set, not of libc's.
 const SIGNAL_SET_BYTES: Word = 8;
 
-fn default_signals() -> Result<(), Errno> {
+pub(crate) fn default_signals() -> Result<(), Errno> {
     // Handler, flags, restorer, mask: all zero is SIG_DFL. Larger than the kernel's struct on any architecture.
     let action = [0_u64; 4];
     for signal in (1..=64).filter(|signal| *signal != libc::SIGKILL && *signal != libc::SIGSTOP) {

@@ -68,6 +68,10 @@ pub struct HardLimits {
     pub data_bytes: u64,
     /// RLIMIT_MEMLOCK, in bytes.
     pub locked_bytes: u64,
+    /// RLIMIT_FSIZE, in bytes.
+    pub file_bytes: u64,
+    /// RLIMIT_CPU, in seconds.
+    pub processor_seconds: u64,
 }
 
 /// The facts.
@@ -179,7 +183,7 @@ fn malformed(path: &'static str) -> ProbeError {
 }
 
 /// Root counts as root only with the capability to mount in the mount namespace that it is in.
-fn privilege() -> Result<Privilege, ProbeError> {
+pub(crate) fn privilege() -> Result<Privilege, ProbeError> {
     const STATUS: &str = "/proc/self/status";
     const CAP_SYS_ADMIN: u32 = 21;
     let status = read(STATUS)?;
@@ -219,7 +223,7 @@ fn present(names: &[&str]) -> Vec<String> {
     names.iter().filter(|name| Path::new("/proc").join(name).exists()).map(|name| (*name).to_owned()).collect()
 }
 
-fn hard_limits() -> Result<HardLimits, ProbeError> {
+pub(crate) fn hard_limits() -> Result<HardLimits, ProbeError> {
     const LIMITS: &str = "/proc/self/limits";
     let limits = read(LIMITS)?;
     // "Max open files            1024                 524288               files": name, soft, hard, unit.
@@ -238,10 +242,12 @@ fn hard_limits() -> Result<HardLimits, ProbeError> {
         pending_signals: limit("Max pending signals")?,
         data_bytes: limit("Max data size")?,
         locked_bytes: limit("Max locked memory")?,
+        file_bytes: limit("Max file size")?,
+        processor_seconds: limit("Max cpu time")?,
     })
 }
 
-fn last_capability() -> Result<u32, ProbeError> {
+pub(crate) fn last_capability() -> Result<u32, ProbeError> {
     const LAST: &str = "/proc/sys/kernel/cap_last_cap";
     read(LAST)?.trim().parse().map_err(|_| malformed(LAST))
 }

@@ -9,7 +9,7 @@
 //! used: it allocates, which the child that this runs in must not.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::RawFd;
 
@@ -44,6 +44,11 @@ const WRITE: u64 = WRITE_FILE
     | TRUNCATE;
 /// Of these, what a rule on a file may say.
 const OF_FILES: u64 = WRITE_FILE | TRUNCATE;
+
+const BIND_TCP: u64 = 1;
+const CONNECT_TCP: u64 = 1 << 1;
+/// The first interface that knows of ports.
+const WITH_PORTS: u32 = 4;
 
 const SCOPE_ABSTRACT_SOCKETS: u64 = 1;
 const SCOPE_SIGNALS: u64 = 1 << 1;
@@ -97,6 +102,17 @@ impl Rules {
         let below = [(c"/", READ), (c"/dev", WRITE_FILE)].map(|(path, rights)| (path.to_owned(), rights));
         let beneath = below.into_iter().chain(writable.map(|path| (path, WRITE & handled))).collect();
         Some(Rules { attributes: [handled, 0, scopes], flags: if interface < WITH_LOG { 0 } else { NO_LOG }, beneath })
+    }
+
+    /// Rules for a child that reads below one directory and makes plain files, directories and links below another; nothing is executed,
+    /// and no port of TCP is bound or connected to.
+    pub(crate) fn unpacking(interface: u32, read: &CStr, write: &CStr) -> Option<Rules> {
+        let mut rules = Rules::new(interface, std::iter::empty())?;
+        let handled = rules.attributes[0];
+        let made = READ | WRITE & !MAKE_SOCKET & handled;
+        rules.beneath = vec![(read.to_owned(), READ & !EXECUTE), (write.to_owned(), made & !EXECUTE)];
+        rules.attributes[1] = if interface < WITH_PORTS { 0 } else { BIND_TCP | CONNECT_TCP };
+        Some(rules)
     }
 
     /// Makes them in the kernel, as a descriptor. Between `clone3` and `exec`, in the root that they are for.

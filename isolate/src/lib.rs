@@ -38,6 +38,7 @@ mod state;
 mod stub;
 mod sweep;
 mod sys;
+mod unpacker;
 mod users;
 mod zygote;
 
@@ -56,4 +57,5 @@ pub use remains::{Ended, Exit, Remains};
 pub use seccomp::{AllowedCall, Filter, FilterError, allowed_calls};
 pub use spec::{Bind, ImageRoot, ResourceLimits, Root, Spec, SpecError, check_name};
 pub use sweep::{SweepError, Swept, sweep};
+pub use unpacker::{Bounds, Finished, Job, JobError, Unpacker, Work};
 pub use zygote::{CaptureError, Image, capture};

@@ -64,6 +64,21 @@ pub(crate) const NETWORKS_RETURNED: usize = 128;
 /// Most descriptors that the sandboxes of a mechanism have open together, besides the one that each has.
 pub const SHARED_DESCRIPTORS: usize = NETWORKS_HELD + NETWORKS_RETURNED;
 
+/// Archives that are unpacked at once.
+pub const UNPACKING: usize = 16;
+/// Users of the children that unpack, as root; after those of the sandboxes.
+pub(crate) const UNPACKING_USER_FIRST: u32 = USER_FIRST + USERS;
+/// Longest order to the process that makes them; a packet socket takes some 200 KiB at once.
+pub(crate) const UNPACKING_ORDER_BYTES: usize = 128 << 10;
+/// Longest answer of one.
+pub(crate) const UNPACKING_REPORT_BYTES: usize = 1 << 20;
+/// What is kept of what one says when it fails.
+pub(crate) const UNPACKING_WORDS_BYTES: usize = 4096;
+/// Files that one may have open: a directory for each part of a path that is removed, and some.
+pub(crate) const UNPACKING_OPEN_FILES: u64 = 128;
+/// How long one that was killed may take to be gone.
+pub(crate) const UNPACKING_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Descriptors of a sandbox: 0 to 5. What the worker keeps for the child during a start lies above.
 pub(crate) const DESCRIPTORS: i32 = 6;
 /// Lowest number that a descriptor kept for the child may have.
@@ -73,6 +88,7 @@ const _: () =
     assert!(DESCRIPTORS_KEPT_FROM >= DESCRIPTORS, "moving a descriptor into place must not overwrite another");
 const _: () = assert!(OPEN_FILES_LEAST as i32 > DESCRIPTORS);
 const _: () = assert!(USER_FIRST.checked_add(USERS).is_some());
+const _: () = assert!(UNPACKING_USER_FIRST.checked_add(UNPACKING as u32).is_some());
 const _: () = assert!(CORES.is_multiple_of(64));
 const _: () =
     assert!(ROOT_INODES as usize > 8 * BINDS + IMAGE_ENTRIES, "every bind needs a few directories to be mounted on");

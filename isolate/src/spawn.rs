@@ -47,10 +47,20 @@ impl CloneArguments {
         }
     }
 
+    /// A child of the caller in new namespaces; its pidfd is stored in the given place.
+    pub(crate) fn child(namespaces: u64, pidfd: *mut RawFd) -> CloneArguments {
+        CloneArguments {
+            flags: namespaces | libc::CLONE_PIDFD as u64,
+            pidfd: pidfd.expose_provenance() as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            ..CloneArguments::default()
+        }
+    }
+
     /// Splits the process: 0 in the child, its id in the parent.
     ///
     /// # Safety
-    /// The place of the pidfd must be valid. The child must only perform a plan.
+    /// The place of the pidfd must be valid. The child must only perform a plan, or be of a process with one thread.
     pub(crate) unsafe fn clone3(&self) -> Result<i32, Errno> {
         // SAFETY: the arguments outlive the call and the size is theirs; the rest is the caller's promise.
         unsafe { sys::call(libc::SYS_clone3, [ptr::from_ref(self) as Word, size_of::<CloneArguments>() as Word]) }

@@ -22,7 +22,7 @@ use vilya_engine::policy::keepalive::KeepAlivePolicy;
 use vilya_engine::policy::queue::QueuePolicy;
 use vilya_engine::{Bytes, Engine, Limits, Nanos, SpreadPolicy};
 use vilya_ipc::spin::SPIN_CAP;
-use vilya_isolate::Swept;
+use vilya_isolate::{Swept, Unpacker};
 use vilya_reactor::{Reactor, Waker};
 
 use crate::config::{self, Config};
@@ -113,6 +113,8 @@ impl Worker {
     /// # Errors
     /// Whatever keeps it from serving; nothing is left running then.
     pub fn start(config: &Config) -> Result<Running, StartError> {
+        // Before anything else, so that what it and its children have of this process is little.
+        let unpacker = Unpacker::start(vilya_image::work).map_err(|error| StartError::Sandboxes(error.to_string()))?;
         let state = &config.server.state_directory;
         let bad_state = |reason: String| StartError::State { path: state.display().to_string(), reason };
         let place = std::fs::create_dir_all(state.join(RUNTIMES)).and_then(|()| std::fs::canonicalize(state)).map_err(
@@ -128,7 +130,7 @@ impl Worker {
         let ahead = wanted.prepared_within(descriptors::raise_limit(&wanted));
         let mechanisms = mechanisms(config, catalog.worker_id())?;
         let offered = mechanism_settings(config, catalog.worker_id());
-        let catalog = catalog.offering(offered);
+        let catalog = catalog.offering(offered).unpacked_by(Arc::new(unpacker));
         let http = listeners(config.server.address, config.topology.shards.len())?;
         let address = local_address(&http[0])?;
         let wire = WireListeners::open(config)?;

@@ -15,8 +15,9 @@ mod reference;
 mod session;
 mod transport;
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -118,8 +119,8 @@ impl Pull<'_> {
         &self.digest
     }
 
-    /// Writes the image for this machine into an empty directory, as an image layout. Returns the bytes pulled. What was written before an
-    /// error stays there.
+    /// Writes the image for this machine into an empty directory, as an image layout that anyone may read who can reach it. Returns the bytes
+    /// pulled. What was written before an error stays there.
     ///
     /// # Errors
     /// Whatever keeps it from being whole and true.
@@ -137,6 +138,7 @@ impl Pull<'_> {
             bytes += layer.bytes;
             tracing::info!(image, bytes = layer.bytes, "pulled {what}");
         }
+        open_to_readers(directory).map_err(disk(directory))?;
         Ok(bytes)
     }
 
@@ -185,6 +187,20 @@ impl Pull<'_> {
             Err(PullError::Digest { what: what.to_owned(), found, wanted })
         })
     }
+}
+
+/// Whoever unpacks it may be another user, whatever mask this process has.
+fn open_to_readers(directory: &Path) -> io::Result<()> {
+    fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_to_readers(&entry.path())?;
+        } else {
+            fs::set_permissions(entry.path(), Permissions::from_mode(0o644))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a blob goes.

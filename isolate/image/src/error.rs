@@ -3,6 +3,7 @@
 //! Owns: the messages, each of which says what to do. Invariant: names of entries are escaped and bounded before they are shown. Does not
 //! know: statuses.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
@@ -36,7 +37,7 @@ pub enum ImageError {
         /// The entry's name, escaped.
         entry: String,
         /// Why.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// More than the limits.
     #[error("the image is too large: {0}")]
@@ -66,7 +67,7 @@ impl ImageError {
 
     pub(crate) fn refused(entry: &[u8], reason: &'static str) -> ImageError {
         let shown = entry.get(..200).unwrap_or(entry).escape_ascii().to_string();
-        ImageError::Refused { entry: shown, reason }
+        ImageError::Refused { entry: shown, reason: reason.into() }
     }
 
     pub(crate) fn read(what: &str, source: io::Error) -> ImageError {

@@ -23,11 +23,6 @@ pub(crate) fn apply(source: &Source, layer: &Layer, tree: &mut Tree) -> Result<(
     read(source, layer, limits, |tar| entries(tar, tree))
 }
 
-/// Reads a layer only to see that it is what its digests say.
-pub(crate) fn verify(source: &Source, layer: &Layer, limits: Limits) -> Result<(), ImageError> {
-    read(source, layer, limits, |_| Ok(()))
-}
-
 /// Hands a layer's tar over, and then says whether it was the layer: an altered one is told to be so, whatever became of it before.
 fn read(
     source: &Source,
@@ -35,21 +30,22 @@ fn read(
     limits: Limits,
     take: impl FnOnce(&mut dyn Read) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
-    let failed = |error| ImageError::read(&layer.name, error);
-    let (part, compressed_bytes) = source.part(&layer.name)?;
+    let name = layer.to_string();
+    let failed = |error| ImageError::read(&name, error);
+    let (part, compressed_bytes) = source.layer(layer)?;
     let most = compression::bound(compressed_bytes, limits.ratio).min(limits.framed_bytes());
-    let mut stored = Metered::new(part, u64::MAX);
+    let mut stored = Metered::new(part, u64::MAX, layer.digest.is_some());
     let taken = compression::decompressed(&mut stored).map_err(failed).and_then(|tar| {
-        let mut tar = Metered::new(tar, most);
+        let mut tar = Metered::new(tar, most, true);
         take(&mut tar)?;
         io::copy(&mut tar, &mut io::sink()).map_err(failed)?;
         Ok(tar.digest())
     });
     if let Some(wanted) = &layer.digest {
         io::copy(&mut stored, &mut io::sink()).map_err(failed)?;
-        source::check(&layer.name, &stored.digest(), wanted)?;
+        source::check(&name, &stored.digest(), wanted)?;
     }
-    source::check(&layer.name, &taken.map_err(|error| told(error, most))?, &layer.diff_id)
+    source::check(&name, &taken.map_err(|error| told(error, most))?, &layer.diff_id)
 }
 
 /// What the meter stopped is said to be too large.
@@ -140,16 +136,17 @@ fn pax<R: Read>(entry: &mut Entry<'_, R>, names: &mut Names) -> Result<(), Image
     Ok(())
 }
 
-/// A reader that hashes what it gives, and fails with `FileTooLarge` instead of giving more than it may.
+/// A reader that hashes what it gives, if that is wanted, and fails with `FileTooLarge` instead of giving more than it may.
 struct Metered<R> {
     inner: R,
     hash: Sha256,
+    is_hashed: bool,
     left: u64,
 }
 
 impl<R: Read> Metered<R> {
-    fn new(inner: R, most: u64) -> Metered<R> {
-        Metered { inner, hash: Sha256::new(), left: most }
+    fn new(inner: R, most: u64, is_hashed: bool) -> Metered<R> {
+        Metered { inner, hash: Sha256::new(), is_hashed, left: most }
     }
 
     fn digest(&self) -> String {
@@ -161,7 +158,9 @@ impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.left = self.left.checked_sub(count as u64).ok_or(io::ErrorKind::FileTooLarge)?;
-        self.hash.update(&buffer[..count]);
+        if self.is_hashed {
+            self.hash.update(&buffer[..count]);
+        }
         Ok(count)
     }
 }

@@ -7,40 +7,71 @@
 mod compression;
 mod error;
 mod layers;
+mod message;
 mod source;
 mod tree;
+mod work;
 
+use std::fmt;
+use std::fs::File;
 use std::path::Path;
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 pub use error::ImageError;
 use source::Source;
 pub use tree::{COVERED, Limits};
+pub use work::{Answer, Request, work};
 
 /// An image whose description was read and verified; its layers are verified as they are flattened.
 #[derive(Debug)]
 pub struct Image {
     source: Source,
-    layers: Vec<Layer>,
+    description: Description,
+}
+
+/// What an image says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// From the lowest to the highest.
+    pub layers: Vec<Layer>,
     /// `NAME` and value, in the order of the image.
-    environment: Vec<(String, String)>,
+    pub environment: Vec<(String, String)>,
 }
 
 /// A layer.
-#[derive(Debug)]
-struct Layer {
-    /// Its name in the archive or folder.
-    name: String,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Where its bytes are.
+    pub place: Place,
     /// SHA-256 of the bytes as they lie there; a docker archive says none.
-    digest: Option<String>,
+    pub digest: Option<String>,
     /// SHA-256 of its tar.
-    diff_id: String,
+    pub diff_id: String,
+}
+
+/// Where a layer lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the archive.
+    Range {
+        /// The first byte.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+    },
+    /// A blob of the folder, by the digits of its name.
+    Blob(String),
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "layer {}", self.digest.as_ref().unwrap_or(&self.diff_id))
+    }
 }
 
 /// Most layers: what the usual builders stop at.
-const LAYERS_MAX: usize = 128;
+pub(crate) const LAYERS_MAX: usize = 128;
 
 #[derive(Deserialize)]
 struct Index {
@@ -98,7 +129,18 @@ impl Image {
     /// # Errors
     /// When it is none of these, is damaged, or is not for this machine.
     pub fn open(path: &Path) -> Result<Image, ImageError> {
-        let source = Source::open(path)?;
+        Image::read(Source::open(path)?)
+    }
+
+    /// The same of an archive that is open.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn open_archive(file: File) -> Result<Image, ImageError> {
+        Image::read(Source::archive(file)?)
+    }
+
+    fn read(source: Source) -> Result<Image, ImageError> {
         if source.has("index.json") { Image::open_layout(source) } else { Image::open_saved(source) }
     }
 
@@ -124,7 +166,8 @@ impl Image {
     }
 
     fn open_saved(source: Source) -> Result<Image, ImageError> {
-        if !source.has("manifest.json") {
+        // Names in a saved image are of any kind, and so lie in an archive only.
+        if matches!(source, Source::Folder(_)) || !source.has("manifest.json") {
             return Err(ImageError::Unknown);
         }
         let mut saved: Vec<Saved> = source.json("manifest.json", None)?;
@@ -150,49 +193,42 @@ impl Image {
             )));
         }
         let layers = layers.into_iter().zip(diff_ids).map(|((name, digest), diff_id)| {
-            Ok(Layer { name, digest, diff_id: source::hexadecimal(&diff_id)?.to_owned() })
+            let diff_id = source::hexadecimal(&diff_id)?.to_owned();
+            Ok(Layer { place: source.place(&name)?, digest, diff_id })
         });
         let layers = layers.collect::<Result<_, ImageError>>()?;
         let variables = configuration.config.and_then(|settings| settings.environment).unwrap_or_default();
         let variables = variables.iter().filter_map(|text| text.split_once('='));
         let environment = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Ok(Image { source, layers, environment })
+        Ok(Image { source, description: Description { layers, environment } })
     }
 
-    /// Names the content: the same for images with the same layers in the same order. 64 hexadecimal digits.
+    /// What it says of itself.
     #[must_use]
-    pub fn identity(&self) -> String {
-        let all: String = self.layers.iter().map(|layer| format!("{}\n", layer.diff_id)).collect();
-        source::hex(&Sha256::digest(all.as_bytes()))
-    }
-
-    /// The variables that the image sets.
-    #[must_use]
-    pub fn environment(&self) -> &[(String, String)] {
-        &self.environment
+    pub fn description(&self) -> &Description {
+        &self.description
     }
 
     /// Writes the files that the layers add up to into an empty directory, with `files` (path and text) in place of the image's own. Returns
-    /// the bytes of the files. What was written before an error stays there.
+    /// the bytes of the files. What was written before an error stays there; nothing is on disk yet.
     ///
     /// # Errors
     /// When a layer is not what its digests say, holds what is refused, is larger than the limits, or the disk says no.
-    pub fn flatten(&self, directory: &Path, limits: Limits, files: &[(&str, &str)]) -> Result<u64, ImageError> {
-        let mut tree = tree::Tree::new(directory, limits);
-        for layer in &self.layers {
-            layers::apply(&self.source, layer, &mut tree)?;
-        }
-        tree.complete(files)
+    pub fn flatten(&self, directory: &Path, limits: Limits, files: &[(String, String)]) -> Result<u64, ImageError> {
+        flatten(&self.source, &self.description.layers, tree::Tree::new(directory, limits), files)
     }
+}
 
-    /// Reads every layer to its end, as [`Image::flatten`] does, and writes nothing: whoever names an image that is stored already
-    /// shows by this that they have it.
-    ///
-    /// # Errors
-    /// When a layer is not what its digests say, or is larger than the limits.
-    pub fn verify(&self, limits: Limits) -> Result<(), ImageError> {
-        self.layers.iter().try_for_each(|layer| layers::verify(&self.source, layer, limits))
+fn flatten(
+    source: &Source,
+    layers: &[Layer],
+    mut tree: tree::Tree,
+    files: &[(String, String)],
+) -> Result<u64, ImageError> {
+    for layer in layers {
+        layers::apply(source, layer, &mut tree)?;
     }
+    tree.complete(files)
 }
 
 /// The one manifest, or the one for this machine.

@@ -1,17 +1,19 @@
-//! The parts of an image by name, in a folder or a tar.
+//! The parts of an image, in a folder or a tar.
 //!
-//! Owns: finding and reading them, and digests. Invariant: a part's name is one of the listing's, or made from checked hexadecimal digits,
+//! Owns: finding and reading them, and digests. Invariant: a part of a folder is one of three names or made from checked hexadecimal digits,
 //! so nothing outside the folder is opened; a description is read whole only up to a bound. Does not know: what a part means.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::error::ImageError;
+use crate::{Layer, Place};
 
 /// Largest manifest or configuration.
 const DESCRIPTION_BYTES_MAX: u64 = 4 << 20;
@@ -23,7 +25,7 @@ pub(crate) enum Source {
     Folder(PathBuf),
     /// Where each part lies in the file.
     Archive {
-        path: PathBuf,
+        file: File,
         parts: HashMap<String, (u64, u64)>,
     },
 }
@@ -34,10 +36,15 @@ impl Source {
         if std::fs::metadata(path).map_err(failed)?.is_dir() {
             return Ok(Source::Folder(path.to_owned()));
         }
-        let file = BufReader::new(File::open(path).map_err(failed)?);
-        let mut archive = tar::Archive::new(file);
+        Source::archive(File::open(path).map_err(failed)?)
+    }
+
+    /// The parts of an archive.
+    pub(crate) fn archive(file: File) -> Result<Source, ImageError> {
+        let mut archive = tar::Archive::new(BufReader::new(&file));
         let mut parts = HashMap::new();
-        for entry in archive.entries_with_seek().map_err(failed)?.raw(true) {
+        let entries = archive.entries_with_seek().map_err(|error| ImageError::read("the archive", error))?;
+        for entry in entries.raw(true) {
             let entry = entry.map_err(|_| ImageError::Unknown)?;
             if parts.len() >= PARTS_MAX {
                 return Err(ImageError::invalid(format!("it has more than {PARTS_MAX} parts")));
@@ -48,7 +55,7 @@ impl Source {
                 parts.insert(name, (entry.raw_file_position(), entry.size()));
             }
         }
-        Ok(Source::Archive { path: path.to_owned(), parts })
+        Ok(Source::Archive { file, parts })
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -58,8 +65,33 @@ impl Source {
         }
     }
 
-    /// Opens a part; how many bytes it has.
-    pub(crate) fn part(&self, name: &str) -> Result<(Box<dyn Read>, u64), ImageError> {
+    /// Where the part of this name lies. Of a folder, only blobs have a place.
+    pub(crate) fn place(&self, name: &str) -> Result<Place, ImageError> {
+        match self {
+            Source::Folder(_) => {
+                let digits = name.strip_prefix("blobs/sha256/").unwrap_or_default();
+                hexadecimal(&format!("sha256:{digits}")).map(|digits| Place::Blob(digits.to_owned()))
+            }
+            Source::Archive { parts, .. } => {
+                let (offset, bytes) =
+                    parts.get(name).ok_or_else(|| ImageError::read(name, io::ErrorKind::NotFound.into()))?;
+                Ok(Place::Range { offset: *offset, bytes: *bytes })
+            }
+        }
+    }
+
+    /// Opens a layer; how many bytes it has.
+    pub(crate) fn layer<'a>(&'a self, layer: &Layer) -> Result<(Box<dyn Read + 'a>, u64), ImageError> {
+        match (self, &layer.place) {
+            (Source::Folder(_), Place::Blob(digits)) => self.part(&format!("blobs/sha256/{digits}")),
+            (Source::Archive { file, .. }, Place::Range { offset, bytes }) => {
+                Ok((Box::new(BufReader::new(Section { file, at: *offset, left: *bytes })), *bytes))
+            }
+            _ => Err(ImageError::invalid("a layer lies where this form of image has none")),
+        }
+    }
+
+    fn part(&self, name: &str) -> Result<(Box<dyn Read + '_>, u64), ImageError> {
         let failed = |source| ImageError::read(name, source);
         match self {
             Source::Folder(folder) => {
@@ -67,11 +99,9 @@ impl Source {
                 let bytes = file.metadata().map_err(failed)?.len();
                 Ok((Box::new(BufReader::new(file)), bytes))
             }
-            Source::Archive { path, parts } => {
+            Source::Archive { file, parts } => {
                 let (offset, bytes) = parts.get(name).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-                let mut file = File::open(path).map_err(failed)?;
-                file.seek(SeekFrom::Start(*offset)).map_err(failed)?;
-                Ok((Box::new(BufReader::new(file).take(*bytes)), *bytes))
+                Ok((Box::new(Section { file, at: *offset, left: *bytes }), *bytes))
             }
         }
     }
@@ -92,6 +122,22 @@ impl Source {
             check(name, &hex(&Sha256::digest(&text)), wanted)?;
         }
         serde_json::from_slice(&text).map_err(|error| ImageError::invalid(format!("{name}: {error}")))
+    }
+}
+
+/// A part of a file, read without moving the file's own place.
+struct Section<'a> {
+    file: &'a File,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Section<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        (self.at, self.left) = (self.at + count as u64, self.left - count as u64);
+        Ok(count)
     }
 }
 

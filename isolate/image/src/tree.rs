@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::error::ImageError;
 
 /// Bounds of an unpacked image.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Entries of all layers together, those included that only a path implies.
     pub entries: u64,
@@ -155,21 +155,14 @@ impl Tree {
         Ok(())
     }
 
-    /// Puts these files in place of the image's; how many bytes of files there are. Everything is on disk then.
-    pub(crate) fn complete(mut self, files: &[(&str, &str)]) -> Result<u64, ImageError> {
+    /// Puts these files in place of the image's; how many bytes of files there are.
+    pub(crate) fn complete(mut self, files: &[(String, String)]) -> Result<u64, ImageError> {
         for (path, text) in files {
             self.begin_layer();
             if let Some(path) = self.place(path.as_bytes())? {
                 self.file(&path, false, text.as_bytes())?;
             }
         }
-        for (path, kind) in &self.nodes {
-            if *kind != Kind::Link {
-                let place = self.on_disk(path);
-                fs::File::open(&place).and_then(|file| file.sync_all()).map_err(disk(&place))?;
-            }
-        }
-        fs::File::open(&self.directory).and_then(|file| file.sync_all()).map_err(disk(&self.directory))?;
         Ok(self.bytes)
     }
 

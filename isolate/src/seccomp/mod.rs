@@ -8,13 +8,14 @@ mod compile;
 mod policy;
 mod profile;
 mod rules;
+mod unpacking;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 pub use allowed::{AllowedCall, allowed_calls};
 use compile::{Span, Verdict};
-use policy::ROWS;
+use policy::{ROWS, Row};
 pub(crate) use profile::profile;
 use rules::Rule;
 
@@ -45,7 +46,13 @@ impl Filter {
     /// When the policy does not compile for this architecture.
     pub fn shared() -> Result<&'static Filter, FilterError> {
         static SHARED: OnceLock<Result<Filter, FilterError>> = OnceLock::new();
-        SHARED.get_or_init(Filter::compile).as_ref().map_err(Clone::clone)
+        SHARED.get_or_init(|| Filter::compile(ROWS)).as_ref().map_err(Clone::clone)
+    }
+
+    /// The filter of what unpacks hostile archives, which makes files and little else.
+    pub(crate) fn unpacking() -> Result<&'static Filter, FilterError> {
+        static UNPACKING: OnceLock<Result<Filter, FilterError>> = OnceLock::new();
+        UNPACKING.get_or_init(|| Filter::compile(unpacking::ROWS)).as_ref().map_err(Clone::clone)
     }
 
     /// The program, for `seccomp(2)`.
@@ -54,9 +61,9 @@ impl Filter {
         &self.program
     }
 
-    fn compile() -> Result<Filter, FilterError> {
+    fn compile(rows: &[&[Row]]) -> Result<Filter, FilterError> {
         let architecture = ARCHITECTURE.ok_or(FilterError("there is no table for this architecture"))?;
-        let program = compile::program(architecture, &spans());
+        let program = compile::program(architecture, &spans(rows));
         if program.len() > libc::BPF_MAXINSNS as usize {
             return Err(FilterError("it is longer than the kernel takes"));
         }
@@ -65,10 +72,10 @@ impl Filter {
 }
 
 /// What each number gets, as spans of neighbours that get the same.
-fn spans() -> Vec<Span> {
+fn spans(rows: &[&[Row]]) -> Vec<Span> {
     let mut verdicts: BTreeMap<u32, Verdict> =
         policy::unimplemented().map(|number| (number as u32, Verdict::Absent)).collect();
-    verdicts.extend(ROWS.iter().copied().flatten().map(|row| (row.number as u32, Verdict::Judge(row.rule))));
+    verdicts.extend(rows.iter().copied().flatten().map(|row| (row.number as u32, Verdict::Judge(row.rule))));
     let mut spans = vec![Span { first: 0, verdict: Verdict::Refuse }];
     for (number, verdict) in verdicts {
         // What lies between this number and the one before is refused; after this one, too, until the next says otherwise.

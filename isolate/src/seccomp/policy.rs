@@ -36,6 +36,8 @@ macro_rules! rows {
     };
 }
 
+pub(super) use rows;
+
 /// Names for numbers that libc does not carry for every architecture; from 424 on they are the same on all of them.
 pub(super) mod numbers {
     pub(in crate::seccomp) use libc::*;

@@ -227,3 +227,30 @@ pub(super) const SETSOCKOPT: Rule = Rule::Except(&[
 const fn option(level: i32, name: i32) -> [Argument; 2] {
     [word(1, level as u32), word(2, name as u32)]
 }
+
+/// The modes of a directory that its owner can use, and empty again, and no others: by the position of the mode.
+pub(super) const MKDIR: Rule = Rule::Only(&[&[masked(1, 0o7700, 0o700)]]);
+pub(super) const MKDIRAT: Rule = Rule::Only(&[&[masked(2, 0o7700, 0o700)]]);
+/// What exists, or a file that its owner can use.
+pub(super) const OPEN: Rule = Rule::Only(&[&[creates(1, false)], &[creates(1, true), masked(2, 0o7600, 0o600)]]);
+pub(super) const OPENAT: Rule = Rule::Only(&[&[creates(2, false)], &[creates(2, true), masked(3, 0o7600, 0o600)]]);
+
+const fn creates(index: u8, does: bool) -> Argument {
+    let flag = libc::O_CREAT as u32;
+    masked(index, flag, if does { flag } else { 0 })
+}
+
+/// The two modes that unpacked files have.
+pub(super) const CHMOD: Rule = Rule::Only(&[&[word(1, 0o755)], &[word(1, 0o644)]]);
+pub(super) const FCHMODAT: Rule = Rule::Only(&[&[word(2, 0o755)], &[word(2, 0o644)]]);
+
+/// Memory that is never executable.
+pub(super) const DATA_PAGES: Rule = Rule::Only(&[&[masked(2, libc::PROT_EXEC as u32, 0)]]);
+
+/// What std asks of descriptors: their flags, and a copy.
+pub(super) const FCNTL_PLAIN: Rule = Rule::Only(&[
+    &[word(1, libc::F_GETFD as u32)],
+    &[word(1, libc::F_SETFD as u32)],
+    &[word(1, libc::F_GETFL as u32)],
+    &[word(1, libc::F_DUPFD_CLOEXEC as u32)],
+]);

@@ -1,15 +1,14 @@
 //! The compiled program is run, instruction by instruction, and compared with the policy as it is written down.
 
 use super::rules::{Case, Half, Rule};
-use super::{ARCHITECTURE, Filter, ROWS, policy};
+use super::{ARCHITECTURE, Filter, FilterError, ROWS, Row, policy, unpacking};
 
 pub(super) const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
 /// A machine for the few instructions that the program uses; its answer, and how many it took.
-fn run(architecture: u32, number: u32, arguments: &[u64; 6]) -> (u32, usize) {
-    let program = Filter::shared().expect("the policy compiles").program();
+fn run(program: &[libc::sock_filter], architecture: u32, number: u32, arguments: &[u64; 6]) -> (u32, usize) {
     let (mut at, mut accumulator) = (0, 0_u32);
     for steps in 1..=program.len() {
         let instruction = &program[at];
@@ -64,11 +63,18 @@ pub(super) fn samples(rule: Rule) -> Vec<[u64; 6]> {
     samples
 }
 
+/// The lists and what became of each.
+fn lists() -> [(&'static [&'static [Row]], &'static [libc::sock_filter]); 2] {
+    let program = |filter: Result<&'static Filter, FilterError>| filter.expect("the policy compiles").program();
+    [(ROWS, program(Filter::shared())), (unpacking::ROWS, program(Filter::unpacking()))]
+}
+
 #[test]
 fn the_program_says_what_the_policy_says() {
     let architecture = ARCHITECTURE.expect("this architecture has a table");
-    for number in (0..1024).chain([0x3fff_ffff, 0x4000_0000, 0x4000_0001, 0x4000_0027, 0x7fff_ffff, u32::MAX]) {
-        let row = ROWS.iter().copied().flatten().find(|row| row.number as u32 == number);
+    let numbers = || (0..1024).chain([0x3fff_ffff, 0x4000_0000, 0x4000_0001, 0x4000_0027, 0x7fff_ffff, u32::MAX]);
+    for ((rows, program), number) in lists().into_iter().flat_map(|list| numbers().map(move |number| (list, number))) {
+        let row = rows.iter().copied().flatten().find(|row| row.number as u32 == number);
         let absent = policy::unimplemented().any(|known| known as u32 == number);
         for arguments in row.map_or_else(|| samples(Rule::Always), |row| samples(row.rule)) {
             let demanded = match row {
@@ -76,7 +82,7 @@ fn the_program_says_what_the_policy_says() {
                 None if absent => ABSENT,
                 None => REFUSE,
             };
-            let (answer, _) = run(architecture, number, &arguments);
+            let (answer, _) = run(program, architecture, number, &arguments);
             assert_eq!(answer, demanded, "call {number} {} with {arguments:x?}", row.map_or("", |row| row.name));
         }
     }
@@ -86,7 +92,10 @@ fn the_program_says_what_the_policy_says() {
 fn other_architectures_are_killed() {
     // 32-bit x86 and ARM.
     for architecture in [0x4000_0003, 0x4000_0028, 0] {
-        assert_eq!(run(architecture, libc::SYS_read as u32, &[0; 6]).0, libc::SECCOMP_RET_KILL_PROCESS);
+        for (_, program) in lists() {
+            let (answer, _) = run(program, architecture, libc::SYS_read as u32, &[0; 6]);
+            assert_eq!(answer, libc::SECCOMP_RET_KILL_PROCESS);
+        }
     }
 }
 
@@ -95,7 +104,7 @@ fn other_architectures_are_killed() {
 fn numbers_are_found_by_halving() {
     let architecture = ARCHITECTURE.expect("this architecture has a table");
     for row in ROWS.iter().copied().flatten().filter(|row| matches!(row.rule, Rule::Always)) {
-        let (_, steps) = run(architecture, row.number as u32, &[0; 6]);
+        let (_, steps) = run(lists()[0].1, architecture, row.number as u32, &[0; 6]);
         assert!(steps <= 16, "{} takes {steps} instructions", row.name);
     }
 }
@@ -103,7 +112,7 @@ fn numbers_are_found_by_halving() {
 /// A condition that never decides is one that nobody need review.
 #[test]
 fn no_condition_is_implied_by_the_others() {
-    for row in ROWS.iter().copied().flatten() {
+    for row in lists().into_iter().flat_map(|(rows, _)| rows.iter().copied().flatten()) {
         let (Rule::Only(cases) | Rule::Except(cases)) = row.rule else { continue };
         for (index, case) in cases.iter().enumerate() {
             let met = |case: &Case, arguments: &[u64; 6]| case.iter().all(|argument| argument.holds(arguments));

@@ -24,3 +24,4 @@ mod regions;
 mod sandboxes;
 mod support;
 mod sweeping;
+mod unpacking;

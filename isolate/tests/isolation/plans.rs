@@ -25,6 +25,8 @@ fn host(privilege: Privilege, groups: GroupFacts) -> Host {
             pending_signals: u64::MAX,
             data_bytes: u64::MAX,
             locked_bytes: 8 << 20,
+            file_bytes: u64::MAX,
+            processor_seconds: u64::MAX,
         },
         last_capability: 40,
         landlock: 7,

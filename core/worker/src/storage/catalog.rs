@@ -11,12 +11,14 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use vilya_distribution::PullError;
 use vilya_image::ImageError;
+use vilya_isolate::{JobError, Unpacker};
 
 use super::bundle::{BundleError, BundleLimits, Unpacked};
-use super::images::Images;
+use super::images::{Images, UnpackError};
 use super::registry::{FunctionRecord, Registry, RegistryError};
 use crate::config::Problem;
 use crate::config::units::format_bytes;
@@ -59,9 +61,9 @@ pub enum CatalogError {
     /// The archive was refused.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// The image was refused.
+    /// The image was refused, or could not be unpacked.
     #[error(transparent)]
-    Image(#[from] ImageError),
+    Image(#[from] UnpackError),
     /// The image was not pulled.
     #[error(transparent)]
     Pull(#[from] PullError),
@@ -111,8 +113,13 @@ impl CatalogError {
             CatalogError::Bundle(BundleError::TooLarge { .. } | BundleError::TooManyEntries { .. }) => {
                 Fault::PayloadTooLarge
             }
-            CatalogError::Image(ImageError::Disk { source, .. }) => disk(source),
-            CatalogError::Image(ImageError::TooLarge(_)) => Fault::PayloadTooLarge,
+            CatalogError::Image(UnpackError::Image(ImageError::Disk { source, .. })) => disk(source),
+            CatalogError::Image(UnpackError::Image(ImageError::TooLarge(_))) => Fault::PayloadTooLarge,
+            CatalogError::Image(UnpackError::Never) => Fault::Internal,
+            CatalogError::Image(UnpackError::Job(error)) => match error {
+                JobError::Ended { .. } | JobError::Late(_) | JobError::Senseless => Fault::InvalidFunction,
+                JobError::Unconfined(_) | JobError::Busy | JobError::Gone | JobError::System(_) => Fault::Internal,
+            },
             CatalogError::Bundle(_) | CatalogError::Image(_) => Fault::InvalidFunction,
             CatalogError::Pull(error) => match error {
                 PullError::Disk { source, .. } => disk(source),
@@ -173,6 +180,12 @@ impl Catalog {
     /// The same catalog, which refuses functions whose mechanism is not there.
     pub(crate) fn offering(self, mechanisms: MechanismSettings) -> Catalog {
         Catalog { mechanisms: Some(mechanisms), ..self }
+    }
+
+    /// The same catalog, whose images this process unpacks.
+    pub fn unpacked_by(mut self, unpacker: Arc<Unpacker>) -> Catalog {
+        self.images.unpacked_by(unpacker);
+        self
     }
 
     /// The worker's id, made once for this state directory.

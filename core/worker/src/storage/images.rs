@@ -4,14 +4,21 @@
 //! a version that may still run refers to it. Images that no deployment came to refer to go with the next removal or start. It does not
 //! know manifests or sandboxes.
 
+mod inspection;
+mod unpacking;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vilya_image::{Image, ImageError, Limits};
+use vilya_image::Limits;
+use vilya_isolate::Unpacker;
 
 use super::registry::FunctionRecord;
+pub use unpacking::UnpackError;
+use unpacking::Unpacking;
 
 /// Where images are, in the state directory.
 const IMAGES: &str = "images";
@@ -67,35 +74,27 @@ pub(super) struct Images {
 pub(super) struct Shelf {
     directory: PathBuf,
     limits: Limits,
+    unpacker: Option<Arc<Unpacker>>,
 }
 
 impl Shelf {
-    /// Verifies an image and flattens it into `tree`, which is made for that, unless that was done before: then its layers are read all
-    /// the same, since their names alone would give anyone who knows them the files, and there is no `tree`.
-    pub(super) fn unpack(&self, archive: &Path, tree: &Path) -> Result<ImageRecord, ImageError> {
-        let image = Image::open(archive)?;
-        let identity = image.identity();
-        let place = self.directory.join(&identity);
-        if place.is_dir() {
-            image.verify(self.limits)?;
-        } else {
-            flatten(&image, tree, self.limits)?;
+    /// Verifies an image and has it flattened into `tree`, below `directory`, unless that was done before: then its layers are read all the
+    /// same, since their names alone would give anyone who knows them the files, and there is no `tree`.
+    pub(super) fn unpack(&self, archive: &Path, directory: &Path, tree: &Path) -> Result<ImageRecord, UnpackError> {
+        let unpacker = self.unpacker.as_deref().ok_or(UnpackError::Never)?;
+        let unpacking = Unpacking { unpacker, archive, directory, limits: self.limits };
+        let (description, identity) = unpacking.describe()?;
+        let variables = description.environment.clone();
+        if !self.directory.join(&identity).is_dir() {
+            unpacking.flatten(description, tree, &FILES)?;
         }
         let usable = |name: &str, value: &str| {
             !name.is_empty() && !name.starts_with("VILYA_") && !name.contains('\0') && !value.contains('\0')
         };
-        let variables = image.environment().iter().filter(|(name, value)| usable(name, value));
-        let environment: Vec<(String, String)> = variables.take(ENVIRONMENT_MAX).cloned().collect();
+        let variables = variables.into_iter().filter(|(name, value)| usable(name, value));
+        let environment = variables.take(ENVIRONMENT_MAX).collect();
         Ok(ImageRecord { identity, environment, interpreter: None, pinned: None })
     }
-}
-
-fn flatten(image: &Image, tree: &Path, limits: Limits) -> Result<(), ImageError> {
-    use std::os::unix::fs::PermissionsExt;
-    let disk = |source| ImageError::Disk { path: tree.to_owned(), source };
-    std::fs::create_dir(tree).map_err(disk)?;
-    image.flatten(tree, limits, &FILES)?;
-    std::fs::set_permissions(tree, std::fs::Permissions::from_mode(0o755)).map_err(disk)
 }
 
 impl Images {
@@ -103,7 +102,12 @@ impl Images {
         let directory = state_directory.join(IMAGES);
         super::ensure_directory(&directory, PASSABLE)?;
         let limits = Limits { bytes: max_bytes, ..Limits::default() };
-        Ok(Images { shelf: Shelf { directory, limits }, retired: HashMap::new() })
+        Ok(Images { shelf: Shelf { directory, limits, unpacker: None }, retired: HashMap::new() })
+    }
+
+    /// With a process that unpacks.
+    pub(super) fn unpacked_by(&mut self, unpacker: Arc<Unpacker>) {
+        self.shelf.unpacker = Some(unpacker);
     }
 
     pub(super) fn shelf(&self) -> Shelf {
@@ -204,3 +208,6 @@ fn is_file_within(root: &Path, path: &str) -> bool {
     }
     std::fs::symlink_metadata(&at).is_ok_and(|found| found.is_file())
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,14 +30,19 @@ fn folders_archives_and_what_docker_saves_flatten_alike() {
         let image = Image::open(&directory.path().join(form)).unwrap();
         let root = directory.path().join(format!("{form}.root"));
         fs::create_dir(&root).unwrap();
-        assert_eq!(image.flatten(&root, Limits::default(), &[("etc/c", "own")]).unwrap(), 6, "{form}");
+        assert_eq!(
+            image.flatten(&root, Limits::default(), &[("etc/c".to_owned(), "own".to_owned())]).unwrap(),
+            6,
+            "{form}"
+        );
         let texts = ["a", "b", "c"].map(|name| fs::read_to_string(root.join("etc").join(name)).unwrap());
         assert_eq!(texts, ["1", "22", "own"]);
-        identities.push(image.identity());
+        let diff_ids: Vec<_> = image.description().layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        identities.push(diff_ids);
     }
     assert!(identities.iter().all(|identity| *identity == identities[0]), "{identities:?}");
     let image = Image::open(&directory.path().join("oci.tar")).unwrap();
-    assert_eq!(image.environment(), [("A".to_owned(), "b=c".to_owned())]);
+    assert_eq!(image.description().environment, [("A".to_owned(), "b=c".to_owned())]);
 }
 
 #[test]
@@ -171,6 +176,20 @@ fn a_layer_that_is_not_its_diff_id_is_refused() {
     fs::create_dir(directory.path().join("root")).unwrap();
     let error = image.flatten(&directory.path().join("root"), Limits::default(), &[]).unwrap_err();
     assert!(matches!(error, ImageError::Digest { .. }), "{error}");
+}
+
+/// Its names are whatever it says, and would be looked for in the folder and above it.
+#[test]
+fn what_docker_saves_is_read_from_an_archive_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("manifest.json"), br#"[{"Config":"../c.json","Layers":["../layer.tar"]}]"#).unwrap();
+    let tar = layer(&[file("a", b"1")]);
+    fs::write(directory.path().join("layer.tar"), &tar).unwrap();
+    let config = format!(r#"{{"rootfs":{{"diff_ids":["sha256:{}"]}}}}"#, hex(&tar));
+    fs::write(directory.path().join("c.json"), config).unwrap();
+    assert!(matches!(Image::open(&folder), Err(ImageError::Unknown)));
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl Wanted {
             }
         };
         let tree = self.tree();
-        let image = ImageRecord { pinned, ..self.shelf.unpack(&archive, &tree)? };
+        let image = ImageRecord { pinned, ..self.shelf.unpack(&archive, &self.directory.path, &tree)? };
         Ok(if tree.is_dir() { Fetched::Unpacked(image) } else { Fetched::Known(image) })
     }
 

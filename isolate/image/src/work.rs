@@ -1,0 +1,309 @@
+//! What a process that reads images is asked, and what it answers.
+//!
+//! Owns: both messages, and doing what a request asks. Invariant: an answer is the word of a process that has read hostile bytes: whoever
+//! reads it gets a bounded value with every digest in its form and every message without control characters, or nothing. Does not know: how
+//! that process is confined, and who compares its answer with what is there.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::error::ImageError;
+use crate::message::{Reader, Writer};
+use crate::source::{Source, hexadecimal};
+use crate::tree::{Limits, Tree};
+use crate::{Description, Image, LAYERS_MAX, Layer, Place};
+
+/// Most variables that are told of.
+const VARIABLES_MAX: usize = 256;
+/// Most bytes of them.
+const VARIABLES_BYTES_MAX: usize = 256 << 10;
+/// Files put in place of the image's own.
+const FILES_MAX: usize = 16;
+/// Longest message of an error.
+const MESSAGE_CHARS: usize = 1024;
+
+/// Something to be done with an image: one in this folder, or the archive that is descriptor 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Say what it says of itself.
+    Describe {
+        /// The folder.
+        folder: Option<PathBuf>,
+    },
+    /// Write what these layers add up to.
+    Flatten {
+        /// The folder.
+        folder: Option<PathBuf>,
+        /// The layers. A digest that is not given is not looked at: somebody else has.
+        layers: Vec<Layer>,
+        /// An empty directory.
+        tree: PathBuf,
+        /// Bounds.
+        limits: Limits,
+        /// Path and text of files in place of the image's own.
+        files: Vec<(String, String)>,
+    },
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// What the image says of itself.
+    Described(Description),
+    /// How many bytes of files there are.
+    Flattened(u64),
+}
+
+/// Does what a request asks; the bytes of the answer.
+#[must_use]
+pub fn work(request: &[u8]) -> Vec<u8> {
+    let done = match Request::from_bytes(request) {
+        Some(request) => request.done(),
+        None => Err(ImageError::invalid("it was asked for in a way that is not understood")),
+    };
+    match done {
+        Ok(answer) => answer.to_bytes(),
+        Err(error) => error_bytes(&error),
+    }
+}
+
+fn source(folder: Option<&Path>) -> Result<Source, ImageError> {
+    match folder {
+        Some(folder) => Ok(Source::Folder(folder.to_owned())),
+        None => Ok(Source::Archive { file: given()?, parts: std::collections::HashMap::new() }),
+    }
+}
+
+/// Descriptor 0.
+fn given() -> Result<File, ImageError> {
+    let given = io::stdin().as_fd().try_clone_to_owned();
+    given.map(File::from).map_err(|error| ImageError::read("the archive", error))
+}
+
+impl Request {
+    fn done(self) -> Result<Answer, ImageError> {
+        match self {
+            Request::Describe { folder } => {
+                let image = folder.map_or_else(|| Image::open_archive(given()?), |folder| Image::open(&folder))?;
+                Ok(Answer::Described(image.description))
+            }
+            Request::Flatten { folder, layers, tree, limits, files } => {
+                let source = source(folder.as_deref())?;
+                crate::flatten(&source, &layers, Tree::new(&tree, limits), &files).map(Answer::Flattened)
+            }
+        }
+    }
+
+    /// For [`work`]. Paths that are not UTF-8 are not of ours.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let of = |path: &Path| path.to_string_lossy().into_owned();
+        let folder_of = |folder: &Option<PathBuf>| folder.as_deref().map(of).unwrap_or_default();
+        match self {
+            Request::Describe { folder } => Writer::kind(0).text(&folder_of(folder)).0,
+            Request::Flatten { folder, layers, tree, limits, files } => {
+                let writer = Writer::kind(1).text(&folder_of(folder)).text(&of(tree)).each(layers, write_layer);
+                let bounds = [limits.entries, limits.bytes, limits.depth as u64, limits.ratio];
+                let writer = bounds.into_iter().fold(writer, Writer::number);
+                writer.each(files, |writer, (path, text)| writer.text(path).text(text)).0
+            }
+        }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Request> {
+        let mut reader = Reader(bytes);
+        let kind = reader.kind()?;
+        let folder = Some(reader.text()?).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        if kind == 0 {
+            return reader.end().map(|()| Request::Describe { folder });
+        }
+        let tree = PathBuf::from(reader.text()?);
+        let layers = reader.each(LAYERS_MAX, read_layer)?;
+        let [entries, bytes, depth, ratio] = [reader.number()?, reader.number()?, reader.number()?, reader.number()?];
+        let limits = Limits { entries, bytes, depth: usize::try_from(depth).ok()?, ratio };
+        let files = reader.each(FILES_MAX, |reader| Some((reader.text()?.to_owned(), reader.text()?.to_owned())))?;
+        reader.end().map(|()| Request::Flatten { folder, layers, tree, limits, files })
+    }
+}
+
+impl Answer {
+    /// As [`work`] gives it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Answer::Described(description) => {
+                let mut left = VARIABLES_BYTES_MAX;
+                let variables = description.environment.iter().take(VARIABLES_MAX).take_while(|(name, value)| {
+                    let rest = left.checked_sub(name.len() + value.len());
+                    rest.inspect(|rest| left = *rest).is_some()
+                });
+                let variables: Vec<_> = variables.cloned().collect();
+                let writer = Writer::kind(0).each(&description.layers, write_layer);
+                writer.each(&variables, |writer, (name, value)| writer.text(name).text(value)).0
+            }
+            Answer::Flattened(bytes) => Writer::kind(1).number(*bytes).0,
+        }
+    }
+
+    /// What a process answered that ran [`work`], or something else.
+    ///
+    /// # Errors
+    /// What it says is wrong with the image. `None` when it says nothing that can be understood.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Result<Answer, ImageError>> {
+        let mut reader = Reader(bytes);
+        let answer = match reader.kind()? {
+            0 => {
+                let layers = reader.each(LAYERS_MAX, read_layer)?;
+                let environment = reader
+                    .each(VARIABLES_MAX, |reader| Some((reader.text()?.to_owned(), reader.text()?.to_owned())))?;
+                Ok(Answer::Described(Description { layers, environment }))
+            }
+            1 => Ok(Answer::Flattened(reader.number()?)),
+            2 => Err(read_error(&mut reader)?),
+            _ => return None,
+        };
+        reader.end().map(|()| answer)
+    }
+}
+
+fn write_layer(writer: Writer, layer: &Layer) -> Writer {
+    let (offset, bytes, blob) = match &layer.place {
+        Place::Range { offset, bytes } => (*offset, *bytes, ""),
+        Place::Blob(digits) => (0, 0, digits.as_str()),
+    };
+    let writer = writer.number(offset).number(bytes).text(blob);
+    writer.text(layer.digest.as_deref().unwrap_or_default()).text(&layer.diff_id)
+}
+
+fn read_layer(reader: &mut Reader<'_>) -> Option<Layer> {
+    let digits = |text: &str| hexadecimal(&format!("sha256:{text}")).ok().map(str::to_owned);
+    let (offset, bytes) = (reader.number()?, reader.number()?);
+    let place = match reader.text()? {
+        "" => Place::Range { offset, bytes },
+        blob => Place::Blob(digits(blob)?),
+    };
+    let digest = match reader.text()? {
+        "" => None,
+        digest => Some(digits(digest)?),
+    };
+    Some(Layer { place, digest, diff_id: digits(reader.text()?)? })
+}
+
+fn error_bytes(error: &ImageError) -> Vec<u8> {
+    let number = |error: &io::Error| u64::from(error.raw_os_error().unwrap_or(0).unsigned_abs());
+    let writer = Writer::kind(2);
+    match error {
+        ImageError::Unknown => writer.number(0),
+        ImageError::Invalid(why) => writer.number(1).text(why),
+        ImageError::Digest { what, found, wanted } => writer.number(2).text(what).text(found).text(wanted),
+        ImageError::Refused { entry, reason } => writer.number(3).text(entry).text(reason),
+        ImageError::TooLarge(why) => writer.number(4).text(why),
+        ImageError::Read { what, source } => {
+            writer.number(5).text(what).number(number(source)).text(&source.to_string())
+        }
+        ImageError::Disk { path, source } => {
+            writer.number(6).text(&path.to_string_lossy()).number(number(source)).text(&source.to_string())
+        }
+    }
+    .0
+}
+
+fn read_error(reader: &mut Reader<'_>) -> Option<ImageError> {
+    let text = |reader: &mut Reader<'_>| {
+        let plain = |character: char| if character.is_control() { ' ' } else { character };
+        Some(reader.text()?.chars().take(MESSAGE_CHARS).map(plain).collect::<String>())
+    };
+    let system = |reader: &mut Reader<'_>| {
+        let (number, said) = (reader.number()?, text(reader)?);
+        match i32::try_from(number).ok()? {
+            0 => Some(io::Error::other(said)),
+            number => Some(io::Error::from_raw_os_error(number)),
+        }
+    };
+    Some(match reader.number()? {
+        0 => ImageError::Unknown,
+        1 => ImageError::Invalid(text(reader)?),
+        2 => ImageError::Digest { what: text(reader)?, found: text(reader)?, wanted: text(reader)? },
+        3 => ImageError::Refused { entry: text(reader)?, reason: text(reader)?.into() },
+        4 => ImageError::TooLarge(text(reader)?),
+        5 => ImageError::Read { what: text(reader)?, source: system(reader)? },
+        6 => ImageError::Disk { path: text(reader)?.into(), source: system(reader)? },
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, Request, error_bytes};
+    use crate::{Description, ImageError, Layer, Limits, Place};
+
+    fn layers() -> Vec<Layer> {
+        let range = Place::Range { offset: 1, bytes: 2 };
+        let one = Layer { place: range, digest: None, diff_id: "a".repeat(64) };
+        vec![one, Layer { place: Place::Blob("b".repeat(64)), digest: Some("b".repeat(64)), diff_id: "c".repeat(64) }]
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_no_part_of_it_is() {
+        let flatten = Request::Flatten {
+            folder: Some("/folder".into()),
+            layers: layers(),
+            tree: "/tree".into(),
+            limits: Limits::default(),
+            files: vec![("etc/hosts".into(), "::1\n".into())],
+        };
+        for request in [Request::Describe { folder: None }, flatten] {
+            let bytes = request.to_bytes();
+            assert_eq!(Request::from_bytes(&bytes).as_ref(), Some(&request));
+            assert!((0..bytes.len()).all(|cut| Request::from_bytes(&bytes[..cut]).is_none()));
+        }
+        let description = Description { layers: layers(), environment: vec![("A".into(), "b=c".into())] };
+        for answer in [Answer::Described(description), Answer::Flattened(7)] {
+            let bytes = answer.to_bytes();
+            assert_eq!(Answer::from_bytes(&bytes).and_then(Result::ok), Some(answer));
+            assert!((0..bytes.len()).all(|cut| Answer::from_bytes(&bytes[..cut]).is_none()));
+            assert!(Answer::from_bytes(&[bytes, vec![0]].concat()).is_none(), "nothing comes behind it");
+        }
+    }
+
+    #[test]
+    fn what_a_liar_writes_is_bounded_and_printable() {
+        let error = ImageError::invalid(format!("\u{1b}[2J{}", "x".repeat(5000)));
+        let read = Answer::from_bytes(&error_bytes(&error)).expect("it is in its form").expect_err("an error");
+        let said = read.to_string();
+        assert!(said.len() < 2000 && !said.contains('\u{1b}'), "{said}");
+        let mut upwards = layers();
+        upwards[1].place = Place::Blob("../../etc/shadow".into());
+        let described = Answer::Described(Description { layers: upwards, environment: Vec::new() });
+        assert!(Answer::from_bytes(&described.to_bytes()).is_none(), "a blob is digits");
+        let many = Answer::Described(Description {
+            layers: layers().into_iter().cycle().take(130).collect(),
+            environment: Vec::new(),
+        });
+        assert!(Answer::from_bytes(&many.to_bytes()).is_none(), "130 layers");
+    }
+
+    #[test]
+    fn errors_are_what_they_were() {
+        let full = || std::io::Error::from_raw_os_error(28);
+        for error in [
+            ImageError::Unknown,
+            ImageError::invalid("i"),
+            ImageError::Digest { what: "w".into(), found: "f".into(), wanted: "x".into() },
+            ImageError::refused(b"\x01e", "r"),
+            ImageError::TooLarge("t".into()),
+            ImageError::read("p", std::io::Error::other("o")),
+            ImageError::Disk { path: "/d".into(), source: full() },
+        ] {
+            let read = Answer::from_bytes(&error_bytes(&error)).expect("its form").expect_err("an error");
+            assert_eq!(read.to_string(), error.to_string());
+            assert_eq!(std::mem::discriminant(&read), std::mem::discriminant(&error));
+            if let ImageError::Disk { source, .. } = read {
+                assert_eq!(source.raw_os_error(), full().raw_os_error(), "a full disk is told to be one");
+            }
+        }
+    }
+}
