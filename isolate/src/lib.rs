@@ -42,7 +42,7 @@ mod unpacker;
 mod users;
 mod zygote;
 
-pub use cgroup::{CgroupPreference, Freezer, GroupError};
+pub use cgroup::{CgroupPreference, Freezer, GroupError, Precedence};
 pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
 pub use mechanism::docker::{Docker, DockerOptions, available as docker_available};
 pub use mechanism::oci::{Oci, OciOptions, OciRuntime, available as oci_available};

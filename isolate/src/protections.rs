@@ -64,6 +64,7 @@ impl Protections {
         });
         list.extend(limited);
         list.push(freezing(groups, no_groups));
+        list.push(giving_way(groups, no_groups));
         Protections(list)
     }
 
@@ -181,6 +182,14 @@ fn freezing(groups: Option<&Groups>, no_groups: &str) -> Protection {
         Err(reason) => (false, format!("idle sandboxes run on: {reason}")),
     };
     Protection { name: "frozen while idle", in_force, detail }
+}
+
+fn giving_way(groups: Option<&Groups>, no_groups: &str) -> Protection {
+    let (in_force, detail) = match groups.map_or(Err(no_groups), Groups::gives_precedence) {
+        Ok(place) => (true, format!("cpu.idle, {place}")),
+        Err(reason) => (false, format!("short invocations wait for long ones' slices: {reason}")),
+    };
+    Protection { name: "long runs give way", in_force, detail }
 }
 
 fn unlimited(controller: Controller, groups: bool, no_groups: &str) -> Protection {

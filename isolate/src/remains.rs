@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cgroup::{Freezer, Group};
+use crate::cgroup::{Freezer, Group, Precedence};
 use crate::keeper::Keeper;
 use crate::mechanism::container::{Container, End};
 use crate::network::Network;
@@ -115,6 +115,12 @@ impl Remains {
     #[must_use]
     pub fn freezer(&self) -> Option<Freezer> {
         self.group.as_ref().and_then(Group::freezer)
+    }
+
+    /// What has it give way to others, where something does.
+    #[must_use]
+    pub fn precedence(&self) -> Option<Precedence> {
+        self.group.as_ref().and_then(Group::precedence)
     }
 
     /// Waits until it is dead, and cleans. Off the path of requests: removing a control group can take milliseconds.

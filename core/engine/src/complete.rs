@@ -63,6 +63,7 @@ impl Engine {
         let Phase::Running(run) = self.invocations[invocation].phase else {
             return self.break_off(index, effects);
         };
+        self.end_turn(invocation, run);
         self.run_ended(invocation, run, result, effects);
         if held {
             self.hold(invocation, run, effects);

@@ -40,8 +40,11 @@ impl Engine {
         sandbox.has_served = true;
         self.enlist(sandbox_index);
 
+        // Leaves the list of its function before it enters another.
+        self.dequeue(index);
+        let turn = self.begin_turn(index, sandbox_index, effects);
         let invocation = &mut self.invocations[index];
-        let run = Run { sandbox: sandbox_index, lane, dispatched: self.now, start: wait.start, overdue: false };
+        let run = Run { sandbox: sandbox_index, lane, dispatched: self.now, start: wait.start, overdue: false, turn };
         invocation.phase = Phase::Running(run);
         let (origin, order, slot) = (invocation.origin, invocation.order, invocation.function);
         let deadline = self.now.saturating_add(self.functions[slot].spec.timeout);
@@ -51,7 +54,6 @@ impl Engine {
             StartKind::Cold => self.stats.dispatched_cold += 1,
             StartKind::Warm => self.stats.dispatched_warm += 1,
         }
-        self.dequeue(index);
         effects.push(Effect::Dispatch {
             invocation: self.invocation_id(index),
             origin,

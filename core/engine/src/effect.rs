@@ -207,6 +207,16 @@ pub enum Effect {
         /// Which.
         sandbox: SandboxId,
     },
+    /// Have a sandbox run only where nothing else wants to: a run in it takes long. Nothing follows.
+    Demote {
+        /// Which.
+        sandbox: SandboxId,
+    },
+    /// Have it run like the others again: it is about to be given something else.
+    Promote {
+        /// Which.
+        sandbox: SandboxId,
+    },
     /// End a sandbox, whatever it is doing. Its lent lanes end with it: the driver keeps a mapping for as long as it
     /// still reads from it. Its memory and id stay in use until `SandboxDied` or
     /// `SandboxStartFailed`, one of which must follow, also when the start had not got as far as a process.

@@ -73,6 +73,8 @@ pub struct Engine {
     pub(crate) sandbox_deadlines: Heap,
     /// Sandboxes that may be idle for long enough to be trimmed or frozen, by when that is looked at.
     pub(crate) idle_looks: Heap,
+    /// Runs within the policy's quantum, the first to be past it first.
+    pub(crate) fresh: List,
     /// Functions that are short of lanes and have frozen sandboxes, by the queue policy.
     pub(crate) frosted: Heap,
     /// Idle sandboxes, the frozen included, the first to be evicted first.
@@ -117,6 +119,7 @@ impl Engine {
             invocation_deadlines: Heap::new(limits.invocations),
             sandbox_deadlines: Heap::new(limits.sandboxes),
             idle_looks: Heap::new(limits.sandboxes),
+            fresh: List::EMPTY,
             frosted: Heap::new(limits.functions),
             idle_order: Heap::new(limits.sandboxes),
             kept_order: Heap::new(limits.sandboxes),
@@ -176,6 +179,7 @@ impl Engine {
             first(&self.sandbox_deadlines),
             first(&self.idle_looks),
             first(&self.warm_pauses),
+            self.turn_over(),
             self.drain.deadline(),
         ]
         .into_iter()

@@ -24,7 +24,10 @@ impl Engine {
             self.expire_sandbox(sandbox, effects);
             return true;
         }
-        self.look_at_one_idle(effects) || self.end_one_pause() || self.force_drain_if_due()
+        self.end_one_turn(effects)
+            || self.look_at_one_idle(effects)
+            || self.end_one_pause()
+            || self.force_drain_if_due()
     }
 
     fn expire_invocation(&mut self, index: u32, effects: &mut Effects) {

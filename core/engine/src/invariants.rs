@@ -5,9 +5,10 @@
 
 use crate::drain::DrainPhase;
 use crate::engine::Engine;
-use crate::invocation::{Invocation, Loan, Phase, Recall};
+use crate::invocation::{Invocation, Loan, Phase, Recall, Run};
 use crate::list::List;
 use crate::provision::Room;
+use crate::quantum::Turn;
 use crate::route::Function;
 use crate::sandboxes::{Sandbox, State};
 use crate::units::Bytes;
@@ -33,6 +34,7 @@ struct Recount {
     kept: u32,
     kept_memory: Bytes,
     warm_missing: u32,
+    fresh: u32,
 }
 
 impl Engine {
@@ -73,6 +75,10 @@ impl Engine {
                 assert_eq!(sandbox.function, invocation.function, "a run is in a sandbox of its function");
                 assert!(has_deadline != run.overdue, "a run has a deadline until it passes");
                 assert!(!run.overdue || invocation.answered, "an overdue run is answered");
+                let is_fresh = self.fresh.iter(&self.invocations).any(|other| other == index);
+                assert_eq!(is_fresh, run.turn == Turn::Fresh, "the runs within their quantum are watched");
+                assert_eq!(run.turn == Turn::Unwatched, self.policies.quantum.is_none());
+                seen.fresh += u32::from(is_fresh);
             }
             Phase::Reserved(loan) => {
                 seen.reserved += 1;
@@ -119,6 +125,13 @@ impl Engine {
         };
         let lent = (0..sandbox.lanes.count()).filter(is_lent).count();
         assert_eq!(lent, usize::from(sandbox.lent), "the lanes lent are counted");
+        let is_long = |lane: &u16| {
+            let phase = sandbox.lanes.invocation(*lane).map(|invocation| self.invocations[invocation].phase);
+            matches!(phase, Some(Phase::Running(Run { turn: Turn::Long, .. })))
+        };
+        let long = (0..sandbox.lanes.count()).filter(is_long).count();
+        assert_eq!(long, usize::from(sandbox.long), "the runs past their quantum are counted");
+        assert!(long == 0 || sandbox.is_demoted, "a sandbox with a run past its quantum gives way");
         let is_frozen = sandbox.state == State::Frozen;
         let is_idle = is_frozen || sandbox.state == State::Ready && in_use == 0;
         let expected = match sandbox.state {
@@ -234,6 +247,7 @@ impl Engine {
         assert_eq!(stats.functions as usize, self.functions.iter().count(), "functions");
         assert_eq!(stats.queued, seen.queued, "queued");
         assert_eq!(stats.running, seen.running, "running");
+        assert_eq!(self.fresh.len(), seen.fresh, "runs within their quantum");
         assert_eq!(stats.reserved, seen.reserved, "reserved");
         assert_eq!(stats.held, seen.held, "held");
         assert_eq!(self.asked, seen.asked, "asked");

@@ -7,6 +7,7 @@ use crate::effect::{Effect, Effects, Outcome, StartKind};
 use crate::engine::Engine;
 use crate::ids::{InvocationId, Origin};
 use crate::list::{Linked, Links};
+use crate::quantum::Turn;
 use crate::units::Nanos;
 
 #[derive(Debug)]
@@ -20,7 +21,8 @@ pub(crate) struct Invocation {
     /// Answered or withdrawn: nothing more is said of it.
     pub(crate) answered: bool,
     pub(crate) phase: Phase,
-    /// In its function's `waiting` list while queued, in its `lent` list while its lane is lent and not asked for.
+    /// In its function's `waiting` list while queued, in its `lent` list while its lane is lent and not asked for, in the engine's `fresh`
+    /// list while its run is within the quantum.
     pub(crate) links: Links,
 }
 
@@ -62,6 +64,7 @@ pub(crate) struct Run {
     pub(crate) start: StartKind,
     /// Its time has passed; its lane is not free yet.
     pub(crate) overdue: bool,
+    pub(crate) turn: Turn,
 }
 
 impl Linked for Invocation {

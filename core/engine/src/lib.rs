@@ -63,6 +63,7 @@ mod list;
 mod loan;
 pub mod policy;
 mod provision;
+mod quantum;
 mod queue;
 mod route;
 mod sandboxes;

@@ -90,7 +90,8 @@ impl Engine {
         self.unlend(index);
         self.sandboxes[sandbox].has_served = true;
         let start = StartKind::Warm;
-        let run = Run { sandbox, lane, dispatched: self.now, start, overdue: false };
+        let turn = self.begin_turn(index, sandbox, effects);
+        let run = Run { sandbox, lane, dispatched: self.now, start, overdue: false, turn };
         let invocation = &mut self.invocations[index];
         invocation.arrived = self.now;
         invocation.phase = Phase::Running(run);

@@ -42,6 +42,10 @@ pub(crate) struct Sandbox {
     pub(crate) overdue: u16,
     /// Lanes in use that are lent.
     pub(crate) lent: u16,
+    /// Lanes in use whose run is past the quantum.
+    pub(crate) long: u16,
+    /// It was to give way, and has been given nothing since that found no run past the quantum in it.
+    pub(crate) is_demoted: bool,
     pub(crate) started: Nanos,
     /// When it became ready, and the admission order at that moment; meaningless while starting.
     pub(crate) ready: Nanos,
@@ -68,6 +72,8 @@ impl Sandbox {
             lanes: Lanes::new(lanes),
             overdue: 0,
             lent: 0,
+            long: 0,
+            is_demoted: false,
             started,
             ready: Nanos::ZERO,
             ready_order: 0,
@@ -347,7 +353,8 @@ impl Engine {
             (false, true) => self.unreserve(invocation, effects),
             (false, false) => self.answer(invocation, outcome, effects),
         }
-        if matches!(phase, Phase::Running(_)) {
+        if let Phase::Running(run) = phase {
+            self.end_turn(invocation, run);
             self.stats.running -= 1;
         } else {
             self.unlend(invocation);

@@ -68,6 +68,8 @@ pub struct Stats {
     pub not_frozen: u64,
     /// Sandboxes asked to be thawed.
     pub thawed: u64,
+    /// Sandboxes that were to give way to others.
+    pub demoted: u64,
     /// Starts that failed, died or took too long.
     pub start_failures: u64,
     /// Sandboxes gone, for whatever reason.

@@ -1,7 +1,7 @@
-//! The freezer: a thread that freezes and thaws sandboxes, so that no shard waits for the kernel to do it.
+//! The freezer: a thread that freezes and thaws sandboxes and has them give way to others, so that no shard waits for the kernel to do it.
 //!
 //! Invariant: of one sandbox, what was asked for last is what stays. A thaw that somebody waits for goes before the freezings that wait here,
-//! and takes that of its own sandbox out. Every thaw is answered once. It does not know why a sandbox is frozen.
+//! and takes that of its own sandbox out. Every thaw is answered once. It does not know why a sandbox is frozen or gives way.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,23 +9,26 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use vilya_engine::SandboxId;
-use vilya_isolate::Freezer;
+use vilya_isolate::{Freezer, Precedence};
 
 use crate::mesh::{Message, Post};
 use crate::process::vital;
 
 /// What a shard asks for.
-pub(crate) struct Order<F = Freezer> {
+pub(crate) struct Order<F = Freezer, P = Precedence> {
     pub(crate) shard: usize,
     pub(crate) sandbox: SandboxId,
-    pub(crate) freezer: F,
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: Wanted<F, P>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Frozen,
-    Thawed,
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted<F = Freezer, P = Precedence> {
+    Frozen(F),
+    Thawed(F),
+    /// Gives way to others.
+    Demoted(P),
+    /// Does not any more.
+    Promoted(P),
 }
 
 /// Starts the thread; it ends when every sender is dropped.
@@ -43,8 +46,8 @@ pub(crate) fn spawn(shards: Vec<Post>) -> io::Result<(Sender<Order>, JoinHandle<
     Ok((orders, thread))
 }
 
-fn run<F>(inbox: &Receiver<Order<F>>, perform: impl Fn(&Order<F>)) {
-    let mut freezings: VecDeque<Order<F>> = VecDeque::new();
+fn run<F, P>(inbox: &Receiver<Order<F, P>>, perform: impl Fn(&Order<F, P>)) {
+    let mut freezings: VecDeque<Order<F, P>> = VecDeque::new();
     loop {
         let order = match (inbox.try_recv(), freezings.is_empty()) {
             (Ok(order), _) => order,
@@ -58,8 +61,9 @@ fn run<F>(inbox: &Receiver<Order<F>>, perform: impl Fn(&Order<F>)) {
             }
         };
         match order.wanted {
-            Wanted::Frozen => freezings.push_back(order),
-            Wanted::Thawed => {
+            Wanted::Frozen(_) => freezings.push_back(order),
+            Wanted::Demoted(_) | Wanted::Promoted(_) => perform(&order),
+            Wanted::Thawed(_) => {
                 freezings.retain(|other| (other.shard, other.sandbox) != (order.shard, order.sandbox));
                 perform(&order);
             }
@@ -70,17 +74,27 @@ fn run<F>(inbox: &Receiver<Order<F>>, perform: impl Fn(&Order<F>)) {
 /// What the shard is to be told.
 fn perform(order: &Order) -> Option<Message> {
     let sandbox = order.sandbox;
-    match order.wanted {
-        Wanted::Frozen => order.freezer.freeze().err().map(|error| {
+    match &order.wanted {
+        Wanted::Frozen(freezer) => freezer.freeze().err().map(|error| {
             // One that has died meanwhile has no group any more.
             tracing::debug!("a sandbox could not be frozen: {error}");
             Message::NotFrozen { sandbox }
         }),
-        Wanted::Thawed => {
-            let outcome = order.freezer.thaw().map_err(|error| error.to_string());
+        Wanted::Thawed(freezer) => {
+            let outcome = freezer.thaw().map_err(|error| error.to_string());
             Some(Message::Thawed { sandbox, outcome })
         }
+        Wanted::Demoted(precedence) => said(precedence.yield_to_others()),
+        Wanted::Promoted(precedence) => said(precedence.restore()),
     }
+}
+
+/// Nobody waits for it: a sandbox that lives could be told, and one that has died meanwhile has no group any more.
+fn said(outcome: io::Result<()>) -> Option<Message> {
+    if let Err(error) = outcome {
+        tracing::debug!("a sandbox could not be told whether to give way: {error}");
+    }
+    None
 }
 
 #[cfg(test)]
@@ -91,17 +105,31 @@ mod tests {
 
     #[test]
     fn a_thaw_goes_before_the_freezings_that_wait_and_none_of_its_own_follows() {
-        use Wanted::{Frozen, Thawed};
+        let wanted = |letter| match letter {
+            'f' => Wanted::Frozen(()),
+            't' => Wanted::Thawed(()),
+            'd' => Wanted::Demoted(()),
+            _ => Wanted::Promoted(()),
+        };
         let (orders, inbox) = unbounded();
-        let asked = [(0, 1, Frozen), (0, 2, Frozen), (1, 2, Frozen), (0, 2, Thawed), (0, 3, Frozen), (0, 3, Thawed)];
-        for (shard, index, wanted) in asked.into_iter().chain([(0, 3, Frozen)]) {
+        let asked =
+            [(0, 1, 'f'), (0, 2, 'f'), (0, 4, 'd'), (1, 2, 'f'), (0, 2, 't'), (0, 4, 'p'), (0, 3, 'f'), (0, 3, 't')];
+        for (shard, index, letter) in asked.into_iter().chain([(0, 3, 'f')]) {
             let sandbox = SandboxId { index, generation: 1 };
-            orders.send(Order { shard, sandbox, freezer: (), wanted }).expect("its other end is here");
+            orders.send(Order { shard, sandbox, wanted: wanted(letter) }).expect("its other end is here");
         }
         drop(orders);
         let done = RefCell::new(Vec::new());
-        run(&inbox, |order| done.borrow_mut().push((order.shard, order.sandbox.index, order.wanted)));
-        let expected = [(0, 2, Thawed), (0, 3, Thawed), (0, 1, Frozen), (1, 2, Frozen), (0, 3, Frozen)];
+        run(&inbox, |order| {
+            let letter = match order.wanted {
+                Wanted::Frozen(()) => 'f',
+                Wanted::Thawed(()) => 't',
+                Wanted::Demoted(()) => 'd',
+                Wanted::Promoted(()) => 'p',
+            };
+            done.borrow_mut().push((order.shard, order.sandbox.index, letter));
+        });
+        let expected = [(0, 4, 'd'), (0, 2, 't'), (0, 4, 'p'), (0, 3, 't'), (0, 1, 'f'), (1, 2, 'f'), (0, 3, 'f')];
         assert_eq!(done.into_inner(), expected);
     }
 }

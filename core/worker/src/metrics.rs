@@ -241,7 +241,7 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
             line(out, format_args!("{name}{{shard=\"{}\"}} {}", report.shard, of(report)));
         }
     };
-    let counters: [Family<'_>; 17] = [
+    let counters: [Family<'_>; 18] = [
         ("vilya_connections_accepted_total", "Connections accepted.", &|r| r.counters.connections_accepted),
         ("vilya_connections_refused_total", "Connections closed for want of room.", &|r| {
             r.counters.connections_refused
@@ -260,6 +260,7 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
         ("vilya_sandbox_trims_total", "Idle sandboxes advised to give memory back.", &|r| r.engine.trimmed),
         ("vilya_sandbox_freezes_total", "Idle sandboxes frozen.", &|r| r.engine.froze - r.engine.not_frozen),
         ("vilya_sandbox_freezes_failed_total", "Idle sandboxes that cannot be frozen.", &|r| r.engine.not_frozen),
+        ("vilya_sandbox_demotions_total", "Sandboxes told to give way in a long run.", &|r| r.engine.demoted),
         ("vilya_sandbox_thaws_total", "Frozen sandboxes thawed for an invocation.", &|r| r.engine.thawed),
     ];
     for (name, help, of) in counters {

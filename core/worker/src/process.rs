@@ -523,6 +523,7 @@ fn policies(config: &config::Policies, shard: usize, shards: usize) -> Policies 
             config::KeepAlivePolicy::Ttl => KeepAlivePolicy::Ttl { idle: Nanos::from_nanos(config.keep_alive_ttl_ns) },
         },
         concurrency: ConcurrencyPolicy::Fixed { running: config.concurrency.of_shard(shard, shards) },
+        quantum: (config.quantum_ns > 0).then(|| Nanos::from_nanos(config.quantum_ns)),
     }
 }
 

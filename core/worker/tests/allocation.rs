@@ -71,6 +71,8 @@ fn start(state: &std::path::Path) -> Running {
         ("server.address", "127.0.0.1:0"),
         ("cores.shards", "1"),
         ("cores.pin", "false"),
+        // On a busy machine an invocation may be a long one, whose sandbox gives way by a message to another thread.
+        ("policies.quantum", "off"),
         ("server.state_directory", state.to_str().expect("a plain path")),
     ] {
         sources.flags.push((key.into(), value.into()));

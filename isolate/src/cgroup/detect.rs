@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::freeze;
+use super::precedence;
 use super::{CgroupPreference, Controller, Groups, Hierarchy, Version};
 use crate::sys;
 
@@ -47,7 +48,9 @@ pub(crate) fn detect(preference: CgroupPreference, worker: &str) -> Result<Group
         match useful.and_then(|mounted| version_two(mounted, worker)) {
             Ok(hierarchy) if preference == CgroupPreference::V2 || !hierarchy.controllers.is_empty() => {
                 let freezer = freeze::try_on(hierarchy.directory.as_fd()).map(|()| 0);
-                return Ok(Groups { version: Version::Two, hierarchies: vec![hierarchy], freezer });
+                let hierarchies = vec![hierarchy];
+                let precedence = precedence_in(&hierarchies);
+                return Ok(Groups { version: Version::Two, hierarchies, freezer, precedence });
             }
             Ok(_) => why_not.push("none of memory, pids and cpu is delegated to the worker's cgroup2 group".to_owned()),
             Err(reason) => why_not.push(reason),
@@ -62,7 +65,8 @@ pub(crate) fn detect(preference: CgroupPreference, worker: &str) -> Result<Group
                     hierarchies.push(hierarchy);
                     hierarchies.len() - 1
                 });
-                return Ok(Groups { version: Version::One, hierarchies, freezer });
+                let precedence = precedence_in(&hierarchies);
+                return Ok(Groups { version: Version::One, hierarchies, freezer, precedence });
             }
             Err(reason) => why_not.push(reason),
         }
@@ -76,6 +80,13 @@ fn besides(unified: Option<&Mounted>, worker: &str) -> Result<Hierarchy, String>
     let hierarchy = version_two(mounted, worker)?;
     freeze::try_on(hierarchy.directory.as_fd())?;
     Ok(Hierarchy { controllers: Vec::new(), ..hierarchy })
+}
+
+/// The hierarchy in which sandboxes can give way to others.
+fn precedence_in(hierarchies: &[Hierarchy]) -> Result<usize, String> {
+    let limits = |hierarchy: &Hierarchy| hierarchy.controllers.contains(&Controller::Cpu);
+    let at = hierarchies.iter().position(limits).ok_or("no control group of the cpu controller is there")?;
+    precedence::try_on(hierarchies[at].directory.as_fd()).map(|()| at)
 }
 
 /// Every directory in which groups of this worker may have been left, used now or not.

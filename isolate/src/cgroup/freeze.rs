@@ -8,40 +8,25 @@
 //! then each sandbox has a group there for this alone. Signals (SIGSTOP) are not used either: they would have to be sent to each process of a
 //! sandbox that may be forking, and a child may send SIGCONT to its parent.
 
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
 
-use super::{Groups, write_at};
+use super::switch::Switch;
+use super::write_at;
 
 pub(super) const FILE: &std::ffi::CStr = c"cgroup.freeze";
 
 /// Freezes and thaws one sandbox.
 #[derive(Clone, Debug)]
-pub struct Freezer {
-    groups: Arc<Groups>,
-    /// The hierarchy.
-    at: usize,
-    /// The file, from the worker's directory in it.
-    file: CString,
-}
+pub struct Freezer(pub(super) Switch);
 
 impl Freezer {
-    pub(super) fn new(groups: &Arc<Groups>, at: usize, file: CString) -> Freezer {
-        Freezer { groups: Arc::clone(groups), at, file }
-    }
-
-    fn write(&self, value: &str) -> io::Result<()> {
-        write_at(self.groups.hierarchies[self.at].directory.as_fd(), &self.file, value)
-    }
-
     /// Has every process of the sandbox stop, also those that it makes at this moment. They may run on for a moment after this returns.
     ///
     /// # Errors
     /// When the kernel refuses; the sandbox runs on.
     pub fn freeze(&self) -> io::Result<()> {
-        self.write("1")
+        self.0.set(true)
     }
 
     /// Lets them run again. System calls in which they were stopped go on, or end as after SIGCONT.
@@ -49,7 +34,7 @@ impl Freezer {
     /// # Errors
     /// When the kernel refuses, as it does when the sandbox has been cleaned up after.
     pub fn thaw(&self) -> io::Result<()> {
-        self.write("0")
+        self.0.set(false)
     }
 }
 

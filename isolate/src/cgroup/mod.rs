@@ -11,7 +11,9 @@
 mod detect;
 mod foreign;
 mod freeze;
+mod precedence;
 mod settings;
+mod switch;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -21,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::switch::Switch;
 use crate::host::GroupFacts;
 use crate::limits::{REMOVAL_PATIENCE, REMOVAL_PAUSE};
 use crate::spec::ResourceLimits;
@@ -28,6 +31,7 @@ use crate::sys;
 
 pub(crate) use detect::{bases, detect};
 pub use freeze::Freezer;
+pub use precedence::Precedence;
 
 pub(crate) use foreign::{MemoryEvents, is_unified, remove_empty, unified_besides};
 
@@ -88,6 +92,8 @@ pub(crate) struct Groups {
     hierarchies: Vec<Hierarchy>,
     /// Which of them freezes, or why none does.
     freezer: Result<usize, String>,
+    /// In which of them sandboxes can give way to others, or why in none.
+    precedence: Result<usize, String>,
 }
 
 impl Drop for Groups {
@@ -133,6 +139,11 @@ impl Groups {
     /// Whether sandboxes can be frozen, and where; or why not.
     pub(crate) fn freezes(&self) -> Result<String, &str> {
         self.freezer.as_ref().map(|&at| self.hierarchies[at].path.display().to_string()).map_err(String::as_str)
+    }
+
+    /// Whether sandboxes can give way to others, and where; or why not.
+    pub(crate) fn gives_precedence(&self) -> Result<String, &str> {
+        self.precedence.as_ref().map(|&at| self.hierarchies[at].path.display().to_string()).map_err(String::as_str)
     }
 
     /// The worker's directories.
@@ -218,8 +229,17 @@ impl Group {
 
     /// What freezes it, where something does.
     pub(crate) fn freezer(&self) -> Option<Freezer> {
-        let at = *self.groups.freezer.as_ref().ok()?;
-        (at < self.parts).then(|| Freezer::new(&self.groups, at, self.file(freeze::FILE)))
+        self.switch(&self.groups.freezer, freeze::FILE).map(Freezer)
+    }
+
+    /// What has it give way to others, where something does.
+    pub(crate) fn precedence(&self) -> Option<Precedence> {
+        self.switch(&self.groups.precedence, precedence::FILE).map(Precedence)
+    }
+
+    fn switch(&self, place: &Result<usize, String>, file: &CStr) -> Option<Switch> {
+        let at = *place.as_ref().ok()?;
+        (at < self.parts).then(|| Switch::new(&self.groups, at, self.file(file)))
     }
 
     /// The files that the child writes itself into, under version 1; lifted above its own descriptors. They are `tasks` and not

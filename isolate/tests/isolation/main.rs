@@ -15,6 +15,7 @@ mod limits;
 mod links;
 mod loaded;
 mod plans;
+mod precedence;
 mod prepared;
 mod processor;
 mod programs;

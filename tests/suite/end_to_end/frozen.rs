@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::worker::{PATIENCE, Worker, control_groups};
+use super::worker::{PATIENCE, Worker, control_groups, worker_id};
 
 /// A thread that counts for as long as it may.
 const COUNTS: &str = "\
@@ -178,8 +178,7 @@ fn frozen_sandboxes_end_with_their_worker_whether_it_stops_or_is_killed() {
         worker.await_metric("vilya_sandboxes_idle", "shard", |idle| idle == 3.0);
         let Some(processes) = frozen(&worker) else { return };
         assert_eq!(processes.len(), 3);
-        let version = worker.client().request("GET", "/v1/version", b"").expect(200).json();
-        let id = version["worker_id"].as_str().expect("its id").to_owned();
+        let id = worker_id(&worker);
         if is_killed {
             let state = worker.crash();
             await_that("they die with it", || !processes.iter().copied().any(is_there));

@@ -18,6 +18,7 @@ mod misbehaviour;
 mod network;
 mod node;
 mod payloads;
+mod precedence;
 mod pulls;
 mod readme;
 mod runtimes;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::worker::{PATIENCE, Worker, control_groups, sandbox_processes};
+use super::worker::{PATIENCE, Worker, control_groups, sandbox_processes, worker_id};
 
 #[test]
 fn functions_are_there_after_a_restart_and_versions_go_on() {
@@ -181,12 +181,6 @@ fn settled(figure: impl Fn() -> usize) -> usize {
         last = now;
     }
     last
-}
-
-/// The identity under which a worker keeps its control groups: the name of the one folder that its cgroups are in.
-fn worker_id(worker: &Worker) -> String {
-    let answer = worker.client().request("GET", "/v1/version", b"").expect(200);
-    answer.json()["worker_id"].as_str().expect("a worker says who it is").to_string()
 }
 
 /// Gone, or waiting only to be asked how it ended.

@@ -255,6 +255,12 @@ pub(super) fn sandbox_processes(function: &str) -> Vec<i32> {
         .collect()
 }
 
+/// The identity under which a worker keeps its control groups: the name of the one folder that its cgroups are in.
+pub(super) fn worker_id(worker: &Worker) -> String {
+    let answer = worker.client().request("GET", "/v1/version", b"").expect(200);
+    answer.json()["worker_id"].as_str().expect("a worker says who it is").to_string()
+}
+
 /// Directories of control groups of a worker under `/sys/fs/cgroup`, any controller.
 pub(super) fn control_groups(worker: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();

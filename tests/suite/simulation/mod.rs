@@ -61,7 +61,7 @@ fn every_seed_ends_with_everybody_answered_once() {
     let all = kills.iter().chain(&outcomes).chain(&refusals).chain(&starts);
     let loans = ["Reserved", "NotReserved", "Committed", "Yielded", "Unreserved", "Released"];
     let reclaims = ["ReclaimedReserved", "ReclaimedHeld"];
-    let frost = ["Trimmed", "Frozen", "NotFrozen", "Thaw", "Thawed"];
+    let frost = ["Trimmed", "Frozen", "NotFrozen", "Thaw", "Thawed", "Demoted", "Promoted"];
     let others =
         loans.iter().chain(&reclaims).chain(&frost).chain(&["FunctionGone", "LeftOver"]).map(|&what| what.to_owned());
     for what in all.cloned().chain(others) {

@@ -89,11 +89,15 @@ impl Scenario {
             queue: random.pick(&[QueuePolicy::Fcfs, QueuePolicy::Sjf]),
             keepalive: random.pick(&[KeepAlivePolicy::Lru, KeepAlivePolicy::Ttl { idle }]),
             concurrency: ConcurrencyPolicy::Fixed { running },
+            quantum: None,
         };
+        let gap = Nanos::from_micros(random.between(500, 20_000));
+        let quantum =
+            [None, Some(Nanos::from_millis(2)), Some(Nanos::from_millis(20))][gap.as_nanos() as usize / 1000 % 3];
         Scenario {
             limits,
-            policies,
-            gap: Nanos::from_micros(random.between(500, 20_000)),
+            policies: Policies { quantum, ..policies },
+            gap,
             bursts: random.pick(&[0, 30]),
             largest_burst: random.count(2, 300),
             longest_run: Nanos::from_micros(random.between(100, 60_000)),

@@ -102,7 +102,7 @@ fn every_combination_serves_a_burst_to_the_end() {
     for queue in QUEUE {
         for keepalive in KEEPALIVE {
             for concurrency in CONCURRENCY {
-                let policies = Policies { queue, keepalive, concurrency };
+                let policies = Policies { queue, keepalive, concurrency, quantum: None };
                 let mut shard = Shard::new(limits(), policies);
                 let functions: Vec<_> = (0..6).map(|_| shard.add(64, 1)).collect();
                 let asked: Vec<_> = (0..60).map(|number| shard.arrive(functions[number % 6])).collect();

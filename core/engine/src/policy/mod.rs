@@ -19,6 +19,8 @@ use concurrency::ConcurrencyPolicy;
 use keepalive::KeepAlivePolicy;
 use queue::QueuePolicy;
 
+use crate::units::Nanos;
+
 /// The policies of one shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Policies {
@@ -28,4 +30,6 @@ pub struct Policies {
     pub keepalive: KeepAlivePolicy,
     /// How many invocations run at once.
     pub concurrency: ConcurrencyPolicy,
+    /// How long a run takes before its sandbox gives way to others; none: it never does.
+    pub quantum: Option<Nanos>,
 }

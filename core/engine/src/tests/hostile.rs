@@ -80,10 +80,12 @@ fn policies() -> impl Strategy<Value = Policies> {
     let keepalive =
         prop_oneof![Just(KeepAlivePolicy::Lru), Just(KeepAlivePolicy::Ttl { idle: Nanos::from_millis(700) })];
     let running = prop_oneof![Just(u32::MAX), 1..6u32];
-    (queue, keepalive, running).prop_map(|(queue, keepalive, running)| Policies {
+    let quantum = prop_oneof![Just(None), Just(Some(Nanos::from_millis(20)))];
+    (queue, keepalive, running, quantum).prop_map(|(queue, keepalive, running, quantum)| Policies {
         queue,
         keepalive,
         concurrency: ConcurrencyPolicy::Fixed { running },
+        quantum,
     })
 }
 
@@ -115,6 +117,7 @@ struct Hostile {
     killed: BTreeSet<SandboxId>,
     /// Frozen, and whether a thaw was asked for.
     frozen: BTreeMap<SandboxId, bool>,
+    demoted: BTreeSet<SandboxId>,
     /// Reserved, and not yet dispatched, answered or withdrawn.
     reserved: BTreeSet<InvocationId>,
     withdrawn: BTreeSet<InvocationId>,
@@ -251,6 +254,13 @@ impl Hostile {
                     assert!(!self.killed.contains(&sandbox), "the condemned were thawed");
                     assert_eq!(self.frozen.insert(sandbox, true), Some(false), "what is not frozen was thawed");
                 }
+                Effect::Demote { sandbox } => {
+                    assert!(!self.killed.contains(&sandbox), "the condemned were demoted");
+                    assert!(self.demoted.insert(sandbox), "demoted twice");
+                }
+                Effect::Promote { sandbox } => {
+                    assert!(self.demoted.remove(&sandbox), "what was not demoted was promoted");
+                }
                 Effect::Kill { sandbox, .. } => {
                     assert!(self.killed.insert(sandbox), "killed twice")
                 }
@@ -299,6 +309,7 @@ proptest! {
             alive: BTreeMap::new(),
             killed: BTreeSet::new(),
             frozen: BTreeMap::new(),
+            demoted: BTreeSet::new(),
             reserved: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
             reclaimed: BTreeSet::new(),

@@ -7,5 +7,6 @@ mod hostile;
 mod leaving;
 mod lending;
 mod placement;
+mod quantum;
 pub(crate) mod shard;
 mod warm;

@@ -221,6 +221,8 @@ pub struct Policies {
     pub trim_after_ns: u64,
     /// How long a sandbox is idle before it is frozen; 0: it never is.
     pub freeze_after_ns: u64,
+    /// How long an invocation runs before its sandbox gives way to others; 0: it never does.
+    pub quantum_ns: u64,
     /// How many invocations run at once.
     pub concurrency: ConcurrencyPolicy,
     /// How many shards own a function.

@@ -154,6 +154,7 @@ fn policies(reader: &mut Reader) -> Policies {
         ),
         trim_after_ns: reader.read("policies.trim_after", idle_step_ns).unwrap_or(TRIM_AFTER_NS),
         freeze_after_ns: reader.read("policies.freeze_after", idle_step_ns).unwrap_or(FREEZE_AFTER_NS),
+        quantum_ns: reader.read("policies.quantum", quantum_ns).unwrap_or(QUANTUM_NS),
         concurrency: reader.read("policies.concurrency", concurrency).unwrap_or(ConcurrencyPolicy::Unlimited),
         spread: reader.choice(
             "policies.spread",
@@ -167,6 +168,21 @@ fn policies(reader: &mut Reader) -> Policies {
 const TRIM_AFTER_NS: u64 = SECOND_NS;
 /// Long enough that a function under load is never frozen, and that thaws are rare beside what they save.
 const FREEZE_AFTER_NS: u64 = 10 * SECOND_NS;
+
+/// Longer than most functions take, so that few are noticed; and short of what the kernel lets a process run on while another waits.
+const QUANTUM_NS: u64 = 2 * MILLISECOND_NS;
+
+/// `"off"` is 0.
+fn quantum_ns(value: &Value) -> Result<u64, String> {
+    match value {
+        Value::Text(text) | Value::Bare(text) if text == "off" => Ok(0),
+        other => {
+            let range = MILLISECOND_NS..=MINUTE_NS;
+            let ns = duration_ns(other).and_then(|ns| in_range(ns, &range, super::units::format_duration));
+            ns.map_err(|error| format!("{error}, or \"off\""))
+        }
+    }
+}
 
 /// How long a sandbox is idle before something is done with it, in the configuration and in manifests; 0 is never.
 pub fn idle_step_ns(value: &Value) -> Result<u64, String> {

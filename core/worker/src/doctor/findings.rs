@@ -103,7 +103,8 @@ fn protection(facts: &Facts, Protection { name, in_force, detail }: &Protection)
     if *in_force {
         return ok("sandboxes", name, detail);
     }
-    let by_groups = ["memory limit", "process limit", "cpu limit", "frozen while idle"].contains(name);
+    let by_groups =
+        ["memory limit", "process limit", "cpu limit", "frozen while idle", "long runs give way"].contains(name);
     let mend = match (by_groups, facts.is_root) {
         (true, true) => "mount -t cgroup2 none /sys/fs/cgroup",
         (true, false) => "systemd-run --user --scope -p Delegate=yes vilya serve",

@@ -1,4 +1,4 @@
-//! Sandboxes that nobody asks for: they are told to give memory back, and frozen.
+//! Sandboxes that nobody asks for: they are told to give memory back, and frozen. And those that are busy for long: they give way.
 //!
 //! Invariant: the engine hears that a sandbox is thawed only after the kernel has been told so, and of one that has no freezer at once that it
 //! is not frozen. The shard itself makes no system call for it.
@@ -34,7 +34,7 @@ impl Shard {
     }
 
     pub(super) fn freeze(&mut self, sandbox: SandboxId) {
-        if self.order(sandbox, Wanted::Frozen) {
+        if self.order(sandbox, Sandbox::freezer, Wanted::Frozen) {
             self.entry(SandboxKey::of(sandbox)).into_iter().for_each(|entry| entry.frozen = true);
         } else {
             self.feed(Event::NotFrozen { sandbox });
@@ -42,7 +42,7 @@ impl Shard {
     }
 
     pub(super) fn thaw(&mut self, sandbox: SandboxId) {
-        if self.order(sandbox, Wanted::Thawed) {
+        if self.order(sandbox, Sandbox::freezer, Wanted::Thawed) {
             return;
         }
         // What cannot be frozen is awake, also if the engine wanted both in one step.
@@ -50,10 +50,19 @@ impl Shard {
         self.feed(if is_frozen { Event::Broken { sandbox } } else { Event::Thawed { sandbox } });
     }
 
+    /// Has a sandbox in which a run takes long give way to others, where something does that.
+    pub(super) fn demote(&mut self, sandbox: SandboxId) {
+        self.order(sandbox, Sandbox::precedence, Wanted::Demoted);
+    }
+
+    pub(super) fn promote(&mut self, sandbox: SandboxId) {
+        self.order(sandbox, Sandbox::precedence, Wanted::Promoted);
+    }
+
     /// Whether somebody sees to it.
-    fn order(&mut self, sandbox: SandboxId, wanted: Wanted) -> bool {
-        let Some(freezer) = self.entry(SandboxKey::of(sandbox)).and_then(|entry| entry.freezer()) else { return false };
-        let order = Order { shard: self.settings.shard, sandbox, freezer, wanted };
+    fn order<T>(&mut self, sandbox: SandboxId, of: impl Fn(&Sandbox) -> Option<T>, wanted: fn(T) -> Wanted) -> bool {
+        let Some(by) = self.entry(SandboxKey::of(sandbox)).and_then(|entry| of(entry)) else { return false };
+        let order = Order { shard: self.settings.shard, sandbox, wanted: wanted(by) };
         self.links.nursery.frosts.send(order).is_ok()
     }
 

@@ -118,6 +118,8 @@ impl Shard {
             Effect::Trim { sandbox } => self.advise_trim(sandbox),
             Effect::Freeze { sandbox } => self.freeze(sandbox),
             Effect::Thaw { sandbox } => self.thaw(sandbox),
+            Effect::Demote { sandbox } => self.demote(sandbox),
+            Effect::Promote { sandbox } => self.promote(sandbox),
             Effect::CancelRun { sandbox, lane, invocation } => self.cancel_run(sandbox, lane, invocation),
             Effect::Kill { sandbox, reason } => self.kill(sandbox, reason),
             Effect::Answer { origin, outcome, .. } => self.answer(origin, outcome),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use vilya_engine::{Event, KillReason, SandboxId};
 use vilya_ipc::claim::Claim;
 use vilya_ipc::host::{Host, SubmitError};
-use vilya_isolate::{Ended, Exit, Freezer, Remains};
+use vilya_isolate::{Ended, Exit, Freezer, Precedence, Remains};
 use vilya_protocol::error::ErrorKind;
 use vilya_reactor::{Op, OpId, Outcome};
 
@@ -90,6 +90,11 @@ impl Sandbox {
     /// What freezes it, where something does.
     pub(super) fn freezer(&self) -> Option<Freezer> {
         self.process.as_ref().and_then(|process| process.remains.freezer())
+    }
+
+    /// What has it give way to others, where something does.
+    pub(super) fn precedence(&self) -> Option<Precedence> {
+        self.process.as_ref().and_then(|process| process.remains.precedence())
     }
 
     /// Gives it a request.

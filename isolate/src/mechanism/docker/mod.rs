@@ -389,6 +389,7 @@ fn protections(info: &Value) -> Protections {
         yes("supplementary groups dropped", "none"),
         yes("no core dumps", "neither written nor piped to a program of the host"),
         no("frozen while idle", "idle containers run on; mechanism = \"native\" freezes its sandboxes"),
+        no("long runs give way", "containers keep their slices; mechanism = \"native\" demotes its sandboxes"),
         limit("memory limit", "MemoryLimit"),
         limit("process limit", "PidsLimit"),
         limit("cpu limit", "CpuCfsQuota"),

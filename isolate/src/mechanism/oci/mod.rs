@@ -334,6 +334,7 @@ fn protections(kind: OciRuntime, program: &Path) -> Protections {
         yes("supplementary groups dropped", "none"),
         yes("no core dumps", "neither written nor piped to a program of the host"),
         no("frozen while idle", "idle containers run on; mechanism = \"native\" freezes its sandboxes"),
+        no("long runs give way", "containers keep their slices; mechanism = \"native\" demotes its sandboxes"),
         limited("memory limit"),
         limited("process limit"),
         limited("cpu limit"),

@@ -29,6 +29,8 @@ impl Books {
             Effect::Trim { sandbox } => self.check_trim(now, sandbox),
             Effect::Freeze { sandbox } => self.check_freeze(now, sandbox),
             Effect::Thaw { sandbox } => self.check_thaw(sandbox),
+            Effect::Demote { sandbox } => self.check_demotion(sandbox),
+            Effect::Promote { sandbox } => self.check_promotion(sandbox),
             Effect::Kill { sandbox, reason } => self.check_kill(sandbox, reason),
             Effect::Answer { invocation, origin, outcome } => self.check_answer(now, invocation, origin, outcome),
             Effect::FunctionGone { function } => {
@@ -99,6 +101,7 @@ impl Books {
             is_closing: false,
             has_lied: false,
             frost: Frost::since(self.now),
+            is_demoted: false,
             lanes: vec![None; usize::from(function.lanes())],
         };
         assert!(self.sandboxes.insert(id, sandbox).is_none(), "an id in use was started again");
@@ -115,6 +118,7 @@ impl Books {
         else {
             unreachable!("called for dispatches")
         };
+        let is_long = self.has_long_run(sandbox);
         let invocation = self.invocations.get_mut(&id).expect("an unknown invocation was dispatched");
         let is_commit = matches!(invocation.place, Place::Reserved { is_whole: true, .. });
         if is_commit {
@@ -128,6 +132,7 @@ impl Books {
         let function = self.functions.get_mut(&invocation.function).expect("what waits has a function");
         assert_eq!(deadline, now.saturating_add(function.spec.timeout));
         let sandbox = self.sandboxes.get_mut(&sandbox).expect("dispatched to the dead");
+        assert!(!sandbox.is_demoted || is_long, "given work while it gives way to others for nothing");
         assert!(sandbox.takes_more(), "dispatched where nothing runs");
         assert_eq!(sandbox.function, invocation.function, "dispatched to another function's sandbox");
         assert!(start == StartKind::Warm || !sandbox.has_served, "cold in a sandbox that has served");
@@ -225,6 +230,7 @@ impl Books {
         self.learn_overdue(now);
         self.check_contention();
         self.check_frozen_at_rest();
+        self.check_demoted_at_rest();
         for sandbox in self.sandboxes.values() {
             assert!(!sandbox.has_lied || sandbox.is_condemned, "a liar lives");
         }

@@ -6,6 +6,7 @@
 mod checks;
 mod frost;
 mod loans;
+mod quantum;
 
 use std::collections::BTreeMap;
 
@@ -74,6 +75,7 @@ struct Sandbox {
     is_closing: bool,
     has_lied: bool,
     frost: Frost,
+    is_demoted: bool,
     lanes: Vec<Option<InvocationId>>,
 }
 
@@ -93,6 +95,7 @@ impl Tally {
 pub(super) struct Books {
     limits: Limits,
     running_limit: u32,
+    quantum: Option<Nanos>,
     functions: BTreeMap<FunctionId, Function>,
     invocations: BTreeMap<InvocationId, Invocation>,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
@@ -104,10 +107,11 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(limits: Limits, running_limit: u32) -> Books {
+    pub(super) fn new(limits: Limits, running_limit: u32, quantum: Option<Nanos>) -> Books {
         Books {
             limits,
             running_limit,
+            quantum,
             functions: BTreeMap::new(),
             invocations: BTreeMap::new(),
             sandboxes: BTreeMap::new(),

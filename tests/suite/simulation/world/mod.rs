@@ -125,7 +125,7 @@ pub(super) fn run(seed: u64) -> Summary {
     let mut world = World {
         engine: Engine::new(config).expect("drawn limits are valid"),
         effects: Effects::new(),
-        books: Books::new(scenario.limits, running),
+        books: Books::new(scenario.limits, running, scenario.policies.quantum),
         trace: Trace(0xcbf2_9ce4_8422_2325),
         now: Nanos::ZERO,
         ahead: BinaryHeap::new(),
@@ -261,6 +261,8 @@ impl World {
             Effect::NotReserved { origin } | Effect::Unreserved { origin, .. } => self.buffer(origin),
             Effect::Reclaim { invocation, sandbox, lane } => self.is_asked_for(sandbox, lane, invocation),
             Effect::Refuse { .. } | Effect::Answer { .. } | Effect::Trim { .. } | Effect::Drained => {}
+            // What it changes is when things happen, which is drawn.
+            Effect::Demote { .. } | Effect::Promote { .. } => {}
         }
     }
 
