@@ -108,6 +108,7 @@ fn one_that_floods_its_output_is_answered_and_its_log_stays_bounded() {
         assert_eq!(answer.json(), "done");
     });
     await_log(&worker, "chatter", 10);
+    assert!(worker.metric("vilya_output_pauses_total", "shard") > 0.0);
     let kept: u64 = std::fs::read_dir(worker.state().join("logs"))
         .expect("the logs are in the state directory")
         .flatten()
@@ -115,6 +116,30 @@ fn one_that_floods_its_output_is_answered_and_its_log_stays_bounded() {
         .map(|entry| entry.metadata().map_or(0, |metadata| metadata.len()))
         .sum();
     assert!(kept > 0 && kept <= 2 << 20, "{kept} bytes are kept");
+}
+
+#[test]
+fn one_that_writes_faster_than_is_read_waits_and_loses_nothing() {
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    let code = "import os\ndef handler(event, context):\n    for number in range(2000):\n        os.write(1, b'%d %s\\n' % (number, b'x' * 1000))\n";
+    worker.deploy_python("writer", code, "timeout = \"50s\"");
+    worker.client().invoke("writer", b"").expect(200);
+    assert!(worker.metric("vilya_output_pauses_total", "shard") > 0.0, "two megabytes are more than is read at once");
+    let written: usize = (0..2000).map(|number: u32| number.to_string().len() + 1002).sum();
+    worker.await_metric("vilya_log_bytes_total", "shard", |bytes| bytes == written as f64);
+    // The last of them that an answer shows; the rest was counted.
+    let since = std::time::Instant::now();
+    let is_last = |kept: &str| kept.lines().last().is_some_and(|line| line.contains(" 1999 x"));
+    let mut kept = String::new();
+    while !is_last(&kept) {
+        assert!(since.elapsed() < super::worker::PATIENCE, "the last line never came");
+        kept = await_log(&worker, "writer", 500);
+    }
+    let numbers: Vec<u32> = kept
+        .lines()
+        .map(|line| line.split(' ').nth(2).and_then(|number| number.parse().ok()).expect("a numbered line"))
+        .collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod http;
 mod invoke;
 mod lanes;
 mod outbox;
+mod output;
 mod roster;
 mod sandbox;
 mod token;
@@ -394,6 +395,7 @@ impl Shard {
             Some(Owner::Doorbell(sandbox)) => self.doorbell(sandbox, more, outcome),
             Some(Owner::Death(sandbox)) => self.saw_death(sandbox, &outcome),
             Some(Owner::Output(sandbox, stream)) => self.output(sandbox, stream, outcome),
+            Some(Owner::Pause(sandbox, stream)) => self.read_output(sandbox, stream),
             Some(Owner::Wake(shard)) => self.wake_failed(shard),
             // The reactor's own wake-ups carry nothing: the inbox is looked at in every turn.
             Some(Owner::Closing) | None => self.discard(outcome),

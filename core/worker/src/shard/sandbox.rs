@@ -16,18 +16,14 @@ use vilya_reactor::{Op, OpId, Outcome};
 
 use super::Shard;
 use super::invoke::Cause;
+use super::output::Written;
 use super::roster::Birth;
 use super::token::{Owner, SandboxKey, Stream};
 use crate::arena::{Arena, Slice};
 use crate::mesh::StartedSandbox;
-use crate::request::{RequestId, Source, unix_ms};
+use crate::request::{RequestId, Source};
 use crate::starter::Reap;
-use crate::storage::{FunctionRecord, Output};
-
-/// Output read in one go after a death or before an answer: the capacity of a pipe.
-const DRAIN_BYTES: usize = 64 * 1024;
-/// Rounds of that before an answer: a function whose other threads write without end is not waited for.
-const DRAIN_ROUNDS: usize = 4;
+use crate::storage::FunctionRecord;
 
 /// A process and what leads to it.
 pub(super) struct Process {
@@ -36,18 +32,18 @@ pub(super) struct Process {
     down: Arc<Arena>,
     up: Arc<Arena>,
     remains: Remains,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
     /// Doorbell, death, and the two streams, each in its place; none where the ring refused one.
-    operations: [Option<OpId>; 4],
+    pub(super) operations: [Option<OpId>; 4],
 }
 
 /// One sandbox.
 pub(super) struct Sandbox {
     pub(super) id: SandboxId,
     pub(super) record: Arc<FunctionRecord>,
-    name: Arc<str>,
-    process: Option<Process>,
+    pub(super) name: Arc<str>,
+    pub(super) process: Option<Process>,
     /// When the engine asked for it.
     pub(super) asked_ns: u64,
     /// When something last ended in it, or it became ready.
@@ -71,8 +67,7 @@ pub(super) struct Sandbox {
     /// In the list of those whose lanes may hold memory to give back.
     pub(super) swollen: bool,
     last_request: Option<RequestId>,
-    /// Output was seen since the last answer, so more may be in the pipes.
-    wrote: bool,
+    pub(super) output: Written,
     /// In the list of rings to look at in this turn.
     pub(super) noted: bool,
     /// In the list of those that have work and were not told to ring.
@@ -178,7 +173,7 @@ impl Sandbox {
     }
 
     /// Whose output it is: that of the only request it has, or of the last one it had; with several it cannot be told.
-    fn speaker(&self) -> Option<RequestId> {
+    pub(super) fn speaker(&self) -> Option<RequestId> {
         let mut running = self.lanes.iter().flatten();
         match (running.next(), running.next()) {
             (Some(only), None) => Some(*only),
@@ -213,7 +208,7 @@ impl Shard {
             frozen: false,
             swollen: false,
             last_request: None,
-            wrote: false,
+            output: Written::default(),
             noted: false,
             listed: false,
             waking: false,
@@ -338,7 +333,7 @@ impl Shard {
             let sandbox = entry.id;
             // What it answered before it died still counts.
             self.check_claims_of(index);
-            self.drain_output(index, DRAIN_ROUNDS);
+            self.drain_output(index, super::output::DRAIN_ROUNDS);
             self.end_output(index);
             let Some(entry) = self.sandboxes.get_mut(index as usize).and_then(Option::as_mut) else { continue };
             entry.doomed = true;
@@ -365,102 +360,6 @@ impl Shard {
         self.sandboxes[sandbox.index as usize] = None;
         self.feed_with(Event::SandboxDied { sandbox }, cause);
     }
-
-    pub(super) fn output(&mut self, key: SandboxKey, stream: Stream, outcome: Outcome) {
-        let Some(entry) = self.entry(key) else { return self.discard(outcome) };
-        entry.wrote = true;
-        match outcome {
-            Outcome::Read(chunk) => {
-                let bytes = self.reactor.chunk(&chunk).to_vec();
-                self.reactor.recycle(chunk);
-                self.log(key.index, stream, bytes);
-                self.read_output(key, stream);
-            }
-            // No buffer was free: the pipe keeps what is in it.
-            Outcome::Failed { errno: libc::ENOBUFS, .. } => self.read_output(key, stream),
-            // Closed by the function, or gone with it.
-            _ => {}
-        }
-    }
-
-    fn read_output(&mut self, key: SandboxKey, stream: Stream) {
-        let Some(process) = self.entry(key).and_then(|entry| entry.process.as_ref()) else { return };
-        let fd = match stream {
-            Stream::Stdout => process.stdout.as_raw_fd(),
-            Stream::Stderr => process.stderr.as_raw_fd(),
-        };
-        let submitted = self.reactor.submit(Owner::Output(key, stream).token(), Op::Read { fd });
-        let Some(process) = self.entry(key).and_then(|entry| entry.process.as_mut()) else { return };
-        match submitted {
-            Ok(op) => process.operations[if stream == Stream::Stdout { 2 } else { 3 }] = Some(op),
-            Err(_) => tracing::warn!("a function's output is not read any more: the ring is full"),
-        }
-    }
-
-    /// Logs what is in the pipes now, if output was seen since this was last done.
-    pub(super) fn drain_output(&mut self, index: u32, rounds: usize) {
-        let Some(entry) = self.sandboxes.get_mut(index as usize).and_then(Option::as_mut) else { return };
-        if !std::mem::take(&mut entry.wrote) && !entry.doomed {
-            return;
-        }
-        let Some(process) = &entry.process else { return };
-        let mut pieces = Vec::new();
-        for (stream, fd) in [(Stream::Stdout, &process.stdout), (Stream::Stderr, &process.stderr)] {
-            for _ in 0..rounds {
-                match read_waiting(fd) {
-                    Some(bytes) => pieces.push((stream, bytes)),
-                    None => break,
-                }
-            }
-        }
-        for (stream, bytes) in pieces {
-            self.log(index, stream, bytes);
-        }
-    }
-
-    fn log(&mut self, index: u32, stream: Stream, bytes: Vec<u8>) {
-        let Some(Some(entry)) = self.sandboxes.get(index as usize) else { return };
-        self.counters.log_bytes += bytes.len() as u64;
-        let output = Output {
-            function: Arc::clone(&entry.name),
-            unix_ms: unix_ms(),
-            request_id: entry.speaker().map(|request| request.0),
-            stream: Owner::Output(SandboxKey::of(entry.id), stream).token() ^ self.log_salt,
-            bytes,
-        };
-        // What finds no room is counted by the sender, and the log says how much is missing.
-        self.links.logs.try_send(output);
-    }
-
-    /// Nothing more comes from its streams: an unfinished line is written as it is.
-    fn end_output(&mut self, index: u32) {
-        let Some(Some(entry)) = self.sandboxes.get(index as usize) else { return };
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let stream = Owner::Output(SandboxKey::of(entry.id), stream).token() ^ self.log_salt;
-            self.links.logs.end_stream(Arc::clone(&entry.name), stream);
-        }
-    }
-}
-
-/// What is in a pipe now, without waiting; at most its capacity.
-fn read_waiting(pipe: &OwnedFd) -> Option<Vec<u8>> {
-    let waiting = waiting_bytes(pipe)?.min(DRAIN_BYTES);
-    if waiting == 0 {
-        return None;
-    }
-    let mut bytes = vec![0; waiting];
-    // The shard is the pipe's only reader, so what was waiting still is.
-    let read = nix::unistd::read(pipe, &mut bytes).ok().filter(|&read| read > 0)?;
-    bytes.truncate(read);
-    Some(bytes)
-}
-
-fn waiting_bytes(pipe: &OwnedFd) -> Option<usize> {
-    let mut fds = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(pipe), nix::poll::PollFlags::POLLIN)];
-    let ready = nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).ok()?;
-    let readable = fds[0].revents().is_some_and(|events| events.contains(nix::poll::PollFlags::POLLIN));
-    // A readable pipe gives what it has and does not wait for more.
-    (ready > 0 && readable).then_some(DRAIN_BYTES)
 }
 
 /// Why a sandbox ended, as its client is told.

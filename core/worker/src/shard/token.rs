@@ -36,6 +36,8 @@ pub(super) enum Owner {
     Doorbell(SandboxKey),
     Death(SandboxKey),
     Output(SandboxKey, Stream),
+    /// A stream is read again.
+    Pause(SandboxKey, Stream),
 }
 
 /// A sandbox in a token: the low 24 bits of its generation are kept.
@@ -86,6 +88,8 @@ impl Owner {
             Owner::Death(sandbox) => (7, sandbox.bits()),
             Owner::Output(sandbox, Stream::Stdout) => (8, sandbox.bits()),
             Owner::Output(sandbox, Stream::Stderr) => (9, sandbox.bits()),
+            Owner::Pause(sandbox, Stream::Stdout) => (16, sandbox.bits()),
+            Owner::Pause(sandbox, Stream::Stderr) => (17, sandbox.bits()),
         };
         (kind << KIND_SHIFT) | (value & VALUE_MASK)
     }
@@ -109,6 +113,8 @@ impl Owner {
             7 => Owner::Death(SandboxKey::from_bits(value)),
             8 => Owner::Output(SandboxKey::from_bits(value), Stream::Stdout),
             9 => Owner::Output(SandboxKey::from_bits(value), Stream::Stderr),
+            16 => Owner::Pause(SandboxKey::from_bits(value), Stream::Stdout),
+            17 => Owner::Pause(SandboxKey::from_bits(value), Stream::Stderr),
             _ => return None,
         })
     }
@@ -138,6 +144,8 @@ mod tests {
             Owner::Death(sandbox),
             Owner::Output(sandbox, Stream::Stdout),
             Owner::Output(sandbox, Stream::Stderr),
+            Owner::Pause(sandbox, Stream::Stdout),
+            Owner::Pause(sandbox, Stream::Stderr),
         ] {
             assert_eq!(Owner::of(owner.token()), Some(owner));
         }
