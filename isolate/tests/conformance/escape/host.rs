@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::unique;
+use crate::support::{PYTHON, unique};
 
 /// By which a mount, a host name or a file of an attempt would be known.
 const MARK: &str = "vilya-escape";
@@ -52,6 +52,7 @@ impl Host {
         fs::write(place.path().join("canary"), "whole").expect("a file");
         mode(&place.path().join("canary"), 0o666);
         lay_out_function(function.path(), &place.path().join("canary"));
+        lay_out_privileges(function.path());
         let socket = UnixListener::bind(place.path().join("socket")).expect("a socket");
         mode(&place.path().join("socket"), 0o777);
         let name = unique("vilya-escape-test");
@@ -144,6 +145,21 @@ fn lay_out_function(function: &Path, canary: &Path) {
     }
 }
 
+/// Programs that would give privileges to who runs them. Only root can make them, and so only root has them tried.
+fn lay_out_privileges(function: &Path) {
+    let (id, capable) = (function.join("id"), function.join("capable"));
+    fs::copy("/usr/bin/id", &id).expect("a copy");
+    mode(&id, 0o6755);
+    fs::copy("/usr/bin/cat", &capable).expect("a copy");
+    mode(&capable, 0o755);
+    // Version 2 of the kernel's struct, in effect from the start: CAP_NET_ADMIN (12).
+    let give = "import os, struct, sys; os.setxattr(sys.argv[1], 'security.capability', struct.pack('<5I', 0x02000001, 1 << 12, 0, 0, 0))";
+    let given = Command::new(PYTHON).args(["-I", "-c", give]).arg(&capable).output().expect("the tests need it");
+    if !given.status.success() {
+        println!("not tried here: capabilities of a file, which only root can give");
+    }
+}
+
 /// What others can change about a process.
 fn process(pid: u32) -> String {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
@@ -159,8 +175,10 @@ fn process(pid: u32) -> String {
 
 fn file(path: &Path) -> String {
     let about = fs::symlink_metadata(path).expect("it is there");
-    let content = if about.is_file() { fs::read_to_string(path).expect("it can be read") } else { String::new() };
-    format!("{content} {:o} {} {} {}", about.mode(), about.mtime(), about.uid(), about.nlink())
+    let content = if about.is_file() { fs::read(path).expect("it can be read") } else { Vec::new() };
+    // Programs are long.
+    let beginning = String::from_utf8_lossy(&content[..content.len().min(64)]).into_owned();
+    format!("{beginning} {} {:o} {} {} {}", content.len(), about.mode(), about.mtime(), about.uid(), about.nlink())
 }
 
 /// What must stay as it is of a sandbox while it attacks: its place among the groups and their limits, as the host sees them.

@@ -11,11 +11,12 @@ mod host;
 mod kernel;
 mod namespaces;
 mod others;
+mod privilege;
 mod subject;
 
 use attempt::{Attempt, Outcome, Outside, Refusal, is_lack};
 use host::Host;
-use subject::{Subject, outside};
+use subject::{Form, Subject, outside};
 
 use crate::support::{Kind, Room, each_of};
 
@@ -59,6 +60,12 @@ fn to_files() {
 }
 
 #[test]
+fn through_privileged_programs() {
+    nothing_gets_out(&[privilege::PRIVILEGES]);
+    each_of(&KINDS, |room| deny(room, privilege::PRIVILEGES, Form::Image));
+}
+
+#[test]
 fn over_the_network() {
     nothing_gets_out(&[others::NETWORK]);
 }
@@ -67,10 +74,9 @@ fn nothing_gets_out(tables: &[&[Attempt]]) {
     let attempts: Vec<Attempt> = tables.concat();
     prove(&attempts);
     each_of(&KINDS, |room| {
-        deny(room, &attempts, false);
+        deny(room, &attempts, Form::Whole);
         if matches!(room.kind, Kind::Prepared) {
-            println!("on a copy");
-            deny(room, &attempts, true);
+            [Form::Copied, Form::Loaded].into_iter().for_each(|form| deny(room, &attempts, form));
         }
     });
 }
@@ -111,10 +117,11 @@ fn prove(attempts: &[Attempt]) {
 }
 
 /// Has each attempt made in a sandbox.
-fn deny(room: &mut Room, attempts: &[Attempt], copied: bool) {
+fn deny(room: &mut Room, attempts: &[Attempt], form: Form) {
     let kind = room.kind;
+    println!("on one of form {form:?}");
     let mut host = Host::new();
-    let mut subject = Subject::start(room, &host, copied);
+    let mut subject = Subject::start(room, &host, form);
     let before = (host.look(), subject.look());
     let outcomes = subject.attack(&host, attempts);
     assert_eq!(before, (host.look(), subject.look()), "{kind:?}: the host is not as it was");
@@ -125,7 +132,7 @@ fn deny(room: &mut Room, attempts: &[Attempt], copied: bool) {
         .filter(|(attempt, outcome)| !refused_as_meant(attempt, *outcome))
         .map(|(attempt, outcome)| format!("{}: {outcome:?}", attempt.name))
         .collect();
-    assert!(wrong.is_empty(), "{kind:?}, copied: {copied}: not refused as it should be: {wrong:#?}");
+    assert!(wrong.is_empty(), "{kind:?}, {form:?}: not refused as it should be: {wrong:#?}");
 }
 
 fn refused_as_meant(attempt: &Attempt, outcome: Outcome) -> bool {
@@ -149,6 +156,7 @@ fn every_attempt_has_a_name_of_its_own() {
         others::PROCESSES,
         others::FILES,
         others::NETWORK,
+        privilege::PRIVILEGES,
     ];
     let mut names: Vec<&str> = all.concat().iter().map(|attempt| attempt.name).collect();
     let count = names.len();

@@ -32,7 +32,7 @@ pub(super) const PROCESSES: &[Attempt] = &[
     attempt("let anybody trace it", "call('prctl', 0x59616d61, -1, 0, 0, 0)", FORBIDDEN, Reached),
     attempt("outlive the worker", "call('prctl', 1, 0, 0, 0, 0)", FORBIDDEN, Done),
     attempt("dump its core on the host", "call('prlimit64', 0, 4, buffer(struct.pack('QQ', 0, 0)), None)", FORBIDDEN, Done),
-    attempt("real-time priority", "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))", FORBIDDEN, Done),
+    attempt("real-time priority", "any_time(); os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))", FORBIDDEN, Done),
     attempt("deadlines", "call('sched_setattr', 0, buffer(struct.pack('IIQiIQQQ', 48, 6, 0, 0, 0, 1000000, 2000000, 2000000)), 0)", FORBIDDEN, Reached),
     attempt("another core", "os.sched_setaffinity(0, os.sched_getaffinity(0))", FORBIDDEN, Done),
     attempt("another core for a process", "call('sched_setaffinity', HOST['victim'], 8, buffer(b'\\1', 8))", FORBIDDEN, Done),

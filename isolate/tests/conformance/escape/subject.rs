@@ -3,18 +3,19 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vilya_isolate::{Bind, CopyOf, Spec, capture};
+use vilya_isolate::{Bind, CopyOf, ImageRoot, Root, Spec, capture};
 
 use super::attempt::{Attempt, Outcomes, outcome};
 use super::calls::prelude;
 use super::host::{Host, sandbox};
 use crate::sandboxes::running_with;
-use crate::support::{PYTHON, Room, Running, null, python};
+use crate::support::{PYTHON, Room, Running, null, python, unique};
 
 /// No attempt waits for long; whoever says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -22,6 +23,19 @@ const FUNCTION: &str = "/function";
 const INSIDE: &str = include_str!("inside.py");
 /// A neighbour answers what it is asked, and so shows that it is well.
 const NEIGHBOUR: &str = "import os\nwhile word := os.read(3, 64): os.write(3, word)";
+
+/// How the sandbox that attacks is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// From the beginning.
+    Whole,
+    /// As a copy of one that has begun.
+    Copied,
+    /// As a copy that was loaded before anybody asked for it.
+    Loaded,
+    /// From the beginning, on the root of an image.
+    Image,
+}
 
 /// A sandbox that attacks, and its neighbour.
 pub(super) struct Subject {
@@ -32,12 +46,15 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn start(room: &mut Room, host: &Host, copied: bool) -> Subject {
+    pub(super) fn start(room: &mut Room, host: &Host, form: Form) -> Subject {
         let (neighbour_channel, theirs) = pair();
         let neighbour = room.start_with(&python(NEIGHBOUR), ring(theirs)).expect("the neighbour starts");
         let (channel, theirs) = pair();
-        let spec = spec(host, copied);
-        let running = if copied { start_copy(room, &spec, theirs) } else { start(room, &spec, theirs) };
+        let spec = spec(host, form);
+        let running = match form {
+            Form::Whole | Form::Image => start(room, &spec, theirs),
+            Form::Copied | Form::Loaded => start_copy(room, &spec, theirs, form),
+        };
         Subject { running, channel: BufReader::new(channel), neighbour, neighbour_channel }
     }
 
@@ -66,14 +83,30 @@ impl Subject {
     }
 }
 
-fn spec(host: &Host, copied: bool) -> Spec {
+fn spec(host: &Host, form: Form) -> Spec {
     let mut spec = python(&(prelude() + INSIDE));
     spec.command.push("3".into());
-    if copied {
+    if matches!(form, Form::Copied | Form::Loaded) {
         spec.command.push("copied".into());
+    }
+    if form == Form::Image {
+        spec.root = Root::Image(image());
     }
     spec.binds.push(Bind { source: host.function().into(), target: FUNCTION.into(), read_only: true });
     spec
+}
+
+/// The host's own system as an image, with every program that it has.
+fn image() -> ImageRoot {
+    let (mut directories, mut links) = (vec!["usr".to_owned()], Vec::new());
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        match std::fs::read_link(Path::new("/").join(name)) {
+            Ok(to) => links.push((name.to_owned(), to.to_string_lossy().into_owned())),
+            Err(_) if Path::new("/").join(name).is_dir() => directories.push(name.to_owned()),
+            Err(_) => {}
+        }
+    }
+    ImageRoot { directory: "/".into(), directories, links }
 }
 
 fn start(room: &mut Room, spec: &Spec, channel: UnixStream) -> Running {
@@ -81,21 +114,32 @@ fn start(room: &mut Room, spec: &Spec, channel: UnixStream) -> Running {
 }
 
 /// Starts the program, takes its image where it waits to be copied, ends it, and starts a copy.
-fn start_copy(room: &mut Room, spec: &Spec, channel: UnixStream) -> Running {
+fn start_copy(room: &mut Room, spec: &Spec, channel: UnixStream, form: Form) -> Running {
     let (mut says, told) = pair();
     let first = start(room, spec, told);
     says.read_exact(&mut [0]).expect("it says that it waits");
     let image = capture(first.started.pid, &spec.working_directory, 1 << 30).map(Arc::new).expect("it can be copied");
     first.started.remains.kill();
     first.finish();
-    let copy = running_with(ring(channel), |descriptors| {
-        let copy = CopyOf { image: &image, tells_environment: false };
-        let spec = Spec { name: crate::support::unique("copy"), ..spec.clone() };
-        room.mechanism.begin(&spec, descriptors, Some(copy))?.finish()
-    });
+    let of_image = CopyOf { image: &image, tells_environment: false };
+    let spec = Spec { name: unique("copy"), ..spec.clone() };
+    if form == Form::Loaded {
+        load(room, &spec, of_image);
+    }
+    let copy =
+        running_with(ring(channel), |descriptors| room.mechanism.begin(&spec, descriptors, Some(of_image))?.finish());
     let copy = copy.expect("a copy");
-    assert!(copy.started.stages.copied);
+    assert_eq!((copy.started.stages.copied, copy.started.stages.loaded), (true, form == Form::Loaded));
     copy
+}
+
+/// As soon as a sandbox that was made ahead is to spare.
+fn load(room: &mut Room, spec: &Spec, of_image: CopyOf<'_>) {
+    let until = Instant::now() + PATIENCE;
+    while !room.mechanism.load(spec, of_image).expect("it can be loaded") {
+        assert!(Instant::now() < until, "no sandbox was to spare");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Makes the attempts with what this process may do, in mounts of their own.
