@@ -1,6 +1,6 @@
 //! Control groups that a container runtime makes: found and read, not made.
 //!
-//! Owns: where the group of a container's process is, and the empty directories that runtimes leave above such groups. Invariant: nothing is
+//! Owns: where the group of a container is, and the empty directories that runtimes leave above such groups. Invariant: nothing is
 //! removed but an empty directory. Does not know: containers.
 
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::detect::{self, Mounted};
 use super::{Controller, Version, read_at, settings};
 
-/// The memory group of a process, open, so that it can be read when the process is dead.
+/// The memory group of a container, open, so that it can be read when its processes are dead.
 #[derive(Debug)]
 pub(crate) struct MemoryEvents {
     version: Version,
@@ -18,10 +18,10 @@ pub(crate) struct MemoryEvents {
 }
 
 impl MemoryEvents {
-    /// `None` if no group counts its memory.
-    pub(crate) fn of_process(pid: i32) -> Option<MemoryEvents> {
-        let mounted = memory_hierarchy(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)?;
-        let directory = File::open(mounted.point.join(&mounted.own)).ok()?;
+    /// Of the group at this place of its hierarchy, whether or not its processes still live; `None` if no group counts their memory.
+    pub(crate) fn of_group(group: &Path) -> Option<MemoryEvents> {
+        let mounted = memory_hierarchy(&fs::read_to_string("/proc/self/cgroup").ok()?)?;
+        let directory = File::open(mounted.point.join(group)).ok()?;
         Some(MemoryEvents { version: mounted.version, directory: directory.into() })
     }
 

@@ -2,10 +2,12 @@
 //!
 //! A mechanism that is not here is printed as skipped, with the reason.
 
+mod bombs;
 mod confinement;
 mod contract;
 mod endings;
 mod escape;
+mod groups;
 mod leaks;
 mod limits;
 #[path = "../sandboxes/mod.rs"]

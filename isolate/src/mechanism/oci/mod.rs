@@ -190,7 +190,8 @@ impl Mechanism for Oci {
         let made = self.make(spec, &layout, &container, descriptors);
         let pidfd = made.and_then(|pid| {
             let pidfd = sys::pidfd_open(pid).map_err(|error| format!("its process is not there: {error}"))?;
-            container.memory = MemoryEvents::of_process(pid);
+            // By its name: a process that has died already is shown in no group of its own.
+            container.memory = MemoryEvents::of_group(&groups(&self.worker_id).join(&spec.name));
             Ok((pid, pidfd))
         });
         match pidfd {

@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::groups;
 use crate::support::{PYTHON, unique};
 
 /// By which a mount, a host name or a file of an attempt would be known.
@@ -183,17 +184,6 @@ fn file(path: &Path) -> String {
 
 /// What must stay as it is of a sandbox while it attacks: its place among the groups and their limits, as the host sees them.
 pub(super) fn sandbox(pid: i32) -> String {
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let mut seen = process(u32::try_from(pid).expect("a process id"));
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
-        let hierarchies = [controllers.trim_start_matches("name="), "unified", ""];
-        let limits = ["memory.max", "memory.limit_in_bytes", "pids.max", "cpu.max", "notify_on_release"];
-        for (hierarchy, limit) in hierarchies.iter().flat_map(|place| limits.iter().map(move |limit| (place, limit))) {
-            let file = Path::new("/sys/fs/cgroup").join(hierarchy).join(path.trim_start_matches('/')).join(limit);
-            seen += &fs::read_to_string(file).unwrap_or_default();
-        }
-    }
-    seen
+    let limits = ["memory.max", "memory.limit_in_bytes", "pids.max", "cpu.max", "notify_on_release"];
+    process(u32::try_from(pid).expect("a process id")) + &groups::files(pid, &limits).concat()
 }

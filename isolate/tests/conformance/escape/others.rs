@@ -52,6 +52,11 @@ pub(super) const PROCESSES: &[Attempt] = &[
 ];
 
 #[rustfmt::skip]
+pub(super) const TURNS: &[Attempt] = &[
+    attempt("die last", "open('/proc/self/oom_score_adj', 'w').write('-1000')", UNWRITABLE, NotTried("it takes CAP_SYS_RESOURCE")),
+];
+
+#[rustfmt::skip]
 pub(super) const FILES: &[Attempt] = &[
     attempt("a file of the host by its path", "open(HOST['canary'], 'a').write('harmed')", ABSENT, Done),
     attempt("by the process's root", "open('/proc/self/root' + HOST['canary'], 'a').write('harmed')", ABSENT, Done),

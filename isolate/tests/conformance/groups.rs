@@ -1,0 +1,28 @@
+//! What the host sees in the control groups of a sandbox, whichever version they are.
+
+use std::fs;
+use std::path::Path;
+
+/// The contents of these files in every group of a process, of those that there are.
+pub(crate) fn files(pid: i32, names: &[&str]) -> Vec<String> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let mut found = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        // That of all processes is nobody's, and a dead process is shown in it.
+        if path == "/" {
+            continue;
+        }
+        for hierarchy in [controllers.trim_start_matches("name="), "unified", ""] {
+            let group = Path::new("/sys/fs/cgroup").join(hierarchy).join(path.trim_start_matches('/'));
+            found.extend(names.iter().filter_map(|name| fs::read_to_string(group.join(name)).ok()));
+        }
+    }
+    found
+}
+
+/// The largest number that one of these files holds.
+pub(crate) fn most(pid: i32, names: &[&str]) -> Option<u64> {
+    files(pid, names).iter().filter_map(|text| text.trim().parse().ok()).max()
+}
