@@ -21,6 +21,7 @@ use vilya_engine::policy::concurrency::ConcurrencyPolicy;
 use vilya_engine::policy::keepalive::KeepAlivePolicy;
 use vilya_engine::policy::queue::QueuePolicy;
 use vilya_engine::{Bytes, Engine, Limits, Nanos, SpreadPolicy};
+use vilya_image::bundle::BundleLimits;
 use vilya_ipc::spin::SPIN_CAP;
 use vilya_isolate::{Swept, Unpacker};
 use vilya_reactor::{Reactor, Waker};
@@ -36,7 +37,7 @@ use crate::request::random_u64;
 use crate::runtimes::RUNTIMES;
 use crate::shard::{Links, Listeners, Settings, Shard, Timeouts};
 use crate::starter::{self, Nursery, SandboxDefaults};
-use crate::storage::{BundleLimits, Catalog, CatalogLimits, LogFiles, LogWriter};
+use crate::storage::{Catalog, CatalogLimits, LogFiles, LogWriter};
 
 /// Connections that may wait to be accepted, each shard.
 const BACKLOG: i32 = 4096;

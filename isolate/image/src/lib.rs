@@ -1,9 +1,10 @@
-//! Container images: read, verified, and flattened into one directory.
+//! Container images and functions' folders: read, verified, and unpacked into one directory.
 //!
-//! Owns: what is accepted as an image, and every check of it. Invariant: an image is hostile until proven otherwise; a directory that
+//! Owns: what is accepted as an image or a bundle, and every check of it. Invariant: an image is hostile until proven otherwise; a directory that
 //! [`Image::flatten`] returned for holds only directories, regular files and symbolic links, made from layers whose digests were right, and
 //! nothing was written outside it. Does not know: functions, sandboxes, registries, or where the directory goes.
 
+pub mod bundle;
 mod compression;
 mod error;
 mod layers;
@@ -21,7 +22,7 @@ use serde::Deserialize;
 pub use error::ImageError;
 use source::Source;
 pub use tree::{COVERED, Limits};
-pub use work::{Answer, Request, work};
+pub use work::{Answer, Request, WorkError, work};
 
 /// An image whose description was read and verified; its layers are verified as they are flattened.
 #[derive(Debug)]

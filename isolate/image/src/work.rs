@@ -5,10 +5,11 @@
 //! that process is confined, and who compares its answer with what is there.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use crate::bundle::{self, BundleError, BundleLimits};
 use crate::error::ImageError;
 use crate::message::{Reader, Writer};
 use crate::source::{Source, hexadecimal};
@@ -24,7 +25,7 @@ const FILES_MAX: usize = 16;
 /// Longest message of an error.
 const MESSAGE_CHARS: usize = 1024;
 
-/// Something to be done with an image: one in this folder, or the archive that is descriptor 0.
+/// Something to be done with an archive: an image in this folder, or else what is descriptor 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Say what it says of itself.
@@ -45,6 +46,15 @@ pub enum Request {
         /// Path and text of files in place of the image's own.
         files: Vec<(String, String)>,
     },
+    /// Unpack the bundle that is descriptor 0.
+    Unpack {
+        /// An empty directory.
+        tree: PathBuf,
+        /// The file that marks the root.
+        manifest: String,
+        /// Bounds.
+        limits: BundleLimits,
+    },
 }
 
 /// What came of it.
@@ -54,6 +64,19 @@ pub enum Answer {
     Described(Description),
     /// How many bytes of files there are.
     Flattened(u64),
+    /// How many bytes of files a bundle has.
+    Unpacked(u64),
+}
+
+/// What is wrong with what was to be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// With an image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// With a bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
 }
 
 /// Does what a request asks; the bytes of the answer.
@@ -61,11 +84,12 @@ pub enum Answer {
 pub fn work(request: &[u8]) -> Vec<u8> {
     let done = match Request::from_bytes(request) {
         Some(request) => request.done(),
-        None => Err(ImageError::invalid("it was asked for in a way that is not understood")),
+        None => Err(ImageError::invalid("it was asked for in a way that is not understood").into()),
     };
     match done {
         Ok(answer) => answer.to_bytes(),
-        Err(error) => error_bytes(&error),
+        Err(WorkError::Image(error)) => error_bytes(&error),
+        Err(WorkError::Bundle(error)) => bundle_error_bytes(&error),
     }
 }
 
@@ -83,7 +107,7 @@ fn given() -> Result<File, ImageError> {
 }
 
 impl Request {
-    fn done(self) -> Result<Answer, ImageError> {
+    fn done(self) -> Result<Answer, WorkError> {
         match self {
             Request::Describe { folder } => {
                 let image = folder.map_or_else(|| Image::open_archive(given()?), |folder| Image::open(&folder))?;
@@ -91,7 +115,12 @@ impl Request {
             }
             Request::Flatten { folder, layers, tree, limits, files } => {
                 let source = source(folder.as_deref())?;
-                crate::flatten(&source, &layers, Tree::new(&tree, limits), &files).map(Answer::Flattened)
+                Ok(Answer::Flattened(crate::flatten(&source, &layers, Tree::new(&tree, limits), &files)?))
+            }
+            Request::Unpack { tree, manifest, limits } => {
+                let mut archive = Vec::new();
+                given()?.read_to_end(&mut archive).map_err(|error| ImageError::read("the archive", error))?;
+                Ok(Answer::Unpacked(bundle::unpack(&archive, &tree, &manifest, limits)?.bytes))
             }
         }
     }
@@ -109,12 +138,22 @@ impl Request {
                 let writer = bounds.into_iter().fold(writer, Writer::number);
                 writer.each(files, |writer, (path, text)| writer.text(path).text(text)).0
             }
+            Request::Unpack { tree, manifest, limits } => {
+                let writer = Writer::kind(2).text(&of(tree)).text(manifest);
+                writer.number(limits.entries.into()).number(limits.unpacked_bytes).0
+            }
         }
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Request> {
         let mut reader = Reader(bytes);
         let kind = reader.kind()?;
+        if kind == 2 {
+            let (tree, manifest) = (PathBuf::from(reader.text()?), reader.text()?.to_owned());
+            let entries = u32::try_from(reader.number()?).ok()?;
+            let limits = BundleLimits { entries, unpacked_bytes: reader.number()? };
+            return reader.end().map(|()| Request::Unpack { tree, manifest, limits });
+        }
         let folder = Some(reader.text()?).filter(|folder| !folder.is_empty()).map(PathBuf::from);
         if kind == 0 {
             return reader.end().map(|()| Request::Describe { folder });
@@ -144,6 +183,7 @@ impl Answer {
                 writer.each(&variables, |writer, (name, value)| writer.text(name).text(value)).0
             }
             Answer::Flattened(bytes) => Writer::kind(1).number(*bytes).0,
+            Answer::Unpacked(bytes) => Writer::kind(3).number(*bytes).0,
         }
     }
 
@@ -152,7 +192,7 @@ impl Answer {
     /// # Errors
     /// What it says is wrong with the image. `None` when it says nothing that can be understood.
     #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Result<Answer, ImageError>> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<Result<Answer, WorkError>> {
         let mut reader = Reader(bytes);
         let answer = match reader.kind()? {
             0 => {
@@ -162,7 +202,9 @@ impl Answer {
                 Ok(Answer::Described(Description { layers, environment }))
             }
             1 => Ok(Answer::Flattened(reader.number()?)),
-            2 => Err(read_error(&mut reader)?),
+            2 => Err(read_error(&mut reader)?.into()),
+            3 => Ok(Answer::Unpacked(reader.number()?)),
+            4 => Err(read_bundle_error(&mut reader)?.into()),
             _ => return None,
         };
         reader.end().map(|()| answer)
@@ -193,7 +235,6 @@ fn read_layer(reader: &mut Reader<'_>) -> Option<Layer> {
 }
 
 fn error_bytes(error: &ImageError) -> Vec<u8> {
-    let number = |error: &io::Error| u64::from(error.raw_os_error().unwrap_or(0).unsigned_abs());
     let writer = Writer::kind(2);
     match error {
         ImageError::Unknown => writer.number(0),
@@ -202,27 +243,34 @@ fn error_bytes(error: &ImageError) -> Vec<u8> {
         ImageError::Refused { entry, reason } => writer.number(3).text(entry).text(reason),
         ImageError::TooLarge(why) => writer.number(4).text(why),
         ImageError::Read { what, source } => {
-            writer.number(5).text(what).number(number(source)).text(&source.to_string())
+            writer.number(5).text(what).number(number_of(source)).text(&source.to_string())
         }
         ImageError::Disk { path, source } => {
-            writer.number(6).text(&path.to_string_lossy()).number(number(source)).text(&source.to_string())
+            writer.number(6).text(&path.to_string_lossy()).number(number_of(source)).text(&source.to_string())
         }
     }
     .0
 }
 
+/// A message without control characters, cut where it is too long.
+fn text(reader: &mut Reader<'_>) -> Option<String> {
+    let plain = |character: char| if character.is_control() { ' ' } else { character };
+    Some(reader.text()?.chars().take(MESSAGE_CHARS).map(plain).collect())
+}
+
+fn system(reader: &mut Reader<'_>) -> Option<io::Error> {
+    let (number, said) = (reader.number()?, text(reader)?);
+    match i32::try_from(number).ok()? {
+        0 => Some(io::Error::other(said)),
+        number => Some(io::Error::from_raw_os_error(number)),
+    }
+}
+
+fn number_of(error: &io::Error) -> u64 {
+    error.raw_os_error().unwrap_or(0).unsigned_abs().into()
+}
+
 fn read_error(reader: &mut Reader<'_>) -> Option<ImageError> {
-    let text = |reader: &mut Reader<'_>| {
-        let plain = |character: char| if character.is_control() { ' ' } else { character };
-        Some(reader.text()?.chars().take(MESSAGE_CHARS).map(plain).collect::<String>())
-    };
-    let system = |reader: &mut Reader<'_>| {
-        let (number, said) = (reader.number()?, text(reader)?);
-        match i32::try_from(number).ok()? {
-            0 => Some(io::Error::other(said)),
-            number => Some(io::Error::from_raw_os_error(number)),
-        }
-    };
     Some(match reader.number()? {
         0 => ImageError::Unknown,
         1 => ImageError::Invalid(text(reader)?),
@@ -235,9 +283,39 @@ fn read_error(reader: &mut Reader<'_>) -> Option<ImageError> {
     })
 }
 
+fn bundle_error_bytes(error: &BundleError) -> Vec<u8> {
+    let writer = Writer::kind(4);
+    match error {
+        BundleError::UnknownFormat => writer.number(0),
+        BundleError::Damaged { entry, reason } => writer.number(1).text(entry).text(reason),
+        BundleError::Refused { entry, reason } => writer.number(2).text(entry).text(reason),
+        BundleError::TooLarge { limit_bytes } => writer.number(3).number(*limit_bytes),
+        BundleError::TooManyEntries { limit } => writer.number(4).number((*limit).into()),
+        BundleError::NoManifest { name } => writer.number(5).text(name),
+        BundleError::Disk { path, source } => {
+            writer.number(6).text(&path.to_string_lossy()).number(number_of(source)).text(&source.to_string())
+        }
+    }
+    .0
+}
+
+fn read_bundle_error(reader: &mut Reader<'_>) -> Option<BundleError> {
+    Some(match reader.number()? {
+        0 => BundleError::UnknownFormat,
+        1 => BundleError::Damaged { entry: text(reader)?, reason: text(reader)? },
+        2 => BundleError::Refused { entry: text(reader)?, reason: text(reader)?.into() },
+        3 => BundleError::TooLarge { limit_bytes: reader.number()? },
+        4 => BundleError::TooManyEntries { limit: u32::try_from(reader.number()?).ok()? },
+        5 => BundleError::NoManifest { name: text(reader)? },
+        6 => BundleError::Disk { path: text(reader)?.into(), source: system(reader)? },
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Request, error_bytes};
+    use super::{Answer, Request, WorkError, bundle_error_bytes, error_bytes};
+    use crate::bundle::{BundleError, BundleLimits};
     use crate::{Description, ImageError, Layer, Limits, Place};
 
     fn layers() -> Vec<Layer> {
@@ -255,13 +333,14 @@ mod tests {
             limits: Limits::default(),
             files: vec![("etc/hosts".into(), "::1\n".into())],
         };
-        for request in [Request::Describe { folder: None }, flatten] {
+        let unpack = Request::Unpack { tree: "/t".into(), manifest: "m".into(), limits: BundleLimits::default() };
+        for request in [Request::Describe { folder: None }, flatten, unpack] {
             let bytes = request.to_bytes();
             assert_eq!(Request::from_bytes(&bytes).as_ref(), Some(&request));
             assert!((0..bytes.len()).all(|cut| Request::from_bytes(&bytes[..cut]).is_none()));
         }
         let description = Description { layers: layers(), environment: vec![("A".into(), "b=c".into())] };
-        for answer in [Answer::Described(description), Answer::Flattened(7)] {
+        for answer in [Answer::Described(description), Answer::Flattened(7), Answer::Unpacked(8)] {
             let bytes = answer.to_bytes();
             assert_eq!(Answer::from_bytes(&bytes).and_then(Result::ok), Some(answer));
             assert!((0..bytes.len()).all(|cut| Answer::from_bytes(&bytes[..cut]).is_none()));
@@ -300,10 +379,25 @@ mod tests {
         ] {
             let read = Answer::from_bytes(&error_bytes(&error)).expect("its form").expect_err("an error");
             assert_eq!(read.to_string(), error.to_string());
+            let WorkError::Image(read) = read else { panic!("another kind: {read}") };
             assert_eq!(std::mem::discriminant(&read), std::mem::discriminant(&error));
             if let ImageError::Disk { source, .. } = read {
                 assert_eq!(source.raw_os_error(), full().raw_os_error(), "a full disk is told to be one");
             }
+        }
+        for error in [
+            BundleError::UnknownFormat,
+            BundleError::Damaged { entry: "e".into(), reason: "r".into() },
+            BundleError::Refused { entry: "e".into(), reason: "r".into() },
+            BundleError::TooLarge { limit_bytes: 5 << 20 },
+            BundleError::TooManyEntries { limit: 5 },
+            BundleError::NoManifest { name: "n".into() },
+            BundleError::Disk { path: "/d".into(), source: full() },
+        ] {
+            let read = Answer::from_bytes(&bundle_error_bytes(&error)).expect("its form").expect_err("an error");
+            assert_eq!(read.to_string(), error.to_string());
+            let WorkError::Bundle(read) = read else { panic!("another kind: {read}") };
+            assert_eq!(std::mem::discriminant(&read), std::mem::discriminant(&error));
         }
     }
 }

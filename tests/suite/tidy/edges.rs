@@ -118,7 +118,7 @@ fn name_of(manifest: &Table) -> &str {
 }
 
 /// The dependencies of one kind, target-specific ones included, under the names of their packages.
-fn dependencies(manifest: &Table, kinds: &[&str]) -> BTreeSet<String> {
+pub(super) fn dependencies(manifest: &Table, kinds: &[&str]) -> BTreeSet<String> {
     let targets = manifest.get("target").and_then(Value::as_table).into_iter().flat_map(Table::values);
     let places = std::iter::once(manifest).chain(targets.filter_map(Value::as_table));
     let tables = places.flat_map(|place| kinds.iter().filter_map(|kind| place.get(*kind).and_then(Value::as_table)));

@@ -4,6 +4,7 @@
 //! Each rule is a function from texts to a list of violations, so that beside the test that holds the tree to it stands
 //! one that shows the rule can fail. Nothing here runs any code of the packages.
 
+mod decoders;
 mod documents;
 mod edges;
 mod layout;

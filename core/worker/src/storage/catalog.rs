@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vilya_distribution::PullError;
-use vilya_image::ImageError;
-use vilya_isolate::{JobError, Unpacker};
+use vilya_image::bundle::{BundleLimits, Unpacked};
+use vilya_isolate::Unpacker;
 
-use super::bundle::{BundleError, BundleLimits, Unpacked};
-use super::images::{Images, UnpackError};
+use super::images::Images;
 use super::registry::{FunctionRecord, Registry, RegistryError};
+use super::unpacking::UnpackError;
 use crate::config::Problem;
 use crate::config::units::format_bytes;
 use crate::manifest::{self, Manifest, Runtime};
@@ -52,18 +52,22 @@ pub enum Fault {
     Internal,
 }
 
+impl Fault {
+    /// Whose fault an error of the disk is.
+    pub(super) fn of_disk(source: &io::Error) -> Fault {
+        if super::is_full(source) { Fault::DiskFull } else { Fault::Internal }
+    }
+}
+
 /// Why the catalog could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// The name in the request cannot be a function's.
     #[error("{0}")]
     Name(String),
-    /// The archive was refused.
+    /// The archive, or the image in it, was refused or could not be unpacked.
     #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// The image was refused, or could not be unpacked.
-    #[error(transparent)]
-    Image(#[from] UnpackError),
+    Unpack(#[from] UnpackError),
     /// The image was not pulled.
     #[error(transparent)]
     Pull(#[from] PullError),
@@ -102,25 +106,12 @@ fn listed(problems: &[Problem]) -> String {
 impl CatalogError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
-        let disk = |source: &io::Error| {
-            if super::is_full(source) { Fault::DiskFull } else { Fault::Internal }
-        };
+        let disk = Fault::of_disk;
         match self {
             CatalogError::Name(_) | CatalogError::Manifest(_) | CatalogError::Mismatch(_) => Fault::InvalidFunction,
             CatalogError::NoSuchFunction(_) => Fault::NoSuchFunction,
             CatalogError::FunctionsFull(_) => Fault::FunctionsFull,
-            CatalogError::Bundle(BundleError::Disk { source, .. }) => disk(source),
-            CatalogError::Bundle(BundleError::TooLarge { .. } | BundleError::TooManyEntries { .. }) => {
-                Fault::PayloadTooLarge
-            }
-            CatalogError::Image(UnpackError::Image(ImageError::Disk { source, .. })) => disk(source),
-            CatalogError::Image(UnpackError::Image(ImageError::TooLarge(_))) => Fault::PayloadTooLarge,
-            CatalogError::Image(UnpackError::Never) => Fault::Internal,
-            CatalogError::Image(UnpackError::Job(error)) => match error {
-                JobError::Ended { .. } | JobError::Late(_) | JobError::Senseless => Fault::InvalidFunction,
-                JobError::Unconfined(_) | JobError::Busy | JobError::Gone | JobError::System(_) => Fault::Internal,
-            },
-            CatalogError::Bundle(_) | CatalogError::Image(_) => Fault::InvalidFunction,
+            CatalogError::Unpack(error) => error.fault(),
             CatalogError::Pull(error) => match error {
                 PullError::Disk { source, .. } => disk(source),
                 PullError::Invalid(_) | PullError::NotFound(_) | PullError::Unauthorized(_) => Fault::InvalidFunction,
@@ -155,6 +146,7 @@ pub struct Catalog {
     state_directory: PathBuf,
     registry: Registry,
     images: Images,
+    unpacker: Option<Arc<Unpacker>>,
     limits: CatalogLimits,
     /// What functions may ask for; unknown until it is said.
     mechanisms: Option<MechanismSettings>,
@@ -172,7 +164,8 @@ impl Catalog {
         let registry = Registry::open(state_directory)?;
         let images = Images::open(state_directory, limits.image_bytes).map_err(disk(state_directory))?;
         let state_directory = state_directory.to_owned();
-        let catalog = Catalog { state_directory, registry, images, limits, mechanisms: None, deployments: 0 };
+        let catalog =
+            Catalog { state_directory, registry, images, unpacker: None, limits, mechanisms: None, deployments: 0 };
         catalog.sweep()?;
         Ok(catalog)
     }
@@ -182,10 +175,10 @@ impl Catalog {
         Catalog { mechanisms: Some(mechanisms), ..self }
     }
 
-    /// The same catalog, whose images this process unpacks.
+    /// The same catalog, whose archives this process unpacks.
     pub fn unpacked_by(mut self, unpacker: Arc<Unpacker>) -> Catalog {
-        self.images.unpacked_by(unpacker);
-        self
+        self.images.unpacked_by(Arc::clone(&unpacker));
+        Catalog { unpacker: Some(unpacker), ..self }
     }
 
     /// The worker's id, made once for this state directory.

@@ -4,8 +4,7 @@
 //! a version that may still run refers to it. Images that no deployment came to refer to go with the next removal or start. It does not
 //! know manifests or sandboxes.
 
-mod inspection;
-mod unpacking;
+mod layers;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -17,8 +16,8 @@ use vilya_image::Limits;
 use vilya_isolate::Unpacker;
 
 use super::registry::FunctionRecord;
-pub use unpacking::UnpackError;
-use unpacking::Unpacking;
+use super::unpacking::{Desk, UnpackError};
+use layers::Unpacking;
 
 /// Where images are, in the state directory.
 const IMAGES: &str = "images";
@@ -82,7 +81,7 @@ impl Shelf {
     /// same, since their names alone would give anyone who knows them the files, and there is no `tree`.
     pub(super) fn unpack(&self, archive: &Path, directory: &Path, tree: &Path) -> Result<ImageRecord, UnpackError> {
         let unpacker = self.unpacker.as_deref().ok_or(UnpackError::Never)?;
-        let unpacking = Unpacking { unpacker, archive, directory, limits: self.limits };
+        let unpacking = Unpacking { desk: Desk { unpacker, directory }, archive, limits: self.limits };
         let (description, identity) = unpacking.describe()?;
         let variables = description.environment.clone();
         if !self.directory.join(&identity).is_dir() {

@@ -12,21 +12,22 @@
 //! Invariant: a deployment that was acknowledged is durable, and a bundle that a record names is complete. The
 //! registry's lock makes one worker the owner of the whole directory. Nothing here runs on a shard: every call may block.
 
-pub mod bundle;
 pub mod catalog;
 pub mod images;
+mod inspection;
 pub mod log_writer;
 pub mod logs;
 pub mod registry;
 mod timestamp;
+pub mod unpacking;
 
-pub use bundle::{BundleError, BundleLimits};
 pub use catalog::{Catalog, CatalogError, CatalogLimits, Deployed, Fault, Fetched, Prepared, Wanted};
 pub use images::ImageRecord;
 pub use log_writer::{LogControl, LogSender, LogWriter, Output};
 pub use logs::{LogEntry, LogFiles};
 pub use registry::{FunctionRecord, Registry, RegistryError};
 pub use timestamp::timestamp;
+pub use unpacking::UnpackError;
 
 use std::io;
 use std::path::Path;

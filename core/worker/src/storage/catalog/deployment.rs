@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use vilya_distribution::{PullError, Puller, Reference};
+use vilya_image::bundle::Unpacked;
 
 use super::{Catalog, CatalogError, bundle_name, disk};
 use crate::manifest::{self, Manifest, Runtime};
-use crate::storage::bundle::{self, Unpacked};
 use crate::storage::images::{ImageRecord, Shelf};
 use crate::storage::registry::FunctionRecord;
+use crate::storage::unpacking::{Desk, UnpackError};
 
 /// A function's name cannot start with a dot, so that no bundle is mistaken for this.
 const INCOMING_PREFIX: &str = ".incoming-";
@@ -143,7 +144,9 @@ impl Catalog {
         let number = self.deployments;
         self.deployments += 1;
         let incoming = Incoming::make(self.bundles().join(format!("{INCOMING_PREFIX}{number}")))?;
-        let unpacked = bundle::unpack(archive, &incoming.path, manifest::FILE_NAME, self.limits.bundle)?;
+        let unpacker = self.unpacker.as_deref().ok_or(UnpackError::Never)?;
+        let desk = Desk { unpacker, directory: &incoming.path };
+        let unpacked = desk.unpack_bundle(archive, self.limits.bundle)?;
         let manifest = self.read_manifest(name, &unpacked)?;
         let wanted = self.wanted(&manifest, &unpacked, number)?;
         let digest = crate::storage::hex(&Sha256::digest(archive));
@@ -288,7 +291,7 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        // Absent when the bundle was its root and was moved; otherwise what cannot be removed now goes at the next start.
+        // What cannot be removed now goes at the next start.
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }

@@ -4,6 +4,8 @@ use super::*;
 use crate::config::units::{GIB, MIB};
 use sha2::{Digest, Sha256};
 use std::io::Write;
+use std::sync::LazyLock;
+use vilya_image::bundle::BundleError;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 const LIMITS: CatalogLimits = CatalogLimits {
@@ -20,6 +22,13 @@ impl Catalog {
         let fetched = prepared.wanted().map(|wanted| wanted.fetch(None)).transpose()?;
         self.complete(prepared, fetched, now_unix_ms)
     }
+}
+
+fn opened(directory: &Path) -> Catalog {
+    // One for all tests: where it is forked, it holds for a moment what other threads have open, locks of registries too.
+    static UNPACKER: LazyLock<Arc<Unpacker>> = LazyLock::new(|| Arc::new(Unpacker::start(vilya_image::work).unwrap()));
+    let unpacker = Arc::clone(&UNPACKER);
+    Catalog::open(directory, LIMITS).unwrap().unpacked_by(unpacker)
 }
 
 fn archive(files: &[(&str, &str)]) -> Vec<u8> {
@@ -49,7 +58,7 @@ fn bundles(directory: &Path) -> Vec<String> {
 
 fn refusal(files: &[(&str, &str)]) -> CatalogError {
     let directory = tempfile::tempdir().unwrap();
-    let mut catalog = Catalog::open(directory.path(), LIMITS).unwrap();
+    let mut catalog = opened(directory.path());
     let error = catalog.deploy("hello", &archive(files), 0).unwrap_err();
     assert_eq!(bundles(directory.path()), Vec::<String>::new(), "a refused deployment leaves nothing");
     assert_eq!(names(&catalog), Vec::<String>::new());
@@ -59,7 +68,7 @@ fn refusal(files: &[(&str, &str)]) -> CatalogError {
 #[test]
 fn a_function_is_deployed_replaced_and_removed() {
     let directory = tempfile::tempdir().unwrap();
-    let mut catalog = Catalog::open(directory.path(), LIMITS).unwrap();
+    let mut catalog = opened(directory.path());
     let first = catalog.deploy("hello", &python("hello"), 7).unwrap();
     assert_eq!((first.record.version, first.replaced), (1, None));
     assert_eq!(first.record.digest, crate::storage::hex(&Sha256::digest(python("hello"))));
@@ -87,7 +96,7 @@ fn a_function_is_deployed_replaced_and_removed() {
 #[should_panic(expected = "cannot be discarded")]
 fn the_deployed_version_cannot_be_discarded() {
     let directory = tempfile::tempdir().unwrap();
-    let mut catalog = Catalog::open(directory.path(), LIMITS).unwrap();
+    let mut catalog = opened(directory.path());
     let deployed = catalog.deploy("hello", &python("hello"), 0).unwrap();
     let _ = catalog.discard(&deployed.record);
 }
@@ -95,14 +104,14 @@ fn the_deployed_version_cannot_be_discarded() {
 #[test]
 fn a_restart_keeps_what_is_registered_and_removes_what_a_crash_left() {
     let directory = tempfile::tempdir().unwrap();
-    let mut catalog = Catalog::open(directory.path(), LIMITS).unwrap();
+    let mut catalog = opened(directory.path());
     let kept = catalog.deploy("hello", &python("hello"), 0).unwrap().record;
     drop(catalog);
     // Killed while unpacking version 2; and killed after the rename, before the record.
     std::fs::create_dir_all(directory.path().join("bundles/.incoming-2/half")).unwrap();
     std::fs::create_dir_all(directory.path().join("bundles/hello.2/pkg")).unwrap();
     std::fs::write(directory.path().join("bundles/hello.2/pkg/x.py"), "x").unwrap();
-    let mut catalog = Catalog::open(directory.path(), LIMITS).unwrap();
+    let mut catalog = opened(directory.path());
     assert_eq!(bundles(directory.path()), ["hello.1"]);
     assert_eq!(catalog.list().unwrap(), [kept]);
     assert_eq!(catalog.deploy("hello", &python("hello"), 0).unwrap().record.version, 2);
@@ -111,11 +120,11 @@ fn a_restart_keeps_what_is_registered_and_removes_what_a_crash_left() {
 #[test]
 fn a_version_is_never_used_twice() {
     let directory = tempfile::tempdir().unwrap();
-    let mut catalog = Catalog::open(directory.path(), LIMITS).unwrap();
+    let mut catalog = opened(directory.path());
     catalog.deploy("hello", &python("hello"), 0).unwrap();
     catalog.remove("hello").unwrap();
     drop(catalog);
-    let mut catalog = Catalog::open(directory.path(), LIMITS).unwrap();
+    let mut catalog = opened(directory.path());
     assert_eq!(catalog.deploy("hello", &python("hello"), 0).unwrap().record.version, 2);
 }
 
@@ -144,7 +153,7 @@ fn what_does_not_fit_together_is_refused_with_the_reason() {
 #[test]
 fn names_that_no_function_can_have_are_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let mut catalog = Catalog::open(directory.path(), LIMITS).unwrap();
+    let mut catalog = opened(directory.path());
     for name in ["../x", "A", ""] {
         assert_eq!(catalog.deploy(name, &python("hello"), 0).unwrap_err().fault(), Fault::InvalidFunction);
     }
@@ -153,7 +162,7 @@ fn names_that_no_function_can_have_are_refused() {
 #[test]
 fn the_number_of_functions_is_bounded_but_replacing_is_always_possible() {
     let directory = tempfile::tempdir().unwrap();
-    let mut catalog = Catalog::open(directory.path(), LIMITS).unwrap();
+    let mut catalog = opened(directory.path());
     for name in ["a", "b", "c"] {
         catalog.deploy(name, &python(name), 0).unwrap();
     }
@@ -167,7 +176,7 @@ fn the_number_of_functions_is_bounded_but_replacing_is_always_possible() {
 #[test]
 fn a_single_top_folder_becomes_the_bundle_and_executables_can_run() {
     let directory = tempfile::tempdir().unwrap();
-    let mut catalog = Catalog::open(directory.path(), LIMITS).unwrap();
+    let mut catalog = opened(directory.path());
     let manifest = "name = \"hello\"\nruntime = \"rust\"\nhandler = \"bin/run\"\n";
     let files = [("top/function.toml", manifest), ("top/bin/run", "binary")];
     let record = catalog.deploy("hello", &archive(&files), 0).unwrap().record;
@@ -179,17 +188,21 @@ fn a_single_top_folder_becomes_the_bundle_and_executables_can_run() {
 #[test]
 fn a_full_disk_is_told_from_other_failures() {
     let full = io::Error::from_raw_os_error(nix::errno::Errno::ENOSPC as i32);
-    let other = io::Error::from_raw_os_error(nix::errno::Errno::EIO as i32);
     let path = || PathBuf::from("/x");
     assert_eq!(CatalogError::Disk { path: path(), source: full }.fault(), Fault::DiskFull);
-    assert_eq!(CatalogError::from(BundleError::Disk { path: path(), source: other }).fault(), Fault::Internal);
+    let of_bundle = |errno| {
+        let source = io::Error::from_raw_os_error(errno as i32);
+        CatalogError::from(UnpackError::from(BundleError::Disk { path: path(), source })).fault()
+    };
+    assert_eq!(of_bundle(nix::errno::Errno::ENOSPC), Fault::DiskFull);
+    assert_eq!(of_bundle(nix::errno::Errno::EIO), Fault::Internal);
     assert_eq!(CatalogError::from(RegistryError::Locked { path: path() }).fault(), Fault::Internal);
 }
 
 #[test]
 fn a_second_worker_touches_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let _first = Catalog::open(directory.path(), LIMITS).unwrap();
+    let _first = opened(directory.path());
     let under_way = directory.path().join("bundles/.incoming-1");
     std::fs::create_dir(&under_way).unwrap();
     assert!(Catalog::open(directory.path(), LIMITS).is_err());

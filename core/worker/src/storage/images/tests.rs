@@ -7,9 +7,10 @@ use nix::sys::stat::Mode;
 use sha2::{Digest, Sha256};
 use vilya_image::{Answer, Description, Layer, Place};
 
-use super::inspection::{Fault, inspect};
 use super::*;
+use crate::storage::inspection::{Allowed, Fault, take};
 
+const ALLOWED: Allowed = Allowed { entries: LIMITS.entries, bytes: LIMITS.bytes, depth: LIMITS.depth, links: true };
 const LIMITS: Limits = Limits { entries: 8, bytes: 1000, depth: 3, ratio: 10 };
 
 fn shelf(state: &Path, work: vilya_isolate::Work) -> Shelf {
@@ -129,7 +130,7 @@ fn the_name_follows_from_the_bytes_as_the_worker_read_them() {
 }
 
 fn refused(tree: &Path) -> String {
-    match inspect(tree, nix::unistd::geteuid().as_raw(), LIMITS) {
+    match take(tree, nix::unistd::geteuid().as_raw(), ALLOWED) {
         Err(Fault::Untrue(why)) => why,
         outcome => panic!("it was taken: {outcome:?}"),
     }
@@ -153,17 +154,17 @@ fn a_tree_is_what_it_may_be_and_nothing_else() {
         fs::hard_link(tree.join("a/file"), tree.join("a/b/same")).unwrap();
     };
     fresh();
-    inspect(&tree, nix::unistd::geteuid().as_raw(), LIMITS).unwrap();
+    take(&tree, nix::unistd::geteuid().as_raw(), ALLOWED).unwrap();
     let mode = |path: &str, mode| fs::set_permissions(tree.join(path), Permissions::from_mode(mode)).unwrap();
     let faults: [(&dyn Fn(), &str); 8] = [
         (&|| mode("a/file", 0o4755), "mode is 4755"),
         (&|| mode("a", 0o1777), "mode is 1777"),
-        (&|| nix::unistd::mkfifo(&tree.join("a/fifo"), Mode::S_IRWXU).unwrap(), "neither a file"),
+        (&|| nix::unistd::mkfifo(&tree.join("a/fifo"), Mode::S_IRWXU).unwrap(), "of a kind"),
         (&|| fs::hard_link(&outside, tree.join("a/out")).unwrap(), "more names"),
         (&|| fs::create_dir_all(tree.join("a/b/c/d")).unwrap(), "levels"),
         (&|| (0..8).for_each(|number| symlink("x", tree.join(number.to_string())).unwrap()), "8 entries"),
         (&|| fs::write(tree.join("a/file"), vec![0; 1001]).unwrap(), "1000 bytes"),
-        (&|| drop(std::os::unix::net::UnixListener::bind(tree.join("s")).unwrap()), "neither a file"),
+        (&|| drop(std::os::unix::net::UnixListener::bind(tree.join("s")).unwrap()), "of a kind"),
     ];
     for (spoil, why) in faults {
         fresh();
@@ -178,6 +179,6 @@ fn a_tree_is_what_it_may_be_and_nothing_else() {
     }
     fresh();
     let stranger = nix::unistd::geteuid().as_raw() + 1;
-    assert!(matches!(inspect(&tree, stranger, LIMITS), Err(Fault::Untrue(why)) if why.contains("belongs to user")));
+    assert!(matches!(take(&tree, stranger, ALLOWED), Err(Fault::Untrue(why)) if why.contains("belongs to user")));
     assert_eq!(fs::metadata(&outside).unwrap().mode() & 0o777, 0o644, "nothing behind a link was touched");
 }

@@ -17,7 +17,7 @@ fn unpack_into(archive: &[u8], limits: BundleLimits) -> (tempfile::TempDir, Resu
 }
 
 fn refusal(archive: &[u8]) -> String {
-    let small = BundleLimits { entries: 64, unpacked_bytes: MIB };
+    let small = BundleLimits { entries: 64, unpacked_bytes: 1 << 20 };
     unpack_into(archive, small).1.unwrap_err().to_string()
 }
 
@@ -284,7 +284,7 @@ fn damaged_archives_are_refused() {
 }
 
 #[test]
-fn many_files_are_unpacked_and_synced_at_once() {
+fn many_files_are_unpacked() {
     let names: Vec<String> = (0..100).map(|i| format!("d/f{i}")).collect();
     let mut entries: Vec<_> = names.iter().map(|name| (name.as_str(), 0o644, b"x".as_slice())).collect();
     entries.push((MANIFEST, 0o644, b""));

@@ -6,47 +6,87 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Gid, Uid, fchownat};
-use vilya_image::Limits;
 
 /// Why a tree was not taken.
 #[derive(Debug)]
 pub(super) enum Fault {
     /// It is not as it may be: which entry, and why.
     Untrue(String),
-    /// It cannot be looked at.
+    /// It cannot be looked at, or be made durable.
     Disk(PathBuf, io::Error),
 }
 
-/// Looks at everything below a directory that `maker` wrote, and takes it over.
-pub(super) fn inspect(tree: &Path, maker: u32, limits: Limits) -> Result<(), Fault> {
+/// What a tree may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowed {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+    pub(super) depth: usize,
+    /// Symbolic and hard ones.
+    pub(super) links: bool,
+}
+
+/// Looks at everything below a directory that `maker` wrote, takes it over and waits until it is on disk.
+pub(super) fn take(tree: &Path, maker: u32, allowed: Allowed) -> Result<(), Fault> {
+    let entries = inspect(tree, maker, allowed)?;
+    let disk = |source| Fault::Disk(tree.to_owned(), source);
+    lchown(tree, Some(Uid::effective().as_raw()), Some(Gid::effective().as_raw())).map_err(disk)?;
+    fs::set_permissions(tree, Permissions::from_mode(0o755)).map_err(disk)?;
+    let synced = if entries <= SYNCED_ONE_BY_ONE_MAX {
+        sync_below(tree)
+    } else {
+        File::open(tree).and_then(|tree| Ok(nix::unistd::syncfs(&tree)?))
+    };
+    synced.map_err(disk)
+}
+
+fn sync_below(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            sync_below(&entry.path())?;
+        } else if kind.is_file() {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    super::sync_directory(directory)
+}
+
+/// Looks at everything below a directory; how many entries there are.
+fn inspect(tree: &Path, maker: u32, allowed: Allowed) -> Result<u64, Fault> {
     let disk = |path: &Path, errno: nix::Error| Fault::Disk(path.to_owned(), errno.into());
     let root = Dir::open(tree, DIRECTORY, Mode::empty()).map_err(|errno| disk(tree, errno))?;
     let found = fstat(&root).map_err(|errno| disk(tree, errno))?;
     let own = Uid::effective();
     let takes_over = (maker != own.as_raw()).then(|| (own, Gid::effective()));
     let mut look =
-        Look { maker, limits, takes_over, device: found.st_dev, entries: 0, bytes: 0, names: HashMap::new() };
+        Look { maker, allowed, takes_over, device: found.st_dev, entries: 0, bytes: 0, names: HashMap::new() };
     look.directory(root, tree, 0)?;
     match look.names.iter().find(|(_, (seen, links))| seen != links) {
         Some(_) => Err(Fault::Untrue("a file has more names than the tree shows".to_owned())),
-        None => Ok(()),
+        None => Ok(look.entries),
     }
 }
 
+/// Up to this many entries are made durable one by one; beyond, one `syncfs` is cheaper, although it waits for others' writes.
+const SYNCED_ONE_BY_ONE_MAX: u64 = 64;
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const MODE_BITS: u32 = 0o7777;
 
 struct Look {
     maker: u32,
-    limits: Limits,
+    allowed: Allowed,
     /// Whose it shall be, if it is not yet.
     takes_over: Option<(Uid, Gid)>,
     device: u64,
@@ -64,12 +104,12 @@ impl Look {
             let entry = entry.map_err(disk)?;
             if ![c".", c".."].contains(&entry.file_name()) {
                 self.entries += 1;
-                self.within("entries", self.entries, self.limits.entries)?;
+                self.within("entries", self.entries, self.allowed.entries)?;
                 names.push(entry.file_name().to_owned());
             }
         }
         if !names.is_empty() {
-            self.within("levels", depth as u64 + 1, self.limits.depth as u64)?;
+            self.within("levels", depth as u64 + 1, self.allowed.depth as u64)?;
         }
         for name in names {
             let shown = path.join(name.to_string_lossy().escape_debug().to_string());
@@ -98,8 +138,8 @@ impl Look {
         let is_plain = match kind(found) {
             SFlag::S_IFDIR => mode == 0o755,
             SFlag::S_IFREG => [0o644, 0o755].contains(&mode),
-            SFlag::S_IFLNK => true,
-            _ => return Err("it is neither a file nor a directory nor a link".to_owned()),
+            SFlag::S_IFLNK if self.allowed.links => true,
+            _ => return Err("it is of a kind that may not be there".to_owned()),
         };
         if !is_plain {
             return Err(format!("its mode is {mode:04o}"));
@@ -114,14 +154,17 @@ impl Look {
             return Err(format!("it belongs to user {}", found.st_uid));
         }
         if kind(found) == SFlag::S_IFREG {
+            if found.st_nlink > 1 && !self.allowed.links {
+                return Err("it has several names".to_owned());
+            }
             if found.st_nlink > 1 {
                 self.names.entry(found.st_ino).or_insert((0, found.st_nlink)).0 += 1;
             }
             if !is_known {
                 self.bytes = self.bytes.saturating_add(found.st_size.unsigned_abs());
                 return self
-                    .within("bytes", self.bytes, self.limits.bytes)
-                    .map_err(|_| format!("the files up to it have more than {} bytes", self.limits.bytes));
+                    .within("bytes", self.bytes, self.allowed.bytes)
+                    .map_err(|_| format!("the files up to it have more than {} bytes", self.allowed.bytes));
             }
         }
         Ok(())

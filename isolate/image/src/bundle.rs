@@ -1,20 +1,20 @@
 //! A function's code: from the bytes of an archive to a directory on disk.
 //!
-//! The archive is hostile until proven otherwise. Invariant: an unpacked bundle holds only regular files and
+//! Owns: every check of it. Invariant: the archive is hostile until proven otherwise; an unpacked bundle holds only regular files and
 //! directories, all inside its own directory, with modes 0644 and 0755 (directories 0755), at most
 //! [`BundleLimits::entries`] of them and at most [`BundleLimits::unpacked_bytes`] of content. Anything else is refused with
 //! the name of the entry; a refused archive may leave files behind in the directory, which the caller removes.
 //!
-//! The format is told by the first bytes, never by what the client said. This module does not know manifests or records.
+//! The format is told by the first bytes, never by what the client said. Does not know: manifests, records.
 
 mod tar;
 mod tree;
 mod zip;
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::units::{MIB, format_bytes};
 use tree::Tree;
 
 /// Bounds of an unpacked bundle.
@@ -29,7 +29,7 @@ pub struct BundleLimits {
 impl Default for BundleLimits {
     /// Room for a Python function with its numerical libraries.
     fn default() -> Self {
-        BundleLimits { entries: 32_768, unpacked_bytes: 512 * MIB }
+        BundleLimits { entries: 32_768, unpacked_bytes: 512 << 20 }
     }
 }
 
@@ -53,10 +53,10 @@ pub enum BundleError {
         /// The entry's name, escaped.
         entry: String,
         /// Why.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// More content than allowed.
-    #[error("the archive unpacks to more than {}: leave out what the function does not need", format_bytes(*limit_bytes))]
+    #[error("the archive unpacks to more than {}: leave out what the function does not need", mebibytes(*limit_bytes))]
     TooLarge {
         /// The bound.
         limit_bytes: u64,
@@ -73,7 +73,7 @@ pub enum BundleError {
     )]
     NoManifest {
         /// The manifest's file name.
-        name: &'static str,
+        name: String,
     },
     /// The disk said no.
     #[error("cannot write the bundle to {}: {source}", path.display())]
@@ -83,6 +83,10 @@ pub enum BundleError {
         /// The system's error.
         source: io::Error,
     },
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{}MiB", bytes >> 20)
 }
 
 fn at(entry: &str) -> String {
@@ -95,7 +99,7 @@ impl BundleError {
     }
 
     fn refused(entry: &[u8], reason: &'static str) -> Self {
-        BundleError::Refused { entry: shown(entry), reason }
+        BundleError::Refused { entry: shown(entry), reason: reason.into() }
     }
 
     fn disk(path: &Path, source: io::Error) -> Self {
@@ -120,23 +124,17 @@ pub struct Unpacked {
     pub bytes: u64,
 }
 
-/// Unpacks `archive` into `directory`, which must exist, be empty and be reachable by nobody else. Returns when
-/// everything is on disk. `manifest` is the name of the file that marks the root.
-pub fn unpack(
-    archive: &[u8],
-    directory: &Path,
-    manifest: &'static str,
-    limits: BundleLimits,
-) -> Result<Unpacked, BundleError> {
+/// Unpacks `archive` into `directory`, which must exist, be empty and be reachable by nobody else. Nothing is on
+/// disk yet then. `manifest` is the name of the file that marks the root.
+pub fn unpack(archive: &[u8], directory: &Path, manifest: &str, limits: BundleLimits) -> Result<Unpacked, BundleError> {
     let mut tree = Tree::new(directory, limits);
     match Format::of(archive).ok_or(BundleError::UnknownFormat)? {
         Format::Zip => zip::unpack(archive, &mut tree)?,
         Format::Tar => tar::unpack(archive, &mut tree, limits)?,
         Format::TarGz => tar::unpack_gz(archive, &mut tree, limits)?,
     }
-    let root = tree.root_with(manifest).ok_or(BundleError::NoManifest { name: manifest })?;
-    let bytes = tree.sync()?;
-    Ok(Unpacked { root, bytes })
+    let root = tree.root_with(manifest).ok_or(BundleError::NoManifest { name: manifest.to_owned() })?;
+    Ok(Unpacked { root, bytes: tree.bytes() })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,8 +16,6 @@ const COMPONENT_BYTES_MAX: usize = 255; // NAME_MAX of Linux filesystems
 const NAME_BYTES_MAX: usize = 1024;
 const DEPTH_MAX: usize = 32;
 const COPY_BYTES: usize = 64 << 10;
-/// Up to this many files are made durable one by one; beyond, one `syncfs` is cheaper, although it waits for others' writes.
-const SYNCED_ONE_BY_ONE_MAX: usize = 64;
 
 // A name of the greatest depth fits the greatest length.
 const _: () = assert!(DEPTH_MAX * 2 <= NAME_BYTES_MAX);
@@ -36,13 +34,12 @@ pub(super) struct Tree {
     root: PathBuf,
     limits: BundleLimits,
     entries: HashMap<String, Kind>,
-    files: usize,
     bytes: u64,
 }
 
 impl Tree {
     pub(super) fn new(root: &Path, limits: BundleLimits) -> Self {
-        Tree { root: root.to_owned(), limits, entries: HashMap::new(), files: 0, bytes: 0 }
+        Tree { root: root.to_owned(), limits, entries: HashMap::new(), bytes: 0 }
     }
 
     /// Adds a directory. The root itself, as many archives name it, is nothing to add.
@@ -78,7 +75,6 @@ impl Tree {
         }
         let full = self.root.join(&path);
         self.count(path, Kind::File)?;
-        self.files += 1;
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full);
         let mut file = opened.map_err(|error| BundleError::disk(&full, error))?;
         let copied = self.copy(entry.name, content, &mut file, &full)?;
@@ -87,9 +83,6 @@ impl Tree {
         }
         let mode = if entry.executable { 0o755 } else { 0o644 };
         file.set_permissions(Permissions::from_mode(mode)).map_err(|error| BundleError::disk(&full, error))?;
-        if self.files <= SYNCED_ONE_BY_ONE_MAX {
-            file.sync_all().map_err(|error| BundleError::disk(&full, error))?;
-        }
         Ok(())
     }
 
@@ -107,19 +100,9 @@ impl Tree {
         (inside == Some(&Kind::File)).then(|| self.root.join(only))
     }
 
-    /// Waits until everything is on disk; gives the sum of the files' contents.
-    pub(super) fn sync(self) -> Result<u64, BundleError> {
-        let on_disk = |path: &Path, result: std::io::Result<()>| result.map_err(|error| BundleError::disk(path, error));
-        if self.files > SYNCED_ONE_BY_ONE_MAX {
-            let synced = File::open(&self.root).and_then(|root| Ok(nix::unistd::syncfs(&root)?));
-            on_disk(&self.root, synced)?;
-            return Ok(self.bytes);
-        }
-        let directories = self.entries.iter().filter(|(_, kind)| **kind != Kind::File);
-        for path in directories.map(|(path, _)| self.root.join(path)).chain([self.root.clone()]) {
-            on_disk(&path, crate::storage::sync_directory(&path))?;
-        }
-        Ok(self.bytes)
+    /// The sum of the files' contents.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Makes the directories that lead to `path`; a file among them is refused under the `entry`'s name.
