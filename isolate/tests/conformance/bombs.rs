@@ -71,10 +71,10 @@ impl Bomb {
     }
 }
 
-/// Has every bomb of a table go off on every mechanism.
-fn nothing_but_the_bomb_is_harmed(bombs: &[Bomb], by: &str) {
+/// Has every bomb of a table go off on every mechanism, unless what stops them is a protection that is not in force.
+fn nothing_but_the_bomb_is_harmed(bombs: &[Bomb], stopped_by: Option<&str>) {
     each_of(&KINDS, |room| {
-        if !room.enforces(by) {
+        if stopped_by.is_some_and(|name| !room.enforces(name)) {
             return;
         }
         let mut neighbour = Neighbour::start(room);

@@ -1,4 +1,6 @@
 //! What the host sees in the control groups of a sandbox, whichever version they are.
+//!
+//! Invariant: only groups of the sandbox's own are looked at, and there may be none.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +8,9 @@ use std::path::Path;
 /// The contents of these files in every group of a process, of those that there are.
 pub(crate) fn files(pid: i32, names: &[&str]) -> Vec<String> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let ours = fs::read_to_string("/proc/self/cgroup").expect("our own groups");
     let mut found = Vec::new();
-    for line in groups.lines() {
+    for line in groups.lines().filter(|line| !ours.lines().any(|ours| ours == *line)) {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
         // That of all processes is nobody's, and a dead process is shown in it.

@@ -25,5 +25,5 @@ const BOMBS: &[Bomb] = &[
 
 #[test]
 fn memory_in_any_form_is_bounded() {
-    nothing_but_the_bomb_is_harmed(BOMBS, "memory limit");
+    nothing_but_the_bomb_is_harmed(BOMBS, Some("memory limit"));
 }
