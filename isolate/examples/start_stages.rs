@@ -1,15 +1,16 @@
 //! Where the time of a start goes on this host: medians of each stage, for `/usr/bin/true`.
 //!
 //! `cargo run --release -p vilya-isolate --example start_stages -- 500`; with `prepared` behind it, for sandboxes made ahead, and
-//! with a number behind that, with so many milliseconds between two starts.
+//! with a number behind that, with so many milliseconds between two starts. With `egress` instead, for sandboxes that reach other machines, on a
+//! host of its own: `unshare --net sh -c "echo 1 >/proc/sys/net/ipv4/ip_forward && exec target/release/examples/start_stages 200 egress"`.
 
 use std::error::Error;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
 use vilya_isolate::{
-    CgroupPreference, Descriptors, Mechanism, Native, NativeOptions, PoolOptions, Reach, ResourceLimits, Root, Spec,
-    Stages,
+    CgroupPreference, Descriptors, EgressOptions, Mechanism, Native, NativeOptions, PoolOptions, Reach, ResourceLimits,
+    Root, Spec, Stages,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -30,12 +31,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("prepared ahead: {}", native.prepare(options)?);
         native.wait_until_prepared(Duration::from_secs(10));
     }
+    let reach = if std::env::args().nth(2).is_some_and(|word| word == "egress") {
+        let range = "10.213.0.0/16".parse()?;
+        native.allow_egress(EgressOptions { range, denied: vec![], nameservers: vec![], connections: 64 });
+        Reach::Egress { nameservers: Vec::new() }
+    } else {
+        Reach::Nothing
+    };
     let mut prepared = 0;
     let (mut stages, mut reaps) = (Vec::with_capacity(starts), Vec::with_capacity(starts));
     for index in 0..starts {
         let null = || File::open("/dev/null").map(Into::into);
         let descriptors = Descriptors { ring: [null()?, null()?, null()?], stdout: null()?, stderr: null()? };
-        let started = native.start(&spec(index), descriptors)?;
+        let started = native.start(&Spec { reach: reach.clone(), ..spec(index) }, descriptors)?;
         prepared += usize::from(started.stages.prepared);
         stages.push(started.stages);
         let begun = Instant::now();

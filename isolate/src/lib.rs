@@ -53,6 +53,7 @@ pub use prepared::Unfinished;
 pub use processor::{Cores, Guess, Processor, Speculation};
 pub use protections::{Protection, Protections};
 pub use reach::Reach;
+pub use reach::egress::{EgressError, EgressOptions, is_never_reached, nameservers};
 pub use remains::{Ended, Exit, Remains};
 pub use seccomp::{AllowedCall, Filter, FilterError, allowed_calls};
 pub use spec::{Bind, ImageRoot, ResourceLimits, Root, Spec, SpecError, check_name};

@@ -18,6 +18,14 @@ pub const ENVIRONMENT: usize = 1024;
 pub const PORTS: usize = 32;
 /// Connections to the host's loopback that one sandbox may have at once; each is two descriptors of the worker.
 pub const FORWARDED: usize = 64;
+/// Nameservers that a sandbox is told of: as many as resolvers ask.
+pub const NAMESERVERS: usize = 3;
+/// Most blocks of addresses that may be denied to sandboxes.
+pub const DENIED: usize = 64;
+/// Lengths of the prefix of the range that sandboxes have their addresses from: six sandboxes to 32,766.
+pub const EGRESS_PREFIX: std::ops::RangeInclusive<u8> = 16..=28;
+/// Most connections that one sandbox may have with other machines.
+pub const EGRESS_CONNECTIONS: u32 = 1 << 16;
 /// Cores that an affinity can name: indices below this.
 pub const CORES: usize = 1024;
 /// Smallest memory limit: below it no runtime starts, and the kernel may kill inside `exec`.

@@ -22,7 +22,8 @@ use crate::plan::{Ending, INSIDE_ID, Milestone, Plan, Step};
 use crate::pool::{PoolOptions, Recipe};
 use crate::prepared::PreparedStarts;
 use crate::protections::Protections;
-use crate::reach::Handover;
+use crate::reach::egress::{Egress, EgressError, EgressOptions, Link};
+use crate::reach::{Handover, Reach};
 use crate::remains::{Exit, Remains};
 use crate::seccomp::{Filter, FilterError};
 use crate::spawn::{self, Outcome};
@@ -109,6 +110,8 @@ pub struct Native {
     worker: OwnedFd,
     keeper: Option<Arc<Keeper>>,
     prepared: Option<PreparedStarts>,
+    worker_id: String,
+    egress: Option<Arc<Egress>>,
 }
 
 impl Native {
@@ -146,6 +149,8 @@ impl Native {
             worker: opened("a pidfd of this process", sys::pidfd_open(std::process::id().cast_signed()))?,
             keeper: None,
             prepared: None,
+            worker_id,
+            egress: None,
         };
         native.trial()?;
         Ok(native)
@@ -154,6 +159,11 @@ impl Native {
     /// Waits until as many sandboxes wait as may; whether they do.
     pub fn wait_until_prepared(&self, patience: Duration) -> bool {
         self.prepared.as_ref().is_some_and(|prepared| prepared.wait_until_full(patience))
+    }
+
+    /// Lets sandboxes that ask for it reach other machines. Whether this host can is seen when the first of them starts.
+    pub fn allow_egress(&mut self, options: EgressOptions) {
+        self.egress = Some(Arc::new(Egress::new(options, &self.worker_id)));
     }
 
     /// The host as it was probed.
@@ -184,6 +194,7 @@ impl Native {
         let clock = Clock { begun_ns: sys::now_ns() };
         let keeper = self.keeper()?;
         let mut prepared = Prepared::new(&self.host, &self.null, spec, descriptors)?;
+        prepared.link = self.link(spec)?;
         let planned_ns = sys::now_ns();
         let group = self.groups.as_ref().map(|groups| groups.create(&spec.name, &spec.limits)).transpose()?;
         let made = self.make(plan, &prepared, group.as_ref(), &keeper, planned_ns);
@@ -195,8 +206,9 @@ impl Native {
                 return Err(error);
             }
         };
-        let handover = prepared.handover.take();
+        let (handover, link) = (prepared.handover.take(), prepared.link.take());
         let mut remains = Remains::new(child, group, prepared.user, keeper, None);
+        remains.kept.link = link;
         let begun = succeeded(plan, outcome).and_then(|report| {
             let forwarder = handover.map(Handover::begin).transpose();
             remains.kept.forwarder = forwarder.map_err(preparing("forward to the host's loopback"))?;
@@ -209,6 +221,13 @@ impl Native {
                 Err(error)
             }
         }
+    }
+
+    /// A way out for a sandbox that wants one.
+    fn link(&self, spec: &Spec) -> Result<Option<Link>, EgressError> {
+        let Reach::Egress { .. } = spec.reach else { return Ok(None) };
+        let not_allowed = || EgressError::Host("the worker lets no function out: set sandbox.egress = true".to_owned());
+        self.egress.as_ref().ok_or_else(not_allowed)?.link().map(Some)
     }
 
     /// From a child that runs to what the caller gets; a child that cannot be handed over is killed.
@@ -375,6 +394,8 @@ struct Prepared {
     descriptors: [OwnedFd; 6],
     /// Where the child hands over what it listens at for the host.
     handover: Option<Handover>,
+    /// Where it is born, if it reaches other machines.
+    link: Option<Link>,
 }
 
 impl Prepared {
@@ -394,7 +415,7 @@ impl Prepared {
         let null = null.try_clone().map_err(preparing("duplicate a descriptor"))?;
         let descriptors = [lift(null)?, lift(stdout)?, lift(stderr)?, lift(down)?, lift(up)?, lift(doorbell)?];
         let map = |outside: u32| format!("{INSIDE_ID} {outside} 1\n").into_bytes();
-        Ok(Prepared { user, uid_map: map(uid), gid_map: map(gid), descriptors, handover })
+        Ok(Prepared { user, uid_map: map(uid), gid_map: map(gid), descriptors, handover, link: None })
     }
 
     fn allotment<'a>(&'a self, worker: i32, report: i32, joins: &'a [i32]) -> Allotment<'a> {
@@ -406,7 +427,7 @@ impl Prepared {
             report,
             worker,
             joins,
-            network: -1,
+            network: self.link.as_ref().map_or(-1, |link| link.namespace().as_raw_fd()),
             handover: self.handover.as_ref().map_or(-1, Handover::theirs),
             memory: None,
         }

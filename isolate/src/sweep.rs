@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::cgroup;
 use crate::mechanism;
+use crate::reach::egress;
 use crate::spec::{SpecError, check_name};
 use crate::state::{Process, State};
 use crate::sys;
@@ -24,6 +25,8 @@ pub struct Swept {
     pub groups: usize,
     /// Containers of other mechanisms that were removed.
     pub containers: usize,
+    /// Links to other machines, and tables of rules for them, that were removed.
+    pub links: usize,
     /// Processes found by their record and killed.
     pub processes: usize,
     /// Control groups and containers that could not be removed, and why.
@@ -81,6 +84,10 @@ pub fn sweep(state_directory: &Path, worker_id: &str) -> Result<Swept, SweepErro
     let records = records.map_err(|source| SweepError::Records { path: state_directory.to_owned(), source })?;
     for record in records {
         swept.processes += usize::from(sweep_record(&record));
+    }
+    match egress::sweep(worker_id) {
+        Ok(links) => swept.links = links,
+        Err(error) => swept.stuck.push((PathBuf::from("links to other machines"), error.to_string())),
     }
     mechanism::oci::sweep(&state, worker_id, &mut swept);
     mechanism::docker::sweep(&state, worker_id, &mut swept);

@@ -35,6 +35,8 @@ pub struct Wanted {
     pub starting: u64,
     /// Sandboxes made ahead, and those that have loaded an image.
     pub prepared: u64,
+    /// Descriptors of each sandbox that keep its way to other machines.
+    pub links: u64,
 }
 
 impl Wanted {
@@ -48,6 +50,7 @@ impl Wanted {
             sandboxes: config.limits.sandboxes.into(),
             starting: config.limits.starting.into(),
             prepared: u64::from(config.sandbox.prepared) + u64::from(config.sandbox.loaded),
+            links: config.sandbox.network.egress.allowed.into(),
         }
     }
 
@@ -57,16 +60,21 @@ impl Wanted {
         OF_PROCESS + SHARED_DESCRIPTORS as u64 + OF_SHARD * shards + OF_START * starting + OF_PREPARED * prepared
     }
 
+    /// Descriptors of each sandbox.
+    fn each(&self) -> u64 {
+        OF_SANDBOX + self.links
+    }
+
     /// Descriptors for everything at once.
     #[must_use]
     pub fn needed(&self) -> u64 {
-        self.base() + self.connections + OF_SANDBOX * self.sandboxes
+        self.base() + self.connections + self.each() * self.sandboxes
     }
 
     /// Sandboxes that can be alive under a limit while every connection is open.
     #[must_use]
     pub fn sandboxes_within(&self, limit: u64) -> u64 {
-        limit.saturating_sub(self.base() + self.connections) / OF_SANDBOX
+        limit.saturating_sub(self.base() + self.connections) / self.each()
     }
 
     /// Sandboxes to be made ahead under a limit: what they have open leaves nearly all of it to those that are used.
@@ -114,7 +122,7 @@ pub(crate) fn raise_limit(wanted: &Wanted) -> u64 {
 mod tests {
     use super::{OF_SANDBOX, Wanted};
 
-    const WANTED: Wanted = Wanted { shards: 2, connections: 1000, sandboxes: 100, starting: 4, prepared: 16 };
+    const WANTED: Wanted = Wanted { shards: 2, connections: 1000, sandboxes: 100, starting: 4, prepared: 16, links: 0 };
 
     #[test]
     fn what_fits_is_what_is_needed_the_other_way_round() {
@@ -123,6 +131,8 @@ mod tests {
         assert_eq!(WANTED.sandboxes_within(needed - 1), 99);
         assert_eq!(WANTED.sandboxes_within(needed + OF_SANDBOX), 101);
         assert_eq!(WANTED.sandboxes_within(64), 0);
+        let let_out = Wanted { links: 1, ..WANTED };
+        assert_eq!((let_out.sandboxes_within(needed), let_out.sandboxes_within(let_out.needed())), (80, 100));
     }
 
     #[test]

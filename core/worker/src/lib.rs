@@ -9,6 +9,7 @@ pub mod config;
 mod control;
 pub mod descriptors;
 pub mod doctor;
+mod egress;
 mod freezer;
 mod load;
 mod loading;
@@ -33,6 +34,7 @@ mod starter;
 pub mod storage;
 mod zygotes;
 
+pub use egress::EgressSettings;
 pub use mechanisms::MechanismKind;
 pub use network::{Network, NetworkSettings};
 pub use process::{Running, StartError, Worker};

@@ -79,12 +79,14 @@ impl MechanismSettings {
     fn set_up(&self, kind: MechanismKind) -> Result<Box<dyn Mechanism>, SetupError> {
         let (state_directory, worker_id) = (self.state_directory.clone(), self.worker_id.clone());
         let made: Box<dyn Mechanism> = match kind {
-            MechanismKind::Native => Box::new(Native::new(NativeOptions {
-                state_directory,
-                worker_id,
-                cgroup: CgroupPreference::Auto,
-                mitigations: self.mitigations,
-            })?),
+            MechanismKind::Native => {
+                let (cgroup, mitigations) = (CgroupPreference::Auto, self.mitigations);
+                let mut native = Native::new(NativeOptions { state_directory, worker_id, cgroup, mitigations })?;
+                if self.network.egress.allowed {
+                    native.allow_egress(self.network.egress.options());
+                }
+                Box::new(native)
+            }
             MechanismKind::Oci => {
                 Box::new(Oci::new(&OciOptions { state_directory, worker_id, runtime: self.oci_runtime })?)
             }

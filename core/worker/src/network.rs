@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use vilya_isolate::Reach;
 
+use crate::egress::EgressSettings;
 use crate::mechanisms::MechanismKind;
 
 /// `network` in a manifest.
@@ -17,18 +18,21 @@ pub enum Network {
     None,
     /// And ports of the host's 127.0.0.1.
     HostLoopback,
+    /// And other machines.
+    Egress,
 }
 
 impl Network {
     /// Each with its word in manifests.
-    pub const CHOICES: [(&'static str, Network); 2] =
-        [("none", Network::None), ("host-loopback", Network::HostLoopback)];
+    pub const CHOICES: [(&'static str, Network); 3] =
+        [("none", Network::None), ("host-loopback", Network::HostLoopback), ("egress", Network::Egress)];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
             Network::None => "none",
             Network::HostLoopback => "host-loopback",
+            Network::Egress => "egress",
         }
     }
 }
@@ -38,6 +42,8 @@ impl Network {
 pub struct NetworkSettings {
     /// TCP ports of the host's 127.0.0.1.
     pub host_loopback_ports: Vec<u16>,
+    /// Other machines.
+    pub egress: EgressSettings,
 }
 
 impl NetworkSettings {
@@ -53,6 +59,7 @@ impl NetworkSettings {
                      for example [5432]"
                     .to_owned())
             }
+            Network::Egress => self.egress.reach(),
             Network::HostLoopback => Ok(Reach::HostLoopback { ports: self.host_loopback_ports.clone() }),
         }
     }
@@ -66,7 +73,8 @@ impl NetworkSettings {
             let mechanism = mechanism.as_str();
             return Err(format!("sandboxes made by \"{mechanism}\" reach nothing: add mechanism = \"native\""));
         }
-        self.reach(asked).map(drop)
+        self.reach(asked)?;
+        if asked == Network::Egress { self.egress.check() } else { Ok(()) }
     }
 
     /// Whether none of the ports is one of these, at which the worker listens.
@@ -89,7 +97,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_needs_the_operator_and_the_workers_own_mechanism() {
         let nothing = NetworkSettings::default();
-        let some = NetworkSettings { host_loopback_ports: vec![5432] };
+        let some = NetworkSettings { host_loopback_ports: vec![5432], ..nothing.clone() };
         for mechanism in [MechanismKind::Native, MechanismKind::Oci, MechanismKind::Docker] {
             assert_eq!(nothing.check(Network::None, mechanism), Ok(()));
         }
@@ -101,11 +109,17 @@ mod tests {
         }
         assert_eq!(some.reach(Network::HostLoopback), Ok(Reach::HostLoopback { ports: vec![5432] }));
         assert_eq!(some.reach(Network::None), Ok(Reach::Nothing));
+        let refused = some.check(Network::Egress, MechanismKind::Native).unwrap_err();
+        assert!(refused.contains("sandbox.egress = true"), "{refused}");
+        let mut lets_out = nothing.clone();
+        lets_out.egress.allowed = true;
+        assert!(lets_out.check(Network::Egress, MechanismKind::Oci).unwrap_err().contains("mechanism = \"native\""));
+        assert_eq!(lets_out.reach(Network::Egress), Ok(Reach::Egress { nameservers: vec![] }));
     }
 
     #[test]
     fn the_workers_own_ports_are_nobodys() {
-        let settings = NetworkSettings { host_loopback_ports: vec![5432, 7880] };
+        let settings = NetworkSettings { host_loopback_ports: vec![5432, 7880], ..NetworkSettings::default() };
         assert_eq!(settings.keep_off([7878, 7879]), Ok(()));
         assert!(settings.keep_off([7878, 7879, 7880]).unwrap_err().starts_with("7880 is the worker's own"));
     }

@@ -124,6 +124,7 @@ impl Worker {
         // Links above it are the operator's and are followed this once: nothing below is ever found through one.
         let mut placed = config.clone();
         placed.server.state_directory = place;
+        placed.sandbox.network.egress.settle();
         let (config, state) = (&placed, &placed.server.state_directory);
         let catalog = Catalog::open(state, catalog_limits(config)).map_err(|error| bad_state(error.to_string()))?;
         let records = catalog.list().map_err(|error| bad_state(error.to_string()))?;
@@ -253,8 +254,8 @@ fn mechanisms(config: &Config, worker_id: &str) -> Result<Mechanisms, StartError
     let failed = |error: &dyn std::fmt::Display| StartError::Sandboxes(error.to_string());
     let swept = vilya_isolate::sweep(state, worker_id).map_err(|error| failed(&error))?;
     if swept != Swept::default() {
-        let Swept { groups, containers, processes, stuck } = &swept;
-        tracing::info!(groups, containers, processes, "removed what an earlier run left behind");
+        let Swept { groups, containers, links, processes, stuck } = &swept;
+        tracing::info!(groups, containers, links, processes, "removed what an earlier run left behind");
         for (path, why) in stuck {
             tracing::warn!("what an earlier run left could not be removed: {}: {why}", path.display());
         }

@@ -99,11 +99,11 @@ impl Layout {
             | Step::CloseOnExec
             | Step::UnblockSignals
             | Step::Reached(_) => {}
-            Step::Listen(_) => {
-                return Err("its sandboxes reach nothing of the host; use the native mechanism".to_owned());
+            Step::Listen(_) | Step::JoinNetwork => {
+                return Err("its sandboxes reach nothing; use the native mechanism".to_owned());
             }
             // Steps of sandboxes that are made ahead, which plans of whole sandboxes do not have.
-            Step::JoinNetwork | Step::AwaitOrder | Step::MakeOthers(_) => {}
+            Step::AwaitOrder | Step::MakeOthers(_) => {}
             // What no runtime can be told; the protections of a mechanism say so, and the filter still forbids the first.
             Step::ForbidUserNamespaces
             | Step::DieWithParent

@@ -20,6 +20,7 @@ use crate::pool::PoolOptions;
 use crate::prepared::Unfinished;
 use crate::protections::Protections;
 use crate::reach::Reach;
+use crate::reach::egress::EgressError;
 use crate::remains::Remains;
 use crate::spec::{ResourceLimits, Root, Spec, SpecError};
 use crate::sys;
@@ -236,6 +237,9 @@ pub enum StartError {
         /// What it said, or what is wrong.
         reason: String,
     },
+    /// It would have no way out.
+    #[error("it cannot reach other machines: {0}")]
+    Egress(#[from] EgressError),
     /// It died before its program ran.
     #[error("it was killed before its program ran; its memory limit may be too small for the program")]
     Killed,

@@ -6,11 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{INSIDE_ID, Milestone, Step, text};
 use crate::host::{Host, SystemEntry};
 use crate::limits::{ROOT_BYTES, ROOT_INODES, TMP_INODES};
+use crate::reach::Reach;
 use crate::spec::{ImageRoot, Root, Spec};
 
 pub(crate) const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -91,6 +93,10 @@ fn system(steps: &mut Vec<Step>, host: &Host) {
 }
 
 fn etc(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
+    let (names, resolver) = match &spec.reach {
+        Reach::Egress { nameservers } => ("files dns", Some(resolver(nameservers))),
+        Reach::Nothing | Reach::HostLoopback { .. } => ("files", None),
+    };
     let made = [
         (
             "etc/passwd",
@@ -101,13 +107,18 @@ fn etc(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
         ),
         ("etc/group", format!("root:x:0:\nfunction:x:{INSIDE_ID}:\nnogroup:x:65534:\n")),
         ("etc/hosts", format!("127.0.0.1 localhost {}\n::1 localhost\n", spec.hostname)),
-        ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+        ("etc/nsswitch.conf", format!("passwd: files\ngroup: files\nhosts: {names}\n")),
     ];
+    let made = made.into_iter().chain(resolver.map(|text| ("etc/resolv.conf", text)));
     let targets: Vec<String> = host.etc.iter().map(|name| format!("etc/{name}")).collect();
     steps.push(Step::Directory(text("etc")));
     steps.extend(made.map(|(path, text_of)| Step::File { path: text(path), text: text_of.into_bytes() }));
     steps.extend(parents(targets.iter().map(String::as_str)).into_iter().filter(|path| path != "etc").map(directory));
     steps.extend(targets.iter().map(|target| bind(format!("/{target}"), target, READ_ONLY)));
+}
+
+fn resolver(nameservers: &[Ipv4Addr]) -> String {
+    nameservers.iter().map(|address| format!("nameserver {address}\n")).collect()
 }
 
 /// The image's directories on a root of ours, so that no place of ours is looked for through a link of the image's.

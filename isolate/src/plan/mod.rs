@@ -70,10 +70,14 @@ impl Plan {
             }
         }
         surroundings(&mut steps, spec);
-        steps.push(Step::LoopbackUp);
         match &spec.reach {
-            Reach::Nothing => {}
-            Reach::HostLoopback { ports } => steps.push(Step::Listen(ports.clone())),
+            Reach::Nothing => steps.push(Step::LoopbackUp),
+            Reach::HostLoopback { ports } => steps.extend([Step::LoopbackUp, Step::Listen(ports.clone())]),
+            // One that was made before, with a way out.
+            Reach::Egress { .. } => {
+                namespaces &= !(libc::CLONE_NEWNET as u64);
+                steps.push(Step::JoinNetwork);
+            }
         }
         steps.push(Step::Reached(Milestone::Placed));
         files::steps(&mut steps, spec, host);

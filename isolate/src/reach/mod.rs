@@ -3,16 +3,18 @@
 //! Owns: [`Reach`], its check, and what is kept for it while a sandbox lives. Invariant: a sandbox reaches nothing that its spec does not
 //! name, and what is kept ends with it. Does not know: how its network namespace is made.
 
+pub(crate) mod egress;
 mod flow;
 mod forwarder;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use crate::limits::PORTS;
+use crate::limits::{NAMESERVERS, PORTS};
 use crate::spec::SpecError;
 use crate::sys;
+use egress::Link;
 use forwarder::Forwarder;
 
 /// What a sandbox reaches besides its own loopback.
@@ -26,13 +28,25 @@ pub enum Reach {
         /// Their TCP ports.
         ports: Vec<u16>,
     },
+    /// Other machines, as far as the mechanism was told to let sandboxes reach them.
+    Egress {
+        /// Which of them it asks for names.
+        nameservers: Vec<Ipv4Addr>,
+    },
 }
 
 impl Reach {
     pub(crate) fn check(&self) -> Result<(), SpecError> {
-        let Reach::HostLoopback { ports } = self else { return Ok(()) };
         let refused =
             |what, value: usize, least, most| Err(SpecError::Bounds { what, value: value as u64, least, most });
+        let ports = match self {
+            Reach::Nothing => return Ok(()),
+            Reach::Egress { nameservers } if nameservers.len() > NAMESERVERS => {
+                return refused("the number of nameservers", nameservers.len(), 0, NAMESERVERS as u64);
+            }
+            Reach::Egress { .. } => return Ok(()),
+            Reach::HostLoopback { ports } => ports,
+        };
         if ports.is_empty() || ports.len() > PORTS {
             return refused("the number of ports of the host's loopback", ports.len(), 1, PORTS as u64);
         }
@@ -84,6 +98,7 @@ impl Handover {
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pub(crate) forwarder: Option<Forwarder>,
+    pub(crate) link: Option<Link>,
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Drop for Worker {
     }
 }
 
-fn pidfd(pid: i32) -> OwnedFd {
+pub(crate) fn pidfd(pid: i32) -> OwnedFd {
     // SAFETY: no pointers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     assert!(fd >= 0, "the sandbox runs");

@@ -5,10 +5,12 @@
 mod calls;
 mod death;
 mod descriptors;
+mod egress;
 mod failures;
 mod frozen;
 mod hostile;
 mod inside;
+mod internet;
 mod landlock;
 mod leaks;
 mod limits;

@@ -17,6 +17,7 @@ pub(crate) use crate::sandboxes::{PYTHON, Ran, Running, null, python, spec, uniq
 pub(crate) struct Room {
     pub(crate) native: Native,
     pub(crate) state: Arc<TempDir>,
+    pub(crate) worker_id: String,
 }
 
 impl Room {
@@ -39,7 +40,7 @@ impl Room {
         let state = tempfile::tempdir().expect("a temporary directory");
         let worker_id = unique("test");
         let native = native(state.path(), &worker_id, cgroup);
-        Room { native, state: Arc::new(state) }
+        Room { native, state: Arc::new(state), worker_id }
     }
 
     /// Ends the mechanism; its state directory is left.

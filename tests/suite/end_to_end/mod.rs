@@ -7,11 +7,14 @@ mod bounds;
 mod client;
 mod descriptors;
 mod doctor;
+mod egress;
 mod frozen;
 mod functions;
 mod hostile_clients;
 mod images;
 mod inside;
+#[path = "../../../isolate/tests/isolation/internet.rs"]
+mod internet;
 mod lifecycle;
 mod links;
 mod mechanisms;

@@ -4,6 +4,7 @@
 
 use vilya_isolate::limits::PORTS;
 
+use super::egress;
 use super::raw::Value;
 use super::reader::{Reader, wrong_type};
 use crate::network::NetworkSettings;
@@ -11,7 +12,10 @@ use crate::network::NetworkSettings;
 pub(super) const PORTS_KEY: &str = "sandbox.host_loopback_ports";
 
 pub(super) fn read(reader: &mut Reader) -> NetworkSettings {
-    NetworkSettings { host_loopback_ports: reader.read(PORTS_KEY, ports).unwrap_or_default() }
+    NetworkSettings {
+        host_loopback_ports: reader.read(PORTS_KEY, ports).unwrap_or_default(),
+        egress: egress::read(reader),
+    }
 }
 
 /// A list of ports; `5432,6379` on the command line.

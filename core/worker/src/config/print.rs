@@ -10,6 +10,7 @@ use vilya_isolate::OciRuntime;
 use super::checked::{
     ConcurrencyPolicy, Config, Interpreter, KeepAlivePolicy, QueuePolicy, SandboxCores, Shards, Spin, SpreadPolicy,
 };
+use super::egress;
 use super::units::{format_bytes, format_duration};
 
 impl Config {
@@ -34,6 +35,7 @@ impl Config {
         let mut settings = self.server_settings();
         settings.extend(self.limit_settings());
         settings.extend(self.choice_settings());
+        settings.extend(egress::settings(&self.sandbox.network.egress));
         settings.extend(self.images.settings());
         settings
     }
@@ -189,6 +191,11 @@ mod tests {
             ("sandbox.spin", "0s"),
             ("sandbox.prepared", "0"),
             ("sandbox.host_loopback_ports", "5432,6379"),
+            ("sandbox.egress", "true"),
+            ("sandbox.egress_range", "192.168.8.0/24"),
+            ("sandbox.egress_denied", "10.0.0.0/8,192.0.2.0/24"),
+            ("sandbox.egress_connections", "7"),
+            ("sandbox.nameservers", "192.0.2.53"),
             ("sandbox.node_ahead", "3"),
             ("sandbox.loaded", "3"),
             ("sandbox.mechanism", "oci"),

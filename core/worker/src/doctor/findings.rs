@@ -35,6 +35,7 @@ pub(super) fn decide(facts: &Facts) -> Vec<Finding> {
         if facts.is_root { "apt-get install crun" } else { "sudo vilya serve" },
     ));
     findings.push(mechanism(MechanismKind::Docker, &facts.docker, "apt-get install docker.io"));
+    findings.push(egress(facts));
     findings.push(state(facts));
     findings.extend(facts.addresses.iter().map(|(address, can_listen)| {
         let name = format!("listen on {address}");
@@ -232,6 +233,19 @@ fn mechanism(kind: MechanismKind, there: &Result<(), String>, install: &str) -> 
     match there {
         Ok(()) => ok("mechanisms", kind.as_str(), "there"),
         Err(why) => limited("mechanisms", kind.as_str(), why, install),
+    }
+}
+
+/// What mends it is said in why it is not there.
+fn egress(facts: &Facts) -> Finding {
+    const NAME: &str = "other machines";
+    match &facts.egress {
+        None => ok("network", NAME, "not asked for: functions reach none (sandbox.egress)"),
+        Some(Ok(())) => ok("network", NAME, "a link and its rules were made; functions may ask for them"),
+        Some(Err(why)) => {
+            let mend = why.split_once("sysctl ").map(|(_, rest)| rest.split_once(',').map_or(rest, |(first, _)| first));
+            limited("network", NAME, why, &mend.map_or_else(String::new, |rest| format!("sysctl {rest}")))
+        }
     }
 }
 

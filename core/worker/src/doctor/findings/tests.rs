@@ -25,13 +25,14 @@ fn good() -> Facts {
             ("/proc/swaps", "Filename Type Size Used Priority".into()),
         ]),
         open_files: 524_288,
-        wanted: Wanted { shards: 2, connections: 8192, sandboxes: 128, starting: 4, prepared: 16 },
+        wanted: Wanted { shards: 2, connections: 8192, sandboxes: 128, starting: 4, prepared: 16, links: 0 },
         processes: 64,
         vulnerabilities: vec![("meltdown".into(), "Mitigation: PTI".into()), ("l1tf".into(), "Not affected".into())],
         python: Ok(("/usr/bin/python3".into(), true)),
         node: Ok(("/usr/bin/node".into(), true)),
         oci: Ok(()),
         docker: Ok(()),
+        egress: None,
         state: Ok(64 << 30),
         state_directory: "/var/lib/vilya".into(),
         addresses: vec![("127.0.0.1:7878".parse().expect("an address"), Ok(()))],
@@ -60,7 +61,7 @@ fn a_good_host_has_no_problem_and_everything_is_named() {
 fn each_thing_amiss_is_one_finding_with_what_mends_it() {
     type Spoil = fn(&mut Facts);
     use Status::{Limited, Missing};
-    let table: [(&str, Status, &str, Spoil); 24] = [
+    let table: [(&str, Status, &str, Spoil); 26] = [
         ("a trial sandbox", Missing, "", |facts| facts.sandboxes = Err("a trial sandbox failed".into())),
         ("a trial sandbox", Missing, "sysctl -w user.max_user_namespaces=15000", |facts| {
             facts.sandboxes = Err("cannot make the process".into());
@@ -110,6 +111,11 @@ fn each_thing_amiss_is_one_finding_with_what_mends_it() {
         ("node", Limited, "apt-get install nodejs", |facts| facts.node = Err("no Node here".into())),
         ("node", Limited, "cargo build", |facts| facts.node = Err("the addon is not there".into())),
         ("oci", Limited, "apt-get install crun", |facts| facts.oci = Err("none of them is installed".into())),
+        ("other machines", Limited, "sysctl -w net.ipv4.ip_forward=1", |facts| {
+            facts.egress =
+                Some(Err("the host passes no packets on: sysctl -w net.ipv4.ip_forward=1, and the same".into()));
+        }),
+        ("other machines", Limited, "", |facts| facts.egress = Some(Err("only root can".into()))),
         ("state directory", Missing, "server.state_directory", |facts| facts.state = Err("denied".into())),
         ("listen on 127.0.0.1:7878", Missing, "server.address", |facts| facts.addresses[0].1 = Err("in use".into())),
     ];
