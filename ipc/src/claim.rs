@@ -23,6 +23,8 @@ pub enum ClaimKind {
     Raised,
     /// The handler could not be loaded; the payload is the runtime's account of it, in JSON.
     InitFailed,
+    /// Invocations have imported modules that loading had not; the payload names them.
+    Imported,
 }
 
 /// Why a sandbox is not to be believed any more. It is killed and replaced; only its own invocations suffer.
@@ -73,6 +75,9 @@ pub enum Poison {
     /// Ready or InitFailed from a sandbox that is ready.
     #[error("the sandbox said twice how its start ended")]
     StartedTwice,
+    /// Imported a second time.
+    #[error("the sandbox said twice what it imported")]
+    ImportedTwice,
     /// An answer before Ready.
     #[error("the sandbox answered before it was ready")]
     NotReady,
@@ -106,7 +111,7 @@ pub enum Poison {
 pub struct Checked {
     /// What is said.
     pub kind: ClaimKind,
-    /// Of which invocation; zero for Ready and InitFailed.
+    /// Of which invocation; zero for Ready, InitFailed and Imported.
     pub invocation: u64,
     /// On which lane; below the geometry's lanes.
     pub lane: u16,
@@ -123,7 +128,7 @@ pub struct Checked {
 pub struct Claim {
     /// What is said.
     pub kind: ClaimKind,
-    /// Of which invocation; zero for Ready and InitFailed.
+    /// Of which invocation; zero for Ready, InitFailed and Imported.
     pub invocation: u64,
     /// On which lane.
     pub lane: u16,
@@ -160,13 +165,14 @@ pub fn check(raw: &CompletionDescriptor, slot: u32, geometry: &Geometry) -> Resu
         completion_kind::RETURNED => ClaimKind::Returned,
         completion_kind::RAISED => ClaimKind::Raised,
         completion_kind::INIT_FAILED => ClaimKind::InitFailed,
+        completion_kind::IMPORTED => ClaimKind::Imported,
         unknown => return Err(Poison::UnknownKind(unknown)),
     };
     if raw.flags != 0 || raw.reserved != 0 || raw.reserved_tail != 0 {
         return Err(Poison::Reserved);
     }
-    let of_start = matches!(kind, ClaimKind::Ready | ClaimKind::InitFailed);
-    if of_start && (raw.invocation != 0 || raw.lane != 0 || raw.metadata_bytes != 0) {
+    let of_none = matches!(kind, ClaimKind::Ready | ClaimKind::InitFailed | ClaimKind::Imported);
+    if of_none && (raw.invocation != 0 || raw.lane != 0 || raw.metadata_bytes != 0) {
         return Err(Poison::Reserved);
     }
     if kind == ClaimKind::Ready && raw.payload_bytes != 0 {
@@ -185,6 +191,10 @@ pub fn check(raw: &CompletionDescriptor, slot: u32, geometry: &Geometry) -> Resu
     let in_lane = lane.start + METADATA_BYTES..lane.end;
     let (payload, payload_in_slot) = place(raw.payload_offset, raw.payload_bytes, &in_slot, &in_lane)
         .ok_or(Poison::PayloadOutOfBounds { offset: raw.payload_offset, bytes: raw.payload_bytes })?;
+    // Its lane is another invocation's by then.
+    if kind == ClaimKind::Imported && !payload_in_slot {
+        return Err(Poison::PayloadOutOfBounds { offset: raw.payload_offset, bytes: raw.payload_bytes });
+    }
     let apart = metadata.end <= payload.start || payload.end <= metadata.start;
     if !metadata.is_empty() && !payload.is_empty() && !apart {
         return Err(Poison::Overlap);
@@ -275,6 +285,15 @@ mod tests {
         assert_eq!(check(&ready, 0, &geometry).unwrap().kind, ClaimKind::Ready);
         assert_eq!(reason(CompletionDescriptor { invocation: 1, ..ready }), Poison::Reserved);
         assert_eq!(reason(CompletionDescriptor { payload_bytes: 1, ..ready }), Poison::Reserved);
+        let offset = geometry.completion_slot(0) + DESCRIPTOR_BYTES;
+        let imported =
+            CompletionDescriptor { kind: completion_kind::IMPORTED, payload_offset: offset, payload_bytes: 9, ..ready };
+        assert_eq!(check(&imported, 0, &geometry).unwrap().kind, ClaimKind::Imported);
+        assert_eq!(reason(CompletionDescriptor { invocation: 1, ..imported }), Poison::Reserved);
+        assert_eq!(reason(CompletionDescriptor { lane: 1, ..imported }), Poison::Reserved);
+        let offset = geometry.response_lane(0).start + METADATA_BYTES;
+        let in_lane = CompletionDescriptor { payload_offset: offset, ..imported };
+        assert_eq!(reason(in_lane), Poison::PayloadOutOfBounds { offset, bytes: 9 });
     }
 
     proptest! {
@@ -282,7 +301,7 @@ mod tests {
         #[test]
         fn a_claim_is_in_bounds_or_refused(
             invocation in any::<u64>(),
-            kind in prop_oneof![0u16..6, any::<u16>()],
+            kind in prop_oneof![0u16..7, any::<u16>()],
             flags in prop_oneof![9 => Just(0u16), 1 => any::<u16>()],
             lane in prop_oneof![0u32..5, any::<u32>()],
             metadata_offset in prop_oneof![0u64..400_000, any::<u64>()],

@@ -22,6 +22,7 @@ pub const PYTHON: &[(&str, &str)] = carried!("python", "vilya_runtime":
     "handlers.py",
     "kernel.py",
     "layout.py",
+    "imports.py",
     "memory.py",
     "metadata.py",
     "output.py",

@@ -11,6 +11,7 @@ pub mod descriptors;
 pub mod doctor;
 mod egress;
 mod freezer;
+mod imports;
 mod load;
 mod loading;
 pub mod manifest;

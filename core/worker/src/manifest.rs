@@ -107,6 +107,9 @@ pub struct Manifest {
     /// Modules that are imported before the first invocation, besides the handler's own; Python only.
     #[serde(default)]
     pub preload: Vec<String>,
+    /// Whether what invocations import is imported ahead as well, once it is known; Python only.
+    #[serde(default = "yes")]
+    pub learns_imports: bool,
     /// What makes its sandboxes; `None` is the worker's choice.
     #[serde(default)]
     pub mechanism: Option<MechanismKind>,
@@ -118,6 +121,11 @@ pub struct Manifest {
     pub network: Network,
     /// Variables given to the function.
     pub environment: BTreeMap<String, String>,
+}
+
+/// What a record of before this setting says.
+fn yes() -> bool {
+    true
 }
 
 impl Manifest {
@@ -140,6 +148,7 @@ impl Manifest {
         let min_warm = reader.count("min_warm", 0, 0..=MIN_WARM_MAX);
         let freeze_after_ns = reader.read("freeze_after", idle_step_ns);
         let preload = preload(&mut reader, runtime);
+        let learns_imports = learns_imports(&mut reader, runtime);
         let mechanism = mechanism(&mut reader);
         let image = image::read(&mut reader);
         let network = reader.choice("network", Network::None, &Network::CHOICES);
@@ -155,6 +164,7 @@ impl Manifest {
             min_warm,
             freeze_after_ns,
             preload,
+            learns_imports,
             mechanism,
             image,
             network,
@@ -231,7 +241,7 @@ fn preload(reader: &mut Reader, runtime: Runtime) -> Vec<String> {
         if names.len() > PRELOAD_COUNT_MAX {
             return Err(format!("{} modules are too many: at most {PRELOAD_COUNT_MAX}", names.len()));
         }
-        match names.iter().find(|name| !name.split('.').all(is_identifier) || name.len() > HANDLER_BYTES_MAX) {
+        match names.iter().find(|name| !is_module_name(name)) {
             Some(name) => Err(format!("\"{}\" is not the name of a module", name.escape_debug())),
             None => Ok(names.into_iter().map(str::to_owned).collect()),
         }
@@ -240,6 +250,20 @@ fn preload(reader: &mut Reader, runtime: Runtime) -> Vec<String> {
         reader.problem("preload", "only Python functions import modules: remove it".to_owned());
     }
     names.unwrap_or_default()
+}
+
+fn learns_imports(reader: &mut Reader, runtime: Runtime) -> bool {
+    let is_set = reader.has("learn_imports");
+    let learns = reader.boolean("learn_imports", true);
+    if is_set && runtime != Runtime::Python {
+        reader.problem("learn_imports", "only Python functions import modules: remove it".to_owned());
+    }
+    learns
+}
+
+/// Whether Python could import something of this name.
+pub(crate) fn is_module_name(name: &str) -> bool {
+    name.len() <= HANDLER_BYTES_MAX && name.split('.').all(is_identifier)
 }
 
 fn is_identifier(part: &str) -> bool {
@@ -473,6 +497,10 @@ NUL = \"\\u0000\"
             assert_eq!(manifest(wrong).unwrap_err().len(), 1, "{wrong}");
         }
         assert_eq!(problems("name = \"a\"\nruntime = \"rust\"\nhandler = \"x\"\npreload = [\"json\"]\n").len(), 1);
+        let learns = |text: &str| Manifest::parse(&format!("name = \"a\"\nruntime = \"python\"\n{text}\n"));
+        assert!(learns("").unwrap().learns_imports && !learns("learn_imports = false").unwrap().learns_imports);
+        assert_eq!(learns("learn_imports = 3").unwrap_err().len(), 1);
+        assert_eq!(problems("name = \"a\"\nruntime = \"rust\"\nhandler = \"x\"\nlearn_imports = true\n").len(), 1);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use vilya_ipc::host::ReadOnlyBy;
 use vilya_isolate::{Begun, CopyOf, PoolOptions, Spec};
 
 use crate::ahead::Ahead;
+use crate::imports::Learned;
 use crate::loading::{Loading, Wish};
 use crate::manifest::Runtime;
 use crate::mechanisms::Mechanisms;
@@ -28,12 +29,15 @@ use crate::process::vital;
 use crate::rehearsal;
 use crate::ring::{Ring, Rings};
 use crate::storage::FunctionRecord;
-use crate::zygotes::Zygotes;
+use crate::zygotes::{Way, Zygotes};
 pub(crate) use likeness::SandboxDefaults;
 use likeness::{FUNCTION, is_set_at_start};
 pub(crate) use reaper::Reap;
 use reaper::reap;
 use witness::{Unfinished, Witness};
+
+/// Reports of what functions imported that wait to be noted.
+const LEARNED_WAITING: usize = 64;
 
 /// A start that a shard asks for.
 pub(crate) struct Start {
@@ -51,6 +55,7 @@ pub(crate) struct Nursery {
     pub(crate) starts: Sender<Start>,
     pub(crate) reaps: Sender<Reap>,
     pub(crate) frosts: Sender<crate::freezer::Order>,
+    pub(crate) imports: Sender<Learned>,
 }
 
 /// Starts the threads.
@@ -63,6 +68,8 @@ pub(crate) fn spawn(
     let (starts, start_inbox) = unbounded();
     let (reaps, reap_inbox) = unbounded();
     let (frosts, freezer) = crate::freezer::spawn(shards.clone())?;
+    // What finds no room is said again by the next sandbox.
+    let (imports, learned) = bounded(LEARNED_WAITING);
     let reap_posts = shards.clone();
     let mut starter = Starter {
         loading: Loading::new(defaults.loaded),
@@ -76,14 +83,14 @@ pub(crate) fn spawn(
         // One taker of images, which waits for its answer.
         rehearsals: bounded(1),
     };
-    starter.prepare()?;
+    starter.prepare(learned)?;
     let starter = std::thread::Builder::new()
         .name("vilya-starter".into())
         .spawn(move || vital("the starter", || starter.run(&start_inbox)))?;
     let reaper = std::thread::Builder::new()
         .name("vilya-reaper".into())
         .spawn(move || vital("the reaper", || reap(&reap_inbox, &reap_posts)))?;
-    Ok((Nursery { starts, reaps, frosts }, [starter, reaper, freezer]))
+    Ok((Nursery { starts, reaps, frosts, imports }, [starter, reaper, freezer]))
 }
 
 struct Starter {
@@ -101,7 +108,7 @@ struct Starter {
 
 impl Starter {
     /// Has sandboxes made ahead. Without them every start makes its own, and works.
-    fn prepare(&mut self) -> io::Result<()> {
+    fn prepare(&mut self, learned: Receiver<Learned>) -> io::Result<()> {
         let SandboxDefaults { prepared, makers, loaded, zygotes_bytes, .. } = self.defaults;
         if prepared == 0 {
             return Ok(());
@@ -117,7 +124,8 @@ impl Starter {
             Ok(true) => {
                 tracing::debug!(prepared, makers, "sandboxes are made ahead");
                 self.ahead = Ahead::new(self.defaults.node_ahead);
-                let zygotes = (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes, self.rehearsals.0.clone()));
+                let zygotes =
+                    (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes, self.rehearsals.0.clone(), learned));
                 self.zygotes = zygotes.transpose()?.map(Arc::new);
             }
             Ok(false) => tracing::info!("sandboxes cannot be made ahead here: each start makes its own"),
@@ -197,8 +205,8 @@ impl Starter {
             self.loading.wish(Wish::new(spec.clone(), Arc::clone(image), tells_environment));
         }
         let unfinished = Unfinished { copied: copied.clone(), ..begun };
-        if way.as_ref().is_some_and(|way| way.raises_zygote)
-            && let Err(why) = self.raise_zygote_of(spec, &unfinished.start)
+        if let Some(Way { raises_zygote: true, imports, .. }) = way
+            && let Err(why) = self.raise_zygote_of(spec, &unfinished.start, imports)
         {
             tracing::info!(function = unfinished.start.record.name, "no zygote: {why}");
             self.zygotes.iter().for_each(|zygotes| zygotes.refuse(&unfinished.start.record));

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never};
 use vilya_isolate::{CaptureError, Image, Started, capture};
 
+use crate::imports::{IMPORTS_MAX, Learned};
 use crate::manifest::Runtime;
 use crate::process::vital;
 use crate::rehearsal::{Part, Request, rehearse};
@@ -38,11 +39,17 @@ pub(crate) struct Way {
     pub(crate) is_runtime: bool,
     /// Whether a zygote of the function is to be started beside it.
     pub(crate) raises_zygote: bool,
+    /// What that is to import, since invocations have.
+    pub(crate) imports: Vec<String>,
 }
 
 /// Whose image is taken.
 pub(crate) enum Subject {
-    Function(Arc<FunctionRecord>),
+    Function {
+        record: Arc<FunctionRecord>,
+        /// What invocations imported, and the zygote did.
+        imports: Vec<String>,
+    },
     /// A runtime that knows no function.
     Runtime(Runtime),
 }
@@ -50,7 +57,7 @@ pub(crate) enum Subject {
 impl Subject {
     fn name(&self) -> &str {
         match self {
-            Subject::Function(record) => &record.name,
+            Subject::Function { record, .. } => &record.name,
             Subject::Runtime(runtime) => runtime.as_str(),
         }
     }
@@ -90,6 +97,40 @@ struct Book {
 struct Entry {
     name: String,
     state: State,
+    /// What invocations imported that loading did not.
+    learned: Vec<String>,
+    /// How much of that the last zygote was to import.
+    told: usize,
+    /// An image was replaced by one with more imports. Once, so that a function that always imports something else has peace.
+    is_remade: bool,
+    /// With what was learned there was no image.
+    may_learn: bool,
+}
+
+impl Entry {
+    fn new(record: &FunctionRecord) -> Entry {
+        Entry {
+            name: record.name.clone(),
+            state: State::Starts(0),
+            learned: Vec::new(),
+            told: 0,
+            is_remade: false,
+            may_learn: record.manifest.learns_imports,
+        }
+    }
+
+    /// What a zygote that is raised now is to import.
+    fn tell_imports(&mut self) -> Vec<String> {
+        self.told = self.learned.len();
+        self.learned.clone()
+    }
+
+    /// Nothing that was learned is imported ahead any more.
+    fn unlearn(&mut self) {
+        self.may_learn = false;
+        self.learned.clear();
+        self.told = 0;
+    }
 }
 
 enum State {
@@ -104,7 +145,11 @@ enum State {
 }
 
 impl Zygotes {
-    pub(crate) fn start(limit_bytes: u64, rehearsals: Sender<Request>) -> io::Result<Zygotes> {
+    pub(crate) fn start(
+        limit_bytes: u64,
+        rehearsals: Sender<Request>,
+        learned: Receiver<Learned>,
+    ) -> io::Result<Zygotes> {
         let book = Book { entries: HashMap::new(), runtimes: Vec::new(), bytes: 0, limit_bytes, uses: 0 };
         let book = Arc::new(Mutex::new(book));
         let stopping = Arc::new(AtomicBool::new(false));
@@ -112,17 +157,17 @@ impl Zygotes {
         let taker = Taker { book: Arc::clone(&book), stopping: Arc::clone(&stopping), rehearsals };
         let thread = std::thread::Builder::new()
             .name("vilya-zygotes".into())
-            .spawn(move || vital("the taker of images", || taker.run(&inbox)))?;
+            .spawn(move || vital("the taker of images", || taker.run(&inbox, &learned)))?;
         Ok(Zygotes { book, zygotes: Some(zygotes), stopping, thread: Some(thread) })
     }
 
     /// How the next sandbox of this function is to be started.
     pub(crate) fn way(&self, record: &FunctionRecord) -> Way {
         let mut book = lock(&self.book);
-        let (own, raises_zygote) = book.own_image(record);
+        let (own, raised) = book.own_image(record);
         let is_runtime = own.is_none();
         let image = own.or_else(|| book.runtime_image(record.manifest.runtime));
-        Way { image, is_runtime, raises_zygote }
+        Way { image, is_runtime, raises_zygote: raised.is_some(), imports: raised.unwrap_or_default() }
     }
 
     /// Takes a zygote over: its image is taken when it waits, and it is ended. While others wait for that already, it is ended now, and
@@ -131,8 +176,8 @@ impl Zygotes {
         let Some(zygotes) = &self.zygotes else { return end(zygote.started) };
         if let Err(returned) = zygotes.try_send(zygote) {
             let Zygote { subject, started, .. } = returned.into_inner();
-            if let Subject::Function(record) = subject {
-                lock(&self.book).set(record.version, State::Starts(0));
+            if let Subject::Function { record, .. } = subject {
+                lock(&self.book).not_made(record.version, State::Starts(0));
             }
             end(started);
         }
@@ -142,7 +187,7 @@ impl Zygotes {
     pub(crate) fn refuse(&self, record: &FunctionRecord) {
         let mut book = lock(&self.book);
         book.entry(record);
-        book.set(record.version, State::Refused);
+        book.not_made(record.version, State::Refused);
     }
 
     /// Whether starts may still ask for this image.
@@ -158,8 +203,11 @@ impl Zygotes {
     /// A copy of this image failed, which is then not used again.
     pub(crate) fn failed(&self, record: &FunctionRecord, failed: &Arc<Image>) {
         let mut book = lock(&self.book);
-        if matches!(&book.entry(record).state, State::Ready { image, .. } if Arc::ptr_eq(image, failed)) {
-            book.set(record.version, State::Refused);
+        let entry = book.entry(record);
+        if matches!(&entry.state, State::Ready { image, .. } if Arc::ptr_eq(image, failed)) {
+            let has_learned = entry.told > 0;
+            entry.unlearn();
+            book.set(record.version, if has_learned { State::Starts(HOT_STARTS - 1) } else { State::Refused });
         }
         book.runtimes.retain(|(_, image)| !Arc::ptr_eq(image, failed));
     }
@@ -182,29 +230,36 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 }
 
 impl Book {
-    /// A function's own image, and whether it is to be taken now.
-    fn own_image(&mut self, record: &FunctionRecord) -> (Option<Arc<Image>>, bool) {
+    /// A function's own image, and if one is to be taken now, what it is to import.
+    fn own_image(&mut self, record: &FunctionRecord) -> (Option<Arc<Image>>, Option<Vec<String>>) {
         self.uses += 1;
         let now = self.uses;
         let entry = self.entry(record);
         match &mut entry.state {
             State::Ready { image, .. } if !image.is_current() => {
                 self.set(record.version, State::Starts(HOT_STARTS - 1));
-                (None, false)
+                (None, None)
             }
             State::Ready { image, used } => {
                 *used = now;
-                (Some(Arc::clone(image)), false)
+                let image = Arc::clone(image);
+                let is_behind = entry.learned.len() > entry.told && !entry.is_remade;
+                let raised = is_behind.then(|| {
+                    entry.is_remade = true;
+                    entry.tell_imports()
+                });
+                (Some(image), raised)
             }
             State::Starts(starts) => {
                 *starts += 1;
                 let is_hot = *starts >= HOT_STARTS;
-                if is_hot {
+                let raised = is_hot.then(|| {
                     entry.state = State::Making;
-                }
-                (None, is_hot)
+                    entry.tell_imports()
+                });
+                (None, raised)
             }
-            State::Making | State::Refused => (None, false),
+            State::Making | State::Refused => (None, None),
         }
     }
 
@@ -224,8 +279,26 @@ impl Book {
         if self.entries.len() >= ENTRIES {
             self.entries.retain(|_, entry| matches!(entry.state, State::Ready { .. } | State::Making));
         }
-        let fresh = || Entry { name: record.name.clone(), state: State::Starts(0) };
-        self.entries.entry(record.version).or_insert_with(fresh)
+        self.entries.entry(record.version).or_insert_with(|| Entry::new(record))
+    }
+
+    /// An image was not taken. One that is there stays.
+    fn not_made(&mut self, version: u64, state: State) {
+        if self.entries.get(&version).is_some_and(|entry| !matches!(entry.state, State::Ready { .. })) {
+            self.set(version, state);
+        }
+    }
+
+    fn learn(&mut self, Learned { record, names }: Learned) {
+        let entry = self.entry(&record);
+        if !entry.may_learn {
+            return;
+        }
+        for name in names {
+            if entry.learned.len() < IMPORTS_MAX && !entry.learned.contains(&name) {
+                entry.learned.push(name);
+            }
+        }
     }
 
     fn set(&mut self, version: u64, state: State) {
@@ -266,8 +339,23 @@ struct Taker {
 }
 
 impl Taker {
-    fn run(&self, inbox: &Receiver<Zygote>) {
-        for mut zygote in inbox {
+    fn run(&self, inbox: &Receiver<Zygote>, learned: &Receiver<Learned>) {
+        let mut learned = learned.clone();
+        loop {
+            let mut zygote = crossbeam_channel::select! {
+                recv(inbox) -> zygote => match zygote {
+                    Ok(zygote) => zygote,
+                    Err(_) => return,
+                },
+                recv(learned) -> report => {
+                    match report {
+                        Ok(report) => lock(&self.book).learn(report),
+                        // The shards have ended, and the starter is about to.
+                        Err(_) => learned = never(),
+                    }
+                    continue;
+                }
+            };
             let begun = Instant::now();
             let subject = std::mem::replace(&mut zygote.subject, Subject::Runtime(Runtime::Python));
             let taken = self.take(zygote);
@@ -291,17 +379,25 @@ impl Taker {
             (Ok(image), subject) => {
                 tracing::debug!(name, bytes = image.bytes(), milliseconds, "took the image of a zygote");
                 match subject {
-                    Subject::Function(record) => book.keep(record.version, image),
+                    Subject::Function { record, .. } => book.keep(record.version, image),
                     Subject::Runtime(runtime) => book.runtimes.push((*runtime, image)),
                 }
             }
             (Err(why), subject) => {
-                let again = matches!(why, NoImage::Misplaced);
-                tracing::info!(name, "no zygote: {}", why.told());
-                if let Subject::Function(record) = subject {
-                    // By chance: the next start raises another.
-                    let state = if again { State::Starts(HOT_STARTS - 1) } else { State::Refused };
-                    book.set(record.version, state);
+                let is_chance = matches!(why, NoImage::Misplaced);
+                let told = why.told();
+                if let Subject::Function { record, imports } = subject {
+                    if imports.is_empty() || is_chance {
+                        tracing::info!(name, "no zygote: {told}");
+                    } else {
+                        tracing::info!(name, ?imports, "no zygote that has imported what the function does: {told}");
+                        book.entry(record).unlearn();
+                    }
+                    // The next start raises another: by chance it is better, or it imports less.
+                    let again = is_chance || !imports.is_empty();
+                    book.not_made(record.version, if again { State::Starts(HOT_STARTS - 1) } else { State::Refused });
+                } else {
+                    tracing::info!(name, "no zygote: {told}");
                 }
             }
         }

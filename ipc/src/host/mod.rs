@@ -51,6 +51,8 @@ pub struct Host {
     lanes: Box<[Lane]>,
     read_only_by: ReadOnlyBy,
     stage: Stage,
+    /// It has said what its invocations imported.
+    has_imported: bool,
     stopping: bool,
     /// Whether the sandbox was told that the worker sleeps.
     parked: bool,
@@ -77,6 +79,7 @@ impl Host {
             lanes: vec![Lane::default(); geometry.lanes() as usize].into_boxed_slice(),
             read_only_by: ReadOnlyBy::Seal,
             stage: Stage::Starting,
+            has_imported: false,
             stopping: false,
             parked: false,
             sleep: 0,
@@ -305,6 +308,7 @@ impl Host {
         match kind {
             ClaimKind::Ready => self.stage = Stage::Ready,
             ClaimKind::InitFailed => self.stage = Stage::Failed,
+            ClaimKind::Imported => self.has_imported = true,
             ClaimKind::Returned | ClaimKind::Raised => {
                 let area = self.geometry.response_lane(u32::from(lane)).start + METADATA_BYTES;
                 let lane = &mut self.lanes[usize::from(lane)];
@@ -327,6 +331,8 @@ impl Host {
             (ClaimKind::InitFailed, Stage::Starting) => Ok(()),
             (ClaimKind::Ready | ClaimKind::InitFailed, _) => Err(Poison::StartedTwice),
             (_, Stage::Starting | Stage::Failed) => Err(Poison::NotReady),
+            (ClaimKind::Imported, Stage::Ready) if self.has_imported => Err(Poison::ImportedTwice),
+            (ClaimKind::Imported, Stage::Ready) => Ok(()),
             (_, Stage::Ready) => match self.lanes[usize::from(checked.lane)].running {
                 None => Err(Poison::LaneIdle(checked.lane)),
                 Some(running) if running != checked.invocation => {

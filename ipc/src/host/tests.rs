@@ -3,7 +3,7 @@
 use super::*;
 use crate::guest::{Guest, Invocation, Next};
 use crate::hostile::HostileUp;
-use crate::layout::{INLINE_BYTES, RegionSpec, completion_kind};
+use crate::layout::{DESCRIPTOR_BYTES, INLINE_BYTES, RegionSpec, completion_kind};
 use crate::metadata::RequestMetadata;
 use crate::ring::IndexError;
 use rkyv::util::AlignedVec;
@@ -434,4 +434,38 @@ fn a_head_that_cannot_be_is_seen_when_advice_is_given() {
     hostile.store_word(SUBMISSION_HEAD_OFFSET, 7);
     assert!(matches!(host.advise_trim(), Err(SubmitError::Poisoned(Poison::SubmissionHead(_)))));
     assert!(matches!(host.advise_trim(), Err(SubmitError::Poisoned(_))));
+}
+
+#[test]
+fn what_was_imported_is_said_once_by_one_that_is_ready_and_beside_its_answers() {
+    let spec = RegionSpec { lanes: 2, payload_limit_bytes: LIMIT };
+    let imported = |host: &Host, slot: u32| CompletionDescriptor {
+        kind: completion_kind::IMPORTED,
+        payload_offset: host.geometry().completion_slot(slot) + DESCRIPTOR_BYTES,
+        payload_bytes: 4,
+        ..Default::default()
+    };
+    let (mut host, mut hostile) = HostileUp::busy_pair(&spec);
+    hostile.write(host.geometry().completion_slot(1) + DESCRIPTOR_BYTES, b"json");
+    hostile.complete(&host, &imported(&host, 1));
+    let claim = host.pop().unwrap().unwrap();
+    assert_eq!((claim.kind, payload_of(&host, &claim)), (ClaimKind::Imported, b"json".to_vec()));
+    // Both lanes go on.
+    for lane in 0..2 {
+        let returned = CompletionDescriptor {
+            kind: completion_kind::RETURNED,
+            lane,
+            invocation: u64::from(lane),
+            ..Default::default()
+        };
+        hostile.complete(&host, &returned);
+        assert_eq!(u32::from(host.pop().unwrap().unwrap().lane), lane);
+    }
+    hostile.complete(&host, &imported(&host, 0));
+    assert_eq!(host.pop(), Err(Poison::ImportedTwice));
+
+    let (mut host, mut hostile) = HostileUp::pair(&spec);
+    hostile.write_header();
+    hostile.complete(&host, &imported(&host, 0));
+    assert_eq!(host.pop(), Err(Poison::NotReady));
 }

@@ -92,6 +92,8 @@ pub mod completion_kind {
     pub const RAISED: u16 = 3;
     /// The runtime could not load the handler; the payload is as for `RAISED`.
     pub const INIT_FAILED: u16 = 4;
+    /// What invocations imported that loading had not; the payload, in the slot, is names of modules between spaces. At most once.
+    pub const IMPORTED: u16 = 5;
 }
 
 /// The header of the down region, written once by the worker before the sandbox exists.

@@ -150,6 +150,7 @@ fn slots(text: &mut String) {
     constant(text, "RETURNED", completion_kind::RETURNED);
     constant(text, "RAISED", completion_kind::RAISED);
     constant(text, "INIT_FAILED", completion_kind::INIT_FAILED);
+    constant(text, "IMPORTED", completion_kind::IMPORTED);
 }
 
 /// A structure's format, size, fields in order and their offsets.

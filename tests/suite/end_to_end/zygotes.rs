@@ -73,6 +73,75 @@ def handler(event, context):
     assert_eq!(worker.client().invoke("py-copied", b"1").expect(200).json(), "second version");
 }
 
+/// Says whether the module was there before, and imports it.
+const IMPORTS_LATE: &str = "
+import os, sys
+def handler(event, context):
+    if event == 'exit': os._exit(0)
+    had = 'late' in sys.modules
+    import late
+    return had
+";
+
+fn deploy_late(worker: &Worker, name: &str, late: &str, settings: &str) {
+    let manifest = format!("name = \"{name}\"\nruntime = \"python\"\n{settings}\n");
+    let files = [("function.toml", &*manifest, 0o644), ("main.py", IMPORTS_LATE, 0o644), ("late.py", late, 0o644)];
+    assert_eq!(
+        worker.deploy(name, &archive(&files.map(|(path, text, mode)| (path, text.as_bytes(), mode)))).status,
+        201
+    );
+}
+
+#[test]
+fn what_invocations_import_is_imported_ahead_once_it_is_known_unless_that_is_not_wanted() {
+    let Some(worker) = worker() else { return };
+    deploy_late(&worker, "py-learns", "", "");
+    let since = Instant::now();
+    while answers_of_copies(&worker, "py-learns", b"1", 1) != [b"true"] {
+        assert!(since.elapsed() < PATIENCE, "no copy has the module that every invocation imports");
+    }
+    deploy_late(&worker, "py-forgets", "", "learn_imports = false");
+    assert_eq!(answers_of_copies(&worker, "py-forgets", b"1", 4), [b"false"; 4]);
+}
+
+#[test]
+fn a_module_that_cannot_be_copied_is_not_imported_ahead_and_the_function_is_copied_all_the_same() {
+    let Some(worker) = worker() else { return };
+    let thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n";
+    // A zygote has no ring.
+    let exit = "import os\nif os.readlink('/proc/self/fd/4') == '/dev/null': raise SystemExit(1)\n";
+    for (name, late) in [("py-thread", thread), ("py-leaves", exit)] {
+        deploy_late(&worker, name, late, "");
+        assert_eq!(answers_of_copies(&worker, name, b"1", 3), [b"false"; 3], "{name}");
+    }
+}
+
+/// Its own ring is written by hand: names that are none, then an answer.
+#[test]
+fn a_function_that_lies_about_its_imports_harms_nobody() {
+    let Some(worker) = worker() else { return };
+    let code = "
+import _thread, os, sys
+from vilya_runtime import layout
+def handler(event, context):
+    if event == 'exit': os._exit(0)
+    for runs in list(sys._getframe(0).f_back.f_back.f_locals.values()) + list(sys._getframe(0).f_back.f_locals.values()):
+        channel = getattr(runs, '_channel', None)
+        if channel is not None:
+            channel.publish(layout.IMPORTED, 0, 0, b'', b'../x; import os')
+            return 'lied'
+    return 'no channel found'
+";
+    worker.deploy_python("py-lies", code, "");
+    let mut client = worker.client();
+    let answer = client.invoke("py-lies", b"1").expect(200).json();
+    assert_eq!(answer, "lied");
+    // Said twice, it is no runtime of ours.
+    let answer = client.invoke("py-lies", b"1").expect(502);
+    assert!(answer.text().contains("said twice what it imported"), "{}", answer.text());
+    assert_eq!(client.invoke("first", b"x").expect(200).body, b"x");
+}
+
 /// A function that was never started gets a copy of a runtime that knows none, with an environment and a folder of its own.
 #[test]
 fn the_first_sandbox_of_a_python_function_is_a_copy_of_the_runtime() {

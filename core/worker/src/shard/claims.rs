@@ -3,6 +3,8 @@
 //! Invariant: a claim that `vilya_ipc` lets through is still only a claim: the engine compares its lane and invocation
 //! with its own table. An impossible one ends the sandbox and nothing else. One sandbox has a bounded share of a turn.
 
+use std::sync::Arc;
+
 use vilya_engine::{Event, InvocationId, RunResult};
 use vilya_ipc::claim::{Claim, ClaimKind, Poison};
 use vilya_protocol::error::ErrorKind;
@@ -14,6 +16,7 @@ use super::outbox::JOINED_BYTES;
 use super::sandbox::Sandbox;
 use super::token::SandboxKey;
 use crate::arena::{Hold, LaneBytes, Lent};
+use crate::imports::{self, Learned};
 use crate::response::{Body, ContentType, Response};
 
 /// The longest report of a function that could not be loaded: everybody who waits for the function gets a copy.
@@ -131,6 +134,14 @@ impl Shard {
                 let message = "the function could not be loaded, and said more about it than is passed on; see its log";
                 let cause = Cause { kind: ErrorKind::FunctionRaised, message: message.into(), report };
                 self.feed_with(Event::Broken { sandbox }, Some(cause));
+            }
+            ClaimKind::Imported => {
+                let mut names = Vec::new();
+                host.copy_payload(&claim, &mut names);
+                let record = Arc::clone(&entry.record);
+                let learned = imports::parse(&names).map(|names| Learned { record, names });
+                // Full, or nobody is there who makes zygotes: nothing depends on it.
+                learned.into_iter().for_each(|learned| drop(self.links.nursery.imports.try_send(learned)));
             }
             ClaimKind::Returned | ClaimKind::Raised => {
                 let invocation = InvocationId::from_bits(claim.invocation);

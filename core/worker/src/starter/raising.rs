@@ -23,11 +23,19 @@ const ZYGOTE_VARIABLE: &str = "VILYA_ZYGOTE";
 impl Starter {
     /// Starts a sandbox of the function that loads it and then waits to be copied. What it prints is thrown away: the sandboxes that were
     /// started whole have printed it.
-    pub(super) fn raise_zygote_of(&mut self, mut spec: Spec, start: &Start) -> Result<(), String> {
+    pub(super) fn raise_zygote_of(
+        &mut self,
+        mut spec: Spec,
+        start: &Start,
+        imports: Vec<String>,
+    ) -> Result<(), String> {
         let part = Part { spec: spec.clone(), lanes: start.record.manifest.concurrency, tells_environment: false };
         spec.name.insert(0, 'z');
         spec.environment.push((ZYGOTE_VARIABLE.into(), "function".into()));
-        self.raise_zygote(&spec, part, Subject::Function(Arc::clone(&start.record)))
+        if !imports.is_empty() {
+            spec.environment.push(("VILYA_LEARNED".into(), imports.join(" ")));
+        }
+        self.raise_zygote(&spec, part, Subject::Function { record: Arc::clone(&start.record), imports })
     }
 
     /// Starts the Python runtime without a function. Without its image, the first sandboxes of a function are started from the beginning.

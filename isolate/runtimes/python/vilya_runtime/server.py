@@ -17,10 +17,12 @@ from _thread import allocate_lock
 from . import failures, handlers, layout, output, zygote
 from .channel import Channel, HandshakeError
 from .context import Context, Function
+from .imports import Imports
 from .metadata import response_metadata
 from .output import waiting
 
 _JSON = response_metadata("application/json")
+_modules = sys.modules  # looked at after every invocation
 
 
 def main(environment):
@@ -56,6 +58,7 @@ def _run_copy(environment):
     """Loads the function, waits to be copied, and serves as a copy. A function that cannot be loaded has no copies."""
     function = handlers.load(environment.get("VILYA_HANDLER", ""))
     zygote.preload(_preloads(environment))
+    zygote.preload_learned(environment.pop("VILYA_LEARNED", "").split())
     output.flush()
     zygote.become_copy()
     channel = _join(environment)
@@ -141,6 +144,7 @@ class Server:
             stream if isinstance(stream, output.Stream) else None for stream in (sys.stdout, sys.stderr)
         )
         self._lanes = [Lane(function, channel, number) for number in range(channel.lanes)]
+        self._imports = Imports(channel)
 
     def serve(self):
         """Until Stop, with everything that was taken also finished."""
@@ -178,6 +182,8 @@ class Server:
             channel.publish(kind, invocation, number, metadata, payload)
         else:
             channel.publish_staged(kind, invocation, number, metadata, payload)
+        if len(_modules) > self._imports.known:
+            self._imports.tell()
 
 
 class Crew:

@@ -44,6 +44,15 @@ def preload(names):
             print(f"vilya: preload: {error}", file=sys.stderr)
 
 
+def preload_learned(names):
+    """Imports what earlier invocations of the function have; what cannot be is imported again when it is wanted, and fails then."""
+    for name in names:
+        try:
+            __import__(name)
+        except Exception:
+            pass
+
+
 def become_copy():
     """Returns in the copies alone."""
     gc.collect()
