@@ -10,7 +10,7 @@ use super::readme::block;
 use super::worker::{PATIENCE, Worker, worker_command};
 
 pub(super) const CODE: &str = "
-import os, sys
+import os, pwd, sys
 def handler(event, context):
     def there(path): return os.path.lexists(path)
     def writes(path):
@@ -20,10 +20,10 @@ def handler(event, context):
         except OSError:
             return False
     return {
-        'release': open('/etc/os-release').read(), 'gone': there('/usr/share/gone'), 'kept': there('/usr/share/kept'),
+        'release': open('/etc/os-release').read(), 'gone': there('/usr/share/gone'), 'kept': there('/usr/share/kept'), 'sbin': os.listdir('/sbin'),
         'shell': there('/bin/sh'), 'python': sys.executable, 'from_image': os.environ.get('FROM_IMAGE'),
         'hosts': open('/etc/hosts').read(), 'pid': os.path.isdir('/proc/self'), 'writes': writes('/usr/share/x'),
-        'tmp': writes('/tmp/x'), 'null': writes('/dev/null'), 'root': sorted(os.listdir('/')),
+        'user': pwd.getpwuid(os.getuid()).pw_name, 'tmp': writes('/tmp/x'), 'null': writes('/dev/null'), 'root': sorted(os.listdir('/')),
     }
 ";
 
@@ -109,6 +109,8 @@ pub(super) fn top_layer() -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     text_entry(&mut builder, "etc/os-release", "ID=debian\nLAYER=2\n");
     text_entry(&mut builder, "usr/share/.wh.gone", "");
+    // A directory where this machine has a link.
+    text_entry(&mut builder, "sbin/tool", "");
     builder.into_inner().expect("into memory")
 }
 
@@ -174,7 +176,7 @@ fn a_function_answers_from_inside_its_image_and_the_image_goes_with_its_last_ver
     assert!(answer["hosts"].to_string().contains("localhost function"), "{answer}");
     assert_eq!((&answer["pid"], &answer["writes"]), (&true.into(), &false.into()), "{answer}");
     assert_eq!((&answer["tmp"], &answer["null"]), (&true.into(), &true.into()), "{answer}");
-    let own = ["dev", "etc", "function", "lib", "lib64", "proc", "tmp", "usr", "vilya"];
+    let own = ["dev", "etc", "function", "lib", "lib64", "proc", "sbin", "tmp", "usr", "vilya"];
     assert!(
         answer["root"]
             .as_array()
@@ -199,28 +201,50 @@ fn a_function_answers_from_inside_its_image_and_the_image_goes_with_its_last_ver
 }
 
 /// A mechanism that is not here says so when a function asks for it, and that is all that can be asked of it then.
-#[test]
-fn a_container_runtime_shows_an_image_as_the_worker_does() {
+fn shows_an_image_as_the_worker_does(mechanism: &str) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write_image(vec![base_layer(), top_layer()], &folder.path().join("python.tar"));
     write_function(folder.path(), "boxed", CODE);
-    let worker = Worker::start();
+    let socket = std::env::var("VILYA_TEST_DOCKER_SOCKET").unwrap_or_else(|_| "/var/run/docker.sock".into());
+    let worker = Worker::start_with(&[&format!("sandbox.docker_socket={socket}")]);
     deploy(&worker, folder.path());
-    let native = worker.client().invoke("boxed", b"1").expect(200).json();
+    let mut native = worker.client().invoke("boxed", b"1").expect(200).json();
     let path = folder.path().join("function.toml");
     let manifest = std::fs::read_to_string(&path).expect("just written");
-    std::fs::write(&path, format!("mechanism = \"oci\"\n{}", manifest.replace("boxed", "contained")))
-        .expect("a folder");
+    let manifest = format!("mechanism = \"{mechanism}\"\n{}", manifest.replace("boxed", "contained"));
+    std::fs::write(&path, manifest).expect("a folder");
     let mut command = Command::new(worker_command());
     command.arg("deploy").arg(folder.path()).args(["--server", &format!("http://{}", worker.address)]);
     let output = command.output().expect("the command starts");
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("mechanism = \"oci\""), "{said}");
+        assert!(said.contains(&format!("mechanism = \"{mechanism}\"")), "{said}");
         println!("skipped: {said}");
         return;
     }
-    assert_eq!(worker.client().invoke("contained", b"1").expect(200).json(), native);
+    let mut contained = worker.client().invoke("contained", b"1").expect(200).json();
+    if mechanism == "docker" {
+        // An engine adds two entries of its own, one of them masked; and there is the launcher.
+        let names = |answer: &serde_json::Value| -> BTreeSet<String> {
+            let root = answer["root"].as_array().expect("a list").iter();
+            root.map(|name| name.as_str().expect("a name").to_owned()).collect()
+        };
+        let more: Vec<String> = names(&contained).difference(&names(&native)).cloned().collect();
+        assert_eq!(more, [".dockerenv", ".vilya", "sys"]);
+        assert!(names(&contained).is_superset(&names(&native)));
+        (contained["root"], native["root"]) = (1.into(), 1.into());
+    }
+    assert_eq!(contained, native);
+}
+
+#[test]
+fn a_container_runtime_shows_an_image_as_the_worker_does() {
+    shows_an_image_as_the_worker_does("oci");
+}
+
+#[test]
+fn an_engine_shows_an_image_as_the_worker_does() {
+    shows_an_image_as_the_worker_does("docker");
 }
 
 #[test]

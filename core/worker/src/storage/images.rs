@@ -31,12 +31,15 @@ const ENVIRONMENT_MAX: usize = 64;
 /// As many as the kernel follows.
 const LINKS_MAX: usize = 40;
 
-/// What stands in place of the image's own: who the sandbox's user is, and that no name is asked of a network.
-const FILES: [(&str, &str); 4] = [
+/// What stands in place of the image's own: who the sandbox's user is, and that no name is asked of a network. A container's engine mounts
+/// files of its own on the last three, and needs something to mount them on.
+const FILES: [(&str, &str); 6] = [
     ("etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nfunction:x:1000:1000:function:/tmp:/bin/sh\n"),
     ("etc/group", "root:x:0:\nfunction:x:1000:\n"),
-    ("etc/hosts", "127.0.0.1 localhost function\n::1 localhost\n"),
     ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+    ("etc/hosts", "127.0.0.1 localhost function\n::1 localhost\n"),
+    ("etc/hostname", "function\n"),
+    ("etc/resolv.conf", ""),
 ];
 
 /// The image of a deployed function.

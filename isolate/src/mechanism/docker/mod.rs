@@ -14,6 +14,7 @@ mod engine;
 mod handover;
 mod request;
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -32,7 +33,7 @@ use crate::plan::{Ending, Plan};
 use crate::protections::{Protection, Protections};
 use crate::remains::{Exit, Remains};
 use crate::seccomp::Filter;
-use crate::spec::{Spec, SpecError, check_name};
+use crate::spec::{Root, Spec, SpecError, check_name};
 use crate::state::State;
 use crate::sweep::Swept;
 use crate::sys;
@@ -44,6 +45,8 @@ use handover::Handover;
 const NAME: &str = "docker";
 const TRIAL_MEMORY_BYTES: u64 = 64 << 20;
 const TRIAL_OPEN_FILES: u32 = 256;
+/// How many of the engine's images are remembered; one that is not is asked for again.
+const OTHERS: usize = 64;
 
 /// How to set the mechanism up.
 #[derive(Clone, Debug)]
@@ -65,6 +68,8 @@ pub struct Docker {
     place: Place,
     launcher: PathBuf,
     image: String,
+    /// The engine's images for functions' own, by the links at the root of those.
+    others: HashMap<Vec<(String, String)>, String>,
     worker_id: String,
     protections: Protections,
 }
@@ -126,6 +131,7 @@ impl Docker {
             place,
             launcher,
             image: String::new(),
+            others: HashMap::new(),
             worker_id,
         };
         docker.trial()?;
@@ -157,6 +163,25 @@ impl Docker {
         let path = format!("/images/create?fromSrc=-&repo={repository}&tag={tag}");
         self.engine.post(&path, &Body::Tar(&bytes)).map_err(|error| format!("cannot import an image: {error}"))?;
         Ok(name)
+    }
+
+    /// The engine's image for a sandbox. Where a function brings directories of its own, they are mounted on links and directories that fit
+    /// them, not on this host's.
+    fn image_of(&mut self, spec: &Spec, layout: &Layout) -> Result<String, String> {
+        match &spec.root {
+            Root::System => Ok(self.image.clone()),
+            Root::Image(root) => {
+                if let Some(name) = self.others.get(&root.links) {
+                    return Ok(name.clone());
+                }
+                let name = self.import(layout)?;
+                if self.others.len() >= OTHERS {
+                    self.others.clear();
+                }
+                self.others.insert(root.links.clone(), name.clone());
+                Ok(name)
+            }
+        }
     }
 
     /// From a request to a launcher that has become its program.
@@ -203,6 +228,7 @@ impl Mechanism for Docker {
             return Err(SpecError::Overlap { target, other }.into());
         }
         let layout = Layout::of(&plan, NAME)?;
+        let image = self.image_of(spec, &layout).map_err(refused)?;
         let source = io::Error::from(io::ErrorKind::QuotaExceeded);
         let user = UserLease::take().ok_or(StartError::Prepare { action: "take a host user id", source })?;
         let directory = self.place.sandboxes.join(&spec.name);
@@ -214,7 +240,7 @@ impl Mechanism for Docker {
             layout: &layout,
             spec,
             worker_id: &self.worker_id,
-            image: &self.image,
+            image: &image,
             user: user.id(),
             directory: &directory,
         };

@@ -3,9 +3,11 @@
 //! Owns: the words of the engine's API. Invariant: what the native mechanism mounts, hides, limits and drops, this does too, from the same
 //! plan, as far as an engine can be told. Does not know: how the request is sent.
 
+use std::ffi::CString;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -13,8 +15,9 @@ use serde_json::{Map, Value, json};
 use super::handover;
 use crate::mechanism::layout::{Layout, Shown};
 use crate::plan::INSIDE_ID;
+use crate::resolve;
 use crate::seccomp;
-use crate::spec::{ResourceLimits, Spec};
+use crate::spec::{ResourceLimits, Root, Spec};
 
 /// The label that tells whose a container is.
 pub(super) const LABEL: &str = "vilya.worker";
@@ -49,7 +52,8 @@ pub(super) fn image(layout: &Layout) -> io::Result<(String, Vec<u8>)> {
     // runc gives a tmpfs the mode of the directory below it, whatever its options say.
     let directories =
         [("usr", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("proc", 0o755), ("dev", 0o755), ("sys", 0o755)];
-    for (directory, mode) in directories {
+    let is_link = |name: &str| layout.links.iter().any(|link| link.path == name);
+    for (directory, mode) in directories.into_iter().filter(|(name, _)| !is_link(name)) {
         archive.append_data(&mut header(tar::EntryType::Directory, mode), directory, io::empty())?;
     }
     for link in &layout.links {
@@ -64,24 +68,40 @@ pub(super) fn image(layout: &Layout) -> io::Result<(String, Vec<u8>)> {
 /// Writes the files that a sandbox has of its own, to be shown one by one: the engine puts some of its own there otherwise.
 pub(super) fn write_files(given: &Given<'_>) -> io::Result<()> {
     for (path, text) in own_files(given) {
+        let text = text.map_or_else(|| user_file(given, &path), Ok)?;
         fs::write(host_file(given.directory, &path), text)?;
     }
     Ok(())
 }
 
-fn own_files(given: &Given<'_>) -> Vec<(String, Vec<u8>)> {
-    let (user, inside) = (given.user, INSIDE_ID);
-    // An engine maps no users for one container alone, so the sandbox sees the host's id.
-    let named = |text: &[u8]| {
-        let text = String::from_utf8_lossy(text);
-        text.replace(&format!(":{inside}:{inside}:"), &format!(":{user}:{user}:"))
-            .replace(&format!(":{inside}:\n"), &format!(":{user}:\n"))
-    };
-    let mut files: Vec<(String, Vec<u8>)> =
-        given.layout.files.iter().map(|(path, text)| (path.clone(), named(text).into_bytes())).collect();
-    files.push(("etc/hostname".into(), format!("{}\n", given.spec.hostname).into_bytes()));
-    files.push(("etc/resolv.conf".into(), Vec::new()));
+/// Paths, and what is in those files unless it is the image's with another user.
+fn own_files(given: &Given<'_>) -> Vec<(String, Option<Vec<u8>>)> {
+    let files = given.layout.files.iter().map(|(path, text)| (path.clone(), Some(named(given, text))));
+    let mut files: Vec<_> = files.collect();
+    if matches!(given.spec.root, Root::Image(_)) {
+        files.extend(["etc/passwd", "etc/group", "etc/hosts"].map(|path| (path.to_owned(), None)));
+    }
+    files.push(("etc/hostname".into(), Some(format!("{}\n", given.spec.hostname).into_bytes())));
+    files.push(("etc/resolv.conf".into(), Some(Vec::new())));
     files
+}
+
+/// One of the files of an image that were put there when it was unpacked: the engine would put its own there, or knows another user.
+fn user_file(given: &Given<'_>, path: &str) -> io::Result<Vec<u8>> {
+    let Root::Image(image) = &given.spec.root else { return Ok(Vec::new()) };
+    let path = CString::new(image.directory.join(path).into_os_string().into_encoded_bytes())?;
+    // The image's own directories are under the name, so it is opened without following any of them.
+    let place = resolve::file_without_links(&path)?;
+    let text = fs::read(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
+    Ok(named(given, &text))
+}
+
+/// An engine maps no users for one container alone, so the sandbox sees the host's id.
+fn named(given: &Given<'_>, text: &[u8]) -> Vec<u8> {
+    let (user, inside) = (given.user, INSIDE_ID);
+    let text = String::from_utf8_lossy(text);
+    let text = text.replace(&format!(":{inside}:{inside}:"), &format!(":{user}:{user}:"));
+    text.replace(&format!(":{inside}:\n"), &format!(":{user}:\n")).into_bytes()
 }
 
 fn host_file(directory: &Path, path: &str) -> PathBuf {
