@@ -63,11 +63,16 @@ const OLDEST: u32 = 2;
 pub(crate) const WITH_SCOPES: u32 = 6;
 const WITH_LOG: u32 = 7;
 
-/// The kernel's interface, counted from 1; 0 where there is none that can be used.
-pub(crate) fn interface() -> u32 {
+/// The kernel's interface, counted from 1; 0 where there is none.
+pub(crate) fn version() -> u32 {
     // SAFETY: a question about the version takes no memory.
     let version = unsafe { call(libc::SYS_landlock_create_ruleset, [0, 0, VERSION]) };
-    version.ok().and_then(|version| u32::try_from(version).ok()).filter(|version| *version >= OLDEST).unwrap_or(0)
+    version.ok().and_then(|version| u32::try_from(version).ok()).unwrap_or(0)
+}
+
+/// The same; 0 also where it is too old to be used.
+pub(crate) fn interface() -> u32 {
+    Some(version()).filter(|version| *version >= OLDEST).unwrap_or(0)
 }
 
 /// What a sandbox may do, as one interface of the kernel can be told.

@@ -21,6 +21,7 @@ mod mechanism;
 mod memory;
 mod native;
 mod network;
+mod offers;
 mod order;
 pub mod plan;
 mod pool;
@@ -48,6 +49,7 @@ pub use mechanism::docker::{Docker, DockerOptions, available as docker_available
 pub use mechanism::oci::{Oci, OciOptions, OciRuntime, available as oci_available};
 pub use mechanism::{Begun, CopyOf, Descriptors, Mechanism, Stages, StartError, Started};
 pub use native::{Native, NativeOptions, SetupError};
+pub use offers::{Hierarchy, Offer, hierarchies, landlock_interface, offers};
 pub use pool::PoolOptions;
 pub use prepared::Unfinished;
 pub use processor::{Cores, Guess, Processor, Speculation};

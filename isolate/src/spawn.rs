@@ -68,6 +68,16 @@ impl CloneArguments {
     }
 }
 
+/// Whether the kernel has `clone3` and lets this process make it: arguments of no size are refused by the call itself, and make nothing.
+pub(crate) fn try_clone3() -> io::Result<()> {
+    // SAFETY: of arguments without a size nothing is read.
+    match unsafe { sys::call(libc::SYS_clone3, [0, 0]) } {
+        Err(libc::EINVAL) => Ok(()),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno)),
+        Ok(_) => unreachable!("the kernel takes no arguments shorter than the first version's"),
+    }
+}
+
 /// What came of a child.
 #[derive(Debug)]
 pub(crate) enum Outcome {

@@ -64,11 +64,12 @@ fn render(report: &Report) -> String {
     text
 }
 
-/// A name and, beside it, lines.
+/// A name and, beside it, lines; a name that is too long moves its line.
 fn push(text: &mut String, name: &str, lines: &[String]) {
     let names = std::iter::once(name).chain(std::iter::repeat(""));
     for (name, line) in names.zip(lines) {
-        let _ = writeln!(text, "  {name:<NAME$}{line}");
+        let width = NAME - 1;
+        let _ = writeln!(text, "  {name:<width$} {line}");
     }
 }
 
@@ -122,6 +123,13 @@ mod tests {
             "kernel one, four",
         ];
         assert_eq!(squeezed, expected);
+    }
+
+    #[test]
+    fn a_long_name_stands_apart_from_what_is_said_of_it() {
+        let mut text = String::new();
+        push(&mut text, &"n".repeat(NAME + 5), &["said".into()]);
+        assert!(text.ends_with("n said\n"), "{text}");
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub(crate) fn bases(worker: &str) -> Vec<PathBuf> {
     bases
 }
 
-fn mounted() -> Result<Vec<Mounted>, String> {
+pub(super) fn mounted() -> Result<Vec<Mounted>, String> {
     let read = |path| fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"));
     Ok(parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
 }
@@ -254,7 +254,7 @@ fn step_aside(own: &Path) -> Result<(), String> {
 }
 
 /// The controllers of interest that a group can hand on.
-fn available(group: &Path) -> Vec<Controller> {
+pub(super) fn available(group: &Path) -> Vec<Controller> {
     let list = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
     let list = list.trim().replace(' ', ",");
     Controller::ALL.into_iter().filter(|controller| names(&list, *controller)).collect()

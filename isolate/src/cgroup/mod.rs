@@ -13,6 +13,7 @@ mod foreign;
 mod freeze;
 mod precedence;
 mod settings;
+mod survey;
 mod switch;
 
 use std::ffi::{CStr, CString};
@@ -32,6 +33,7 @@ use crate::sys;
 pub(crate) use detect::{bases, detect};
 pub use freeze::Freezer;
 pub use precedence::Precedence;
+pub(crate) use survey::survey;
 
 pub(crate) use foreign::{MemoryEvents, is_unified, remove_empty, unified_besides};
 

@@ -40,7 +40,16 @@ fn status<'a>(report: &'a Value, name: &str) -> &'a str {
 fn a_host_that_runs_this_suite_is_ready() {
     let (report, output) = doctor("", &[]);
     assert_eq!((report["ready"].as_bool(), output.status.code()), (Some(true), Some(0)), "{report:#}");
-    for name in ["a trial sandbox", "io_uring", "seccomp", "state directory", "user namespace"] {
+    for name in [
+        "a trial sandbox",
+        "io_uring",
+        "openat2",
+        "pidfd_open",
+        "clone3",
+        "seccomp",
+        "state directory",
+        "user namespace",
+    ] {
         assert_eq!(status(&report, name), "ok", "{name}");
     }
     assert_ne!(status(&report, "python"), "missing");
@@ -63,13 +72,24 @@ fn an_address_that_is_taken_is_found() {
 }
 
 #[test]
+fn a_port_for_functions_where_nobody_listens_is_found() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = holder.local_addr().expect("its address").port();
+    let (setting, name) = (format!("sandbox.host_loopback_ports=[{port}]"), format!("host loopback {port}"));
+    assert_eq!(status(&doctor("", &[&setting]).0, &name), "ok");
+    drop(holder);
+    let (report, output) = doctor("", &[&setting]);
+    assert_eq!((status(&report, &name), output.status.code()), ("limited", Some(0)));
+}
+
+#[test]
 fn control_groups_that_cannot_be_written_are_found() {
     if !nix::unistd::geteuid().is_root() {
         println!("only root may take the control groups away");
         return;
     }
     let (report, output) = doctor_in(&["--mount"], "mount -t tmpfs -o ro none /sys/fs/cgroup;", &[]);
-    for name in ["memory limit", "process limit", "cpu limit"] {
+    for name in ["control groups", "memory limit", "process limit", "cpu limit"] {
         assert_eq!(status(&report, name), "limited", "{name}");
     }
     assert_eq!(output.status.code(), Some(0), "a worker serves without them");

@@ -28,6 +28,7 @@ pub use checked::{
 pub use images::Images;
 pub use raw::{Entry, Raw, Value};
 pub use reader::{Reader, nearest};
+pub(crate) use rules::core_ranges;
 pub use rules::idle_step_ns;
 pub use sources::{Host, Problem, Source, Sources};
 pub use topology::{ShardPlacement, Topology, TopologyError, topology};

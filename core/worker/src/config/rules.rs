@@ -386,7 +386,8 @@ fn core_list(value: &Value, example: &str) -> Result<Vec<usize>, String> {
     }
 }
 
-fn core_ranges(text: &str) -> Option<Vec<usize>> {
+/// The kernel's notation for a list of cores: `0-3,8`.
+pub(crate) fn core_ranges(text: &str) -> Option<Vec<usize>> {
     const CORE_MAX: usize = 1 << 16;
     let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let mut cores = Vec::new();

@@ -3,24 +3,25 @@
 //! Owns: every trial. Invariant: each is one that a start makes too (a ring, a sandbox of the configured mechanism, a listening socket, the
 //! state directory), under names of this process's own, and is taken back. It does not know what an answer means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use vilya_isolate::Protection;
+use vilya_isolate::{Hierarchy, Protection};
 use vilya_reactor::Reactor;
 
-use crate::config::Config;
+use crate::config::{Config, ShardPlacement};
 use crate::descriptors::{self, Wanted};
 use crate::mechanisms::{MechanismKind, MechanismSettings, Mechanisms};
 use crate::process::reactor_config;
 use crate::{node, python};
 
 /// Files of one line or one number that are facts as they are; absent where the kernel has none.
-pub(super) const SETTINGS: [&str; 14] = [
+pub(super) const SETTINGS: [&str; 18] = [
     "/proc/sys/kernel/unprivileged_userns_clone",
     "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
     "/proc/sys/user/max_user_namespaces",
@@ -35,7 +36,14 @@ pub(super) const SETTINGS: [&str; 14] = [
     "/sys/devices/system/clocksource/clocksource0/current_clocksource",
     "/proc/swaps",
     "/proc/sys/kernel/osrelease",
+    "/sys/kernel/security/lsm",
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/devices/system/cpu/isolated",
+    "/sys/devices/system/cpu/nohz_full",
 ];
+
+/// How long a port of this host may take to answer; one whose queue is full does not.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What was answered.
 #[derive(Clone, Debug)]
@@ -46,6 +54,17 @@ pub(super) struct Facts {
     pub(super) sandboxes: Result<Vec<Protection>, String>,
     /// Whether a shard's ring could be made.
     pub(super) ring: Result<(), String>,
+    /// Calls that every sandbox needs: the name, the first Linux that has it, and what the kernel answered.
+    pub(super) calls: Vec<(&'static str, &'static str, Result<(), String>)>,
+    /// The interface of Landlock; 0 is none.
+    pub(super) landlock: u32,
+    /// The control groups that are mounted.
+    pub(super) groups: Result<Vec<Hierarchy>, String>,
+    /// Where shards and sandboxes are bound to; none where nothing is bound.
+    pub(super) shard_cores: Vec<usize>,
+    pub(super) sandbox_cores: Vec<usize>,
+    /// Each port of the loopback that functions may reach, and whether anybody listens there.
+    pub(super) ports: Vec<(u16, Result<(), String>)>,
     /// Those of [`SETTINGS`] that there are.
     pub(super) settings: BTreeMap<&'static str, String>,
     /// The hard limit of open files, and what the configuration wants them for.
@@ -91,6 +110,12 @@ pub(super) fn gather(config: &Config) -> Facts {
         mechanism: config.sandbox.mechanism,
         sandboxes,
         ring: Reactor::new(&reactor_config(config, 0)).map(drop).map_err(|error| error.to_string()),
+        calls: calls(),
+        landlock: vilya_isolate::landlock_interface(),
+        groups: vilya_isolate::hierarchies(),
+        shard_cores: bound(config, |shard| std::slice::from_ref(&shard.core)),
+        sandbox_cores: bound(config, |shard| &shard.sandbox_cores),
+        ports: config.sandbox.network.host_loopback_ports.iter().map(|port| (*port, is_served(*port))).collect(),
         settings: SETTINGS.into_iter().filter_map(|path| Some((path, read(Path::new(path))?))).collect(),
         open_files: descriptors::limit().map_or(0, |(_, hard)| hard),
         wanted: Wanted::by(config),
@@ -110,6 +135,23 @@ pub(super) fn gather(config: &Config) -> Facts {
 fn trial(settings: MechanismSettings) -> Result<Vec<Protection>, String> {
     let mut mechanisms = Mechanisms::new(settings).map_err(|error| error.to_string())?;
     Ok(mechanisms.chosen().protections().iter().cloned().collect())
+}
+
+fn calls() -> Vec<(&'static str, &'static str, Result<(), String>)> {
+    let offers = vilya_isolate::offers().into_iter();
+    offers.map(|offer| (offer.call, offer.since, offer.answer.map_err(|error| error.to_string()))).collect()
+}
+
+/// Each core of a kind once.
+fn bound(config: &Config, of: impl Fn(&ShardPlacement) -> &[usize]) -> Vec<usize> {
+    let shards = config.topology.shards.iter().filter(|_| config.topology.pin);
+    shards.flat_map(of).copied().collect::<BTreeSet<usize>>().into_iter().collect()
+}
+
+/// A connection that is closed again; a port of this host answers at once, one way or the other.
+fn is_served(port: u16) -> Result<(), String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect_timeout(&address, CONNECT_PATIENCE).map(drop).map_err(|error| error.to_string())
 }
 
 fn read(path: &Path) -> Option<String> {

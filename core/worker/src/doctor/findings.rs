@@ -9,6 +9,9 @@ use super::facts::Facts;
 use super::{Finding, Status};
 use crate::mechanisms::MechanismKind;
 
+mod cores;
+mod kernel;
+mod reach;
 #[cfg(test)]
 mod tests;
 
@@ -21,9 +24,13 @@ const MAPPINGS_OF_SANDBOX: u64 = 8;
 pub(super) fn decide(facts: &Facts) -> Vec<Finding> {
     let mut findings = sandboxes(facts);
     findings.push(ring(facts));
-    findings.extend(kernel(facts));
+    findings.extend(kernel::calls(facts));
+    findings.extend(kernel::landlock(facts));
+    findings.push(kernel::groups(facts));
+    findings.extend(settings(facts));
     findings.extend(limits(facts));
     findings.extend(neighbours(facts));
+    findings.extend(cores::cores(facts));
     findings.push(interpreter("python", &facts.python, "apt-get install python3"));
     // Without its addon the interpreter does not help, and the other way round.
     let lacks_addon = facts.node.as_ref().is_err_and(|why| why.contains("addon"));
@@ -46,6 +53,7 @@ pub(super) fn decide(facts: &Facts) -> Vec<Finding> {
             }
         }
     }));
+    findings.extend(reach::ports(facts));
     findings
 }
 
@@ -104,11 +112,14 @@ fn protection(facts: &Facts, Protection { name, in_force, detail }: &Protection)
     if *in_force {
         return ok("sandboxes", name, detail);
     }
+    if *name == "landlock" {
+        return limited("sandboxes", name, detail, &kernel::mend_landlock(facts));
+    }
     let by_groups =
         ["memory limit", "process limit", "cpu limit", "frozen while idle", "long runs give way"].contains(name);
     let mend = match (by_groups, facts.is_root) {
         (true, true) => "mount -t cgroup2 none /sys/fs/cgroup",
-        (true, false) => "systemd-run --user --scope -p Delegate=yes vilya serve",
+        (true, false) => kernel::mend_delegation(facts),
         (false, _) => "",
     };
     limited("sandboxes", name, detail, mend)
@@ -125,7 +136,8 @@ fn ring(facts: &Facts) -> Finding {
     }
 }
 
-fn kernel(facts: &Facts) -> Vec<Finding> {
+/// Settings of the kernel that are in the way of copies.
+fn settings(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     match facts.number("/proc/sys/kernel/yama/ptrace_scope") {
         Some(3) => findings.push(limited(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vilya_isolate::Protection;
+use vilya_isolate::{Hierarchy, Protection};
 
 use super::super::facts::Facts;
 use super::super::{Finding, Status};
@@ -17,11 +17,21 @@ fn good() -> Facts {
         mechanism: MechanismKind::Native,
         sandboxes: Ok(vec![Protection { name: "memory limit", in_force: true, detail: "cgroup v2".into() }]),
         ring: Ok(()),
+        calls: vec![("openat2", "5.6", Ok(())), ("clone3", "5.3", Ok(()))],
+        landlock: 7,
+        groups: Ok(vec![hierarchy(2, &["memory", "pids", "cpu"], true)]),
+        shard_cores: vec![0],
+        sandbox_cores: vec![1, 2, 3],
+        ports: Vec::new(),
         settings: BTreeMap::from([
             ("/proc/sys/kernel/yama/ptrace_scope", "1".into()),
             ("/proc/sys/vm/memfd_noexec", "0".into()),
             ("/proc/sys/vm/max_map_count", "65530".into()),
             ("/proc/sys/kernel/pid_max", "4194304".into()),
+            ("/sys/kernel/security/lsm", "capability,yama".into()),
+            ("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never".into()),
+            ("/sys/devices/system/cpu/isolated", String::new()),
+            ("/sys/devices/system/cpu/nohz_full", "(null)".into()),
             ("/proc/swaps", "Filename Type Size Used Priority".into()),
         ]),
         open_files: 524_288,
@@ -37,6 +47,10 @@ fn good() -> Facts {
         state_directory: "/var/lib/vilya".into(),
         addresses: vec![("127.0.0.1:7878".parse().expect("an address"), Ok(()))],
     }
+}
+
+fn hierarchy(version: u8, controllers: &[&'static str], divisible: bool) -> Hierarchy {
+    Hierarchy { version, point: "/sys/fs/cgroup".into(), controllers: controllers.to_vec(), divisible }
 }
 
 fn set(facts: &mut Facts, path: &'static str, value: &str) {
@@ -61,7 +75,7 @@ fn a_good_host_has_no_problem_and_everything_is_named() {
 fn each_thing_amiss_is_one_finding_with_what_mends_it() {
     type Spoil = fn(&mut Facts);
     use Status::{Limited, Missing};
-    let table: [(&str, Status, &str, Spoil); 26] = [
+    let table: &[(&str, Status, &str, Spoil)] = &[
         ("a trial sandbox", Missing, "", |facts| facts.sandboxes = Err("a trial sandbox failed".into())),
         ("a trial sandbox", Missing, "sysctl -w user.max_user_namespaces=15000", |facts| {
             facts.sandboxes = Err("cannot make the process".into());
@@ -118,8 +132,49 @@ fn each_thing_amiss_is_one_finding_with_what_mends_it() {
         ("other machines", Limited, "", |facts| facts.egress = Some(Err("only root can".into()))),
         ("state directory", Missing, "server.state_directory", |facts| facts.state = Err("denied".into())),
         ("listen on 127.0.0.1:7878", Missing, "server.address", |facts| facts.addresses[0].1 = Err("in use".into())),
+        ("clone3", Missing, "seccomp profile that allows clone3", |facts| facts.calls[1].2 = Err("ENOSYS".into())),
+        ("landlock", Limited, "lsm=landlock,capability,yama", |facts| {
+            facts.landlock = 0;
+            facts.sandboxes = Ok(vec![Protection { name: "landlock", in_force: false, detail: "none".into() }]);
+        }),
+        ("landlock", Limited, "6.12", |facts| {
+            facts.landlock = 4;
+            facts.sandboxes = Ok(vec![Protection { name: "landlock", in_force: false, detail: "files only".into() }]);
+        }),
+        ("control groups", Limited, "mount -t cgroup2 none /sys/fs/cgroup", |facts| facts.groups = Ok(Vec::new())),
+        ("control groups", Limited, "mount -t proc", |facts| facts.groups = Err("cannot read it".into())),
+        ("control groups", Limited, "Delegate=yes vilya serve", |facts| {
+            facts.is_root = false;
+            facts.groups = Ok(vec![hierarchy(2, &["memory", "pids", "cpu"], false)]);
+        }),
+        ("control groups", Limited, "unified_cgroup_hierarchy", |facts| {
+            facts.is_root = false;
+            facts.groups = Ok(vec![hierarchy(1, &["memory", "pids", "cpu"], false), hierarchy(2, &[], false)]);
+        }),
+        ("control groups", Limited, "Delegate=memory pids cpu", |facts| {
+            facts.is_root = false;
+            facts.groups = Ok(vec![hierarchy(2, &["memory", "pids"], true)]);
+        }),
+        ("control groups", Limited, "echo +cpu > ", |facts| {
+            facts.groups = Ok(vec![hierarchy(2, &["memory", "pids"], true)]);
+        }),
+        ("control groups", Limited, "mount -t cgroup -o pids none /sys/fs/cgroup/pids", |facts| {
+            facts.groups = Ok(vec![hierarchy(1, &["memory"], true), hierarchy(1, &["cpu"], true)]);
+        }),
+        ("huge pages", Limited, "echo madvise > ", |facts| {
+            set(facts, "/sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never");
+        }),
+        ("isolated cores", Limited, "isolcpus=", |facts| set(facts, "/sys/devices/system/cpu/isolated", "2-3")),
+        ("host loopback", Limited, "mechanism = \"native\"", |facts| {
+            facts.mechanism = MechanismKind::Oci;
+            facts.ports = vec![(5432, Ok(()))];
+        }),
+        ("host loopback 5432", Limited, "sandbox.host_loopback_ports", |facts| {
+            facts.ports = vec![(5432, Err("refused".into())), (6379, Ok(()))];
+        }),
+        ("openat2", Missing, "Linux 5.6 or later", |facts| facts.calls[0].2 = Err("ENOSYS".into())),
     ];
-    for (name, status, mend, spoil) in table {
+    for &(name, status, mend, spoil) in table {
         let mut facts = good();
         spoil(&mut facts);
         let found = problems(&facts);
@@ -127,4 +182,27 @@ fn each_thing_amiss_is_one_finding_with_what_mends_it() {
         assert_eq!((one.name.as_str(), one.status), (name, status), "{one:?}");
         assert!(one.mend.contains(mend) && one.mend.is_empty() == mend.is_empty(), "{one:?}");
     }
+}
+
+#[test]
+fn what_is_as_it_should_be_says_what_it_is() {
+    let detail = |facts: &Facts, name: &str| {
+        let found = decide(facts).into_iter().find(|finding| finding.name == name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(found.status, Status::Ok, "{found:?}");
+        found.detail
+    };
+    let mut facts = good();
+    assert_eq!(detail(&facts, "landlock interface"), "7");
+    assert_eq!(detail(&facts, "huge pages"), "madvise");
+    assert!(detail(&facts, "control groups").contains("version 2 at /sys/fs/cgroup (memory, pids, cpu)"));
+    assert!(detail(&facts, "isolated cores").contains("none"));
+    assert!(detail(&facts, "host loopback").contains("refused when it is deployed"));
+    facts.shard_cores = vec![4, 5];
+    set(&mut facts, "/sys/devices/system/cpu/isolated", "4-5");
+    set(&mut facts, "/sys/devices/system/cpu/nohz_full", "5");
+    assert!(detail(&facts, "isolated cores").contains("[4, 5], 1 of them with"));
+    facts.ports = vec![(5432, Ok(()))];
+    assert!(detail(&facts, "host loopback 5432").contains("reach"));
+    facts.groups = Ok(vec![hierarchy(1, &["memory", "pids", "cpu"], true), hierarchy(2, &[], true)]);
+    assert!(detail(&facts, "control groups").contains("version 1"));
 }
