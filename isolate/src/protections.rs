@@ -22,6 +22,16 @@ pub struct Protection {
     pub detail: String,
 }
 
+impl Protection {
+    pub(crate) fn yes(name: &'static str, detail: &str) -> Protection {
+        Protection { name, in_force: true, detail: detail.into() }
+    }
+
+    pub(crate) fn no(name: &'static str, detail: &str) -> Protection {
+        Protection { name, in_force: false, detail: detail.into() }
+    }
+}
+
 /// All of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protections(Vec<Protection>);
@@ -30,7 +40,7 @@ impl Protections {
     /// Those of a host on which a trial sandbox was made. `no_groups` says why there are no control groups.
     pub(crate) fn new(host: &Host, groups: Option<&Groups>, no_groups: &str) -> Protections {
         let root = host.privilege == Privilege::Root;
-        let yes = |name, detail: &str| Protection { name, in_force: true, detail: detail.into() };
+        let yes = Protection::yes;
         let users = if root { "a host user id for each sandbox" } else { "the worker's own user, mapped" };
         let mut list = vec![
             yes("user namespace", users),

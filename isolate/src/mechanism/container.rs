@@ -1,12 +1,13 @@
-//! A sandbox that another program made: what its mechanism does at its end.
+//! A sandbox that another program made: what its mechanism does at its end, and what protects it.
 //!
-//! Owns: the seam between `Remains` and a mechanism. Invariant: a container is ended once, and what could not be removed is named.
+//! Owns: the seam between `Remains` and a mechanism, and what is true of every container. Invariant: a container is ended once, and what could not be removed is named.
 //! Does not know: who made it.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use crate::protections::{Protection, Protections};
 use crate::remains::Exit;
 
 /// What a mechanism leaves in the remains of a sandbox.
@@ -25,4 +26,50 @@ pub(crate) struct End {
     pub(crate) starved: bool,
     /// What could not be removed.
     pub(crate) left_behind: Vec<PathBuf>,
+}
+
+/// What differs from one mechanism to the other in how containers are confined.
+pub(crate) struct Confined {
+    pub(crate) users: Protection,
+    /// Whose the mount namespace is.
+    pub(crate) mounts: &'static str,
+    /// What of the system is seen.
+    pub(crate) system: &'static str,
+    /// Who loads the list of system calls.
+    pub(crate) filter: &'static str,
+    pub(crate) limits: [Protection; 3],
+}
+
+pub(crate) fn protections(confined: Confined) -> Protections {
+    let Confined { users, mounts, system, filter, limits } = confined;
+    let (yes, no) = (Protection::yes, Protection::no);
+    let mut list = vec![
+        users,
+        yes("pid namespace", "own processes only, own /proc"),
+        yes("mount namespace", mounts),
+        yes("network namespace", "loopback only"),
+        yes("ipc namespace", ""),
+        yes("uts namespace", ""),
+        yes("cgroup namespace", ""),
+        yes("read-only system", system),
+        yes("capabilities dropped", "every set"),
+        yes("no_new_privs", ""),
+        yes("seccomp", filter),
+        no(
+            "processor mitigations",
+            "whatever the worker was started with; mechanism = \"native\" turns off what the kernel can",
+        ),
+        no("landlock", "no runtime can be told; mechanism = \"native\" has it"),
+        no("nested user namespaces", "only seccomp forbids them; mechanism = \"native\" sets their limit to 0 too"),
+        no(
+            "dies with the worker",
+            "a container outlives a worker that is killed, until the next start removes it; mechanism = \"native\" does not",
+        ),
+        yes("supplementary groups dropped", "none"),
+        yes("no core dumps", "neither written nor piped to a program of the host"),
+        no("frozen while idle", "idle containers run on; mechanism = \"native\" freezes its sandboxes"),
+        no("long runs give way", "containers keep their slices; mechanism = \"native\" demotes its sandboxes"),
+    ];
+    list.extend(limits);
+    Protections::from(list)
 }

@@ -6,16 +6,15 @@
 mod memory;
 mod objects;
 
-use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use vilya_isolate::Exit;
 
 use crate::groups;
-use crate::support::{Kind, Ran, Room, Running, each_of, null, python};
+use crate::neighbour::Neighbour;
+use crate::support::{Kind, Ran, Room, each_of, null, python};
 
 /// Every mechanism, and sandboxes that were made ahead.
 const KINDS: [Kind; 6] = {
@@ -25,9 +24,6 @@ const KINDS: [Kind; 6] = {
 const MEMORY: u64 = 64 << 20;
 /// Memory that the kernel charges whatever the limit, because it could not go on otherwise: to processes that are dying, for example.
 const FORCED: u64 = MEMORY / 16;
-const PATIENCE: Duration = Duration::from_secs(120);
-/// A neighbour answers what it is asked, and so shows that it is well.
-const NEIGHBOUR: &str = "import os\nwhile word := os.read(3, 64): os.write(3, word)";
 const PRELUDE: &str = r#"
 import ctypes, errno, mmap, os, select, signal, socket, struct, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -139,32 +135,4 @@ fn judge(kind: Kind, bomb: &Bomb, said: &str, ran: &Ran) {
     assert_eq!(ran.ended.exit, Exit::Code(0), "{kind:?}: {name}: {ran:?}");
     // What gets nothing where it may have some is no bomb.
     assert!((bomb.most.min(1)..=bomb.most).contains(&count), "{kind:?}: {name}: it got {count}");
-}
-
-/// A sandbox beside the one with the bomb.
-struct Neighbour {
-    running: Running,
-    channel: UnixStream,
-}
-
-impl Neighbour {
-    fn start(room: &mut Room) -> Neighbour {
-        let (channel, theirs) = UnixStream::pair().expect("a pair of sockets");
-        channel.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let running = room.start_with(&python(NEIGHBOUR), [theirs.into(), null(), null()]).expect("it starts");
-        Neighbour { running, channel }
-    }
-
-    fn is_well(&mut self) {
-        self.channel.write_all(b"well?").expect("the neighbour listens");
-        let mut word = [0; 5];
-        self.channel.read_exact(&mut word).expect("the neighbour answers");
-        assert_eq!(&word, b"well?");
-    }
-
-    fn end(self) {
-        drop(self.channel);
-        let ran = self.running.finish();
-        assert_eq!(ran.ended.exit, Exit::Code(0), "the neighbour ends when it is told to: {ran:?}");
-    }
 }

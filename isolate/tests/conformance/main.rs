@@ -10,6 +10,7 @@ mod escape;
 mod groups;
 mod leaks;
 mod limits;
+mod neighbour;
 #[path = "../sandboxes/mod.rs"]
 mod sandboxes;
 mod support;

@@ -11,29 +11,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use sha2::{Digest, Sha256};
-use tar::{EntryType, Header};
+use tar::EntryType;
 use vilya_image::{Image, Limits};
 
+#[path = "../../../isolate/image/tests/images/entries.rs"]
+mod entries;
+
+use entries::{entry, hex};
+
 const LIMITS: Limits = Limits { entries: 64, bytes: 64 << 10, depth: 8, ratio: 64 };
-
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn entry(kind: EntryType, name: &[u8], link: &[u8], content: &[u8]) -> Vec<u8> {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_size(content.len() as u64);
-    header.set_mode(0o6755);
-    header.as_mut_bytes()[..name.len()].copy_from_slice(name);
-    header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link);
-    header.set_cksum();
-    let mut out = header.as_bytes().to_vec();
-    out.extend_from_slice(content);
-    out.resize(out.len().next_multiple_of(512), 0);
-    out
-}
 
 /// Layers from commands; whatever they are, their headers have the right sums.
 fn layers(mut input: &[u8]) -> Vec<Vec<u8>> {
@@ -58,7 +44,7 @@ fn layers(mut input: &[u8]) -> Vec<Vec<u8>> {
         match KINDS.get(usize::from(*kind)) {
             Some(kind) => {
                 if let Some(layer) = layers.last_mut() {
-                    layer.extend(entry(*kind, name, link, content));
+                    layer.extend(entry(*kind, name, link, 0o6755, content));
                 }
             }
             None => layers.push(Vec::new()),
@@ -78,7 +64,7 @@ fn write_layout(layers: &[Vec<u8>], folder: &Path) {
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a temporary folder");
     let blob = |bytes: &[u8]| {
-        let digest = digest(bytes);
+        let digest = hex(bytes);
         fs::write(blobs.join(&digest), bytes).expect("a temporary folder");
         serde_json::json!({ "digest": format!("sha256:{digest}") })
     };

@@ -37,6 +37,11 @@ impl Answer {
     }
 }
 
+/// Bytes of which no part is like another, so that one that came to the wrong place shows.
+pub(super) fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
+}
+
 /// A connection.
 pub(super) struct Client {
     stream: TcpStream,

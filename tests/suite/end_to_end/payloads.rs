@@ -1,10 +1,7 @@
 //! Bodies of every size, both ways, whole.
 
+use super::client::pattern;
 use super::worker::Worker;
-
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
-}
 
 #[test]
 fn bytes_come_back_as_they_went_at_every_size() {

@@ -4,19 +4,11 @@ use std::collections::HashSet;
 
 use vilya_protocol::wire;
 
-use super::wire_client::{Frame, WireClient};
+use super::client::pattern;
+use super::wire_client::{Frame, WINDOW, WireClient};
 use super::worker::Worker;
 
 const NAP: &str = "import time\ndef handler(event, context):\n    time.sleep(event)\n    return event\n";
-const WINDOW: u64 = 256 * 1024;
-
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
-}
-
-fn connect(worker: &Worker) -> WireClient {
-    WireClient::connect(worker.wire_address, false, WINDOW)
-}
 
 #[test]
 fn every_shard_has_a_port_and_the_map_says_who_owns_what() {
@@ -63,7 +55,7 @@ fn payloads_of_every_size_come_back_within_the_credit_given() {
     let worker = Worker::start_with(&["cores.shards=2"]);
     worker.deploy_echo("echo", "memory = \"256MiB\"");
     let sizes = [0, 1, 1215, 1217, 16_384, 16_385, 32_767, 32_768, 65_536, 65_537, 1 << 20, (16 << 20) + 3];
-    let Frame::Welcome { ports, .. } = connect(&worker).welcome else { unreachable!() };
+    let Frame::Welcome { ports, .. } = WireClient::of(&worker).welcome else { unreachable!() };
     // The owner's port and the other's: into a lane, and through the mesh.
     for port in ports {
         let mut address = worker.wire_address;
@@ -102,7 +94,7 @@ fn payloads_of_every_size_come_back_within_the_credit_given() {
 fn pipelined_requests_are_each_answered_once() {
     let worker = Worker::start();
     worker.deploy_echo("echo", "memory = \"64MiB\"\nconcurrency = 16");
-    let mut client = connect(&worker);
+    let mut client = WireClient::of(&worker);
     let mut out = Vec::new();
     const REQUESTS: u64 = 1000;
     for id in 1..=REQUESTS {
@@ -123,7 +115,7 @@ fn pipelined_requests_are_each_answered_once() {
 fn a_cancelled_request_is_answered_at_once_and_its_id_is_free() {
     let worker = Worker::start_with(&["limits.sandboxes_per_function=1"]);
     worker.deploy_python("nap", NAP, "timeout = \"2s\"");
-    let mut client = connect(&worker);
+    let mut client = WireClient::of(&worker);
     client.request(9, "nap", b"30");
     client.cancel(9);
     assert_eq!(client.answer(9, WINDOW).status, 499);
@@ -144,7 +136,7 @@ fn a_cancelled_request_is_answered_at_once_and_its_id_is_free() {
 fn a_client_waits_no_longer_than_it_said() {
     let worker = Worker::start();
     worker.deploy_python("nap", NAP, "timeout = \"20s\"");
-    let mut client = connect(&worker);
+    let mut client = WireClient::of(&worker);
     assert_eq!(client.invoke(1, "nap", b"0").status, 200);
     client.send(&[WireClient::head(2, "nap", 2, 2, 50), b"10".to_vec()].concat());
     let answer = client.answer(2, WINDOW);
@@ -159,7 +151,7 @@ fn a_client_waits_no_longer_than_it_said() {
 fn refusals_come_before_the_payload_and_the_connection_goes_on() {
     let worker = Worker::start_with(&["server.max_payload=32MiB"]);
     worker.deploy_echo("echo", "");
-    let mut client = connect(&worker);
+    let mut client = WireClient::of(&worker);
     assert_eq!(client.invoke(1, "nobody", b"hello").status, 404);
     // Of a payload that is refused the rest may still come, and is thrown away.
     client.send(&[WireClient::head(2, "nobody", 10, 4, 0), b"half".to_vec()].concat());
@@ -184,7 +176,7 @@ fn refusals_come_before_the_payload_and_the_connection_goes_on() {
 fn who_breaks_the_protocol_is_told_how_and_costs_only_itself() {
     let worker = Worker::start();
     worker.deploy_echo("echo", "");
-    let mut neighbour = connect(&worker);
+    let mut neighbour = WireClient::of(&worker);
     let echo = |id| [WireClient::head(id, "echo", 2, 2, 0), b"ok".to_vec()].concat();
     let data = |id, bytes: &[u8], end| {
         let mut out = Vec::new();
@@ -207,7 +199,7 @@ fn who_breaks_the_protocol_is_told_how_and_costs_only_itself() {
         ("HTTP", b"POST /fn/echo HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n".to_vec()),
     ];
     for (what, bytes) in broken {
-        let mut client = connect(&worker);
+        let mut client = WireClient::of(&worker);
         client.try_send(&bytes);
         let status = loop {
             match client.next() {
@@ -238,7 +230,7 @@ fn a_slow_writer_keeps_no_lane_from_those_who_wait() {
     let worker = Worker::start_with(&["cores.shards=1", "limits.sandboxes_per_function=1"]);
     worker.deploy_echo("echo", "memory = \"64MiB\"");
     let body = pattern(3 << 20);
-    let mut slow = connect(&worker);
+    let mut slow = WireClient::of(&worker);
     assert_eq!(slow.invoke(1, "echo", b"warm").body, b"warm");
     slow.send(&WireClient::head(2, "echo", body.len() as u64, 0, 0));
     assert!(matches!(slow.next(), Frame::Credit { id: 2, .. }));
@@ -275,7 +267,7 @@ fn a_slow_reader_keeps_no_lane_from_those_who_wait() {
     let worker = Worker::start_with(&["cores.shards=1", "limits.sandboxes_per_function=1"]);
     worker.deploy_echo("echo", "memory = \"256MiB\"");
     let body = pattern(24 << 20);
-    let mut slow = connect(&worker);
+    let mut slow = WireClient::of(&worker);
     slow.request(1, "echo", &body);
     worker.await_metric("vilya_lanes_held", "", |lanes| lanes == 1.0);
     let mut quick = worker.client();
@@ -298,7 +290,7 @@ fn a_slow_reader_keeps_no_lane_from_those_who_wait() {
 fn a_stopping_worker_says_so_and_answers_what_it_took() {
     let worker = Worker::start();
     worker.deploy_python("nap", NAP, "");
-    let mut client = connect(&worker);
+    let mut client = WireClient::of(&worker);
     assert_eq!(client.invoke(1, "nap", b"0").status, 200);
     client.request(2, "nap", b"0.5");
     // The PONG comes when what was sent before it has been taken in.

@@ -7,7 +7,10 @@ use std::net::{SocketAddr, TcpStream};
 
 use vilya_protocol::wire::{self, ClientDecoder, ClientItem, Hello, RequestHead};
 
-use super::worker::PATIENCE;
+use super::worker::{PATIENCE, Worker};
+
+/// Bytes that a client of most tests lets each answer have before it is asked for more.
+pub(super) const WINDOW: u64 = 256 * 1024;
 
 /// A frame that the worker sent, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +81,11 @@ impl WireClient {
         client.welcome = client.next();
         assert!(matches!(client.welcome, Frame::Welcome { .. }), "{:?}", client.welcome);
         client
+    }
+
+    /// Connects to any shard, without the map.
+    pub(super) fn of(worker: &Worker) -> WireClient {
+        WireClient::connect(worker.wire_address, false, WINDOW)
     }
 
     /// Connects and says nothing.

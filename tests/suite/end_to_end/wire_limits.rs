@@ -4,18 +4,9 @@ use std::time::{Duration, Instant};
 
 use vilya_protocol::wire;
 
-use super::wire_client::{Frame, WireClient};
+use super::client::pattern;
+use super::wire_client::{Frame, WINDOW, WireClient};
 use super::worker::{PATIENCE, Worker};
-
-const WINDOW: u64 = 256 * 1024;
-
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
-}
-
-fn connect(worker: &Worker) -> WireClient {
-    WireClient::connect(worker.wire_address, false, WINDOW)
-}
 
 /// A deadline is for the answer to begin. How long its client takes to read it is another matter.
 #[test]
@@ -41,7 +32,7 @@ fn an_answer_under_way_is_not_cut_by_its_deadline() {
 fn a_deadline_in_the_middle_of_a_payload_leaves_the_connection_in_step() {
     let worker = Worker::start_with(&["cores.shards=1"]);
     worker.deploy_echo("echo", "memory = \"64MiB\"");
-    let mut client = connect(&worker);
+    let mut client = WireClient::of(&worker);
     assert_eq!(client.invoke(1, "echo", b"warm").body, b"warm");
     let piece = pattern(16 * 1024);
     const FRAME: usize = 1 << 20;
@@ -99,7 +90,7 @@ fn a_client_that_gives_no_credit_is_given_up() {
 #[test]
 fn a_silent_connection_with_half_a_request_ends() {
     let worker = Worker::start_with(&["cores.shards=1", "server.idle_timeout=1s"]);
-    let mut client = connect(&worker);
+    let mut client = WireClient::of(&worker);
     client.send(&WireClient::head(1, "nobody", 1000, 0, 0));
     assert_eq!(client.answer(1, WINDOW).status, 404);
     assert!(matches!(client.next(), Frame::Goaway { status: 408, .. }));
@@ -117,8 +108,8 @@ fn who_says_no_hello_is_told_that_it_took_too_long() {
 #[test]
 fn one_connection_too_many_is_told_to_go_elsewhere() {
     let worker = Worker::start_with(&["cores.shards=1", "server.connections=2"]);
-    let mut first = connect(&worker);
-    let _second = connect(&worker);
+    let mut first = WireClient::of(&worker);
+    let _second = WireClient::of(&worker);
     let mut third = WireClient::silent(worker.wire_address);
     assert!(matches!(third.next(), Frame::Goaway { status: 503, .. }));
     assert!(third.is_closed());
@@ -132,7 +123,7 @@ fn one_connection_too_many_is_told_to_go_elsewhere() {
 #[test]
 fn a_client_that_goes_on_after_goaway_is_cut_off() {
     let worker = Worker::start_with(&["cores.shards=1"]);
-    let mut client = connect(&worker);
+    let mut client = WireClient::of(&worker);
     client.send(&[0xFF; 32]);
     assert!(matches!(client.next(), Frame::Goaway { status: 400, .. }));
     let since = Instant::now();
@@ -156,10 +147,10 @@ fn answers_that_nobody_reads_take_no_more_memory_than_there_is_for_bodies() {
     // The first waits until all the others are in the queue.
     let code = "import time\ndef handler(event, context):\n    if event == 1:\n        time.sleep(3)\n    return 'x' * 15000\n";
     worker.deploy_python("many", code, "timeout = \"60s\"");
-    assert_eq!(connect(&worker).invoke(1, "many", b"0").status, 200);
+    assert_eq!(WireClient::of(&worker).invoke(1, "many", b"0").status, 200);
     const REQUESTS: u64 = 1000;
     let before = worker.resident_bytes();
-    let mut clients: Vec<WireClient> = (0..8).map(|_| connect(&worker)).collect();
+    let mut clients: Vec<WireClient> = (0..8).map(|_| WireClient::of(&worker)).collect();
     clients[0].send(&[WireClient::head(REQUESTS + 1, "many", 1, 1, 0), b"1".to_vec()].concat());
     for client in &mut clients {
         let requests = (1..=REQUESTS).flat_map(|id| [WireClient::head(id, "many", 1, 1, 0), b"0".to_vec()].concat());

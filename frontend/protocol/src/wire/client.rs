@@ -5,6 +5,7 @@
 //!
 //! Does not know: which ids are in flight, what was granted, or the map as a whole.
 
+use super::due::Due;
 use super::gather::{Found, Gather};
 use super::{HEADER_BYTES, Header, Kind, Limits, MapFrame, Ports, ResponseHead, Welcome, WireError};
 
@@ -80,7 +81,7 @@ pub struct ClientDecoder {
     /// From WELCOME; 0 before it.
     shards: u16,
     /// Bytes of the current frame's payload that have not come yet.
-    payload_due: u32,
+    payload_due: Due,
     failed: Option<WireError>,
 }
 
@@ -93,12 +94,18 @@ impl Default for ClientDecoder {
 impl ClientDecoder {
     /// A decoder at the start of a connection. The limits of frames are those of WELCOME.
     pub fn new() -> ClientDecoder {
-        ClientDecoder { limits: Limits::DEFAULT, gather: Gather::new(), shards: 0, payload_due: 0, failed: None }
+        ClientDecoder {
+            limits: Limits::DEFAULT,
+            gather: Gather::new(),
+            shards: 0,
+            payload_due: Due::default(),
+            failed: None,
+        }
     }
 
     /// True between frames: the connection may end here without a frame being cut short.
     pub fn at_frame_start(&self) -> bool {
-        self.payload_due == 0 && self.gather.is_empty()
+        self.payload_due.bytes() == 0 && self.gather.is_empty()
     }
 
     /// Gives back the memory kept for maps, for a connection that goes idle.
@@ -109,7 +116,7 @@ impl ClientDecoder {
     /// Bytes of the current frame's payload that have not been decoded or received yet. While it is not 0, nothing but
     /// payload comes next, so that many bytes may be taken from the stream into other memory.
     pub fn payload_due(&self) -> u32 {
-        self.payload_due
+        self.payload_due.bytes()
     }
 
     /// Says that `bytes` of payload, at most [`payload_due`](Self::payload_due), were taken from the stream elsewhere.
@@ -118,9 +125,7 @@ impl ClientDecoder {
     /// # Panics
     /// If it is more than was due.
     pub fn payload_received(&mut self, bytes: u32) -> bool {
-        assert!(bytes <= self.payload_due, "more payload was received than its frame has");
-        self.payload_due -= bytes;
-        self.payload_due == 0
+        self.payload_due.received(bytes)
     }
 
     /// Decodes the next item of `input`, which starts where the bytes consumed so far ended.
@@ -134,11 +139,8 @@ impl ClientDecoder {
         if input.is_empty() {
             return Ok(ClientStep { consumed: 0, item: ClientItem::NeedMore });
         }
-        if self.payload_due != 0 {
-            let consumed = input.len().min(self.payload_due as usize);
-            self.payload_due -= consumed as u32;
-            let item = ClientItem::Payload { bytes: &input[..consumed], frame_done: self.payload_due == 0 };
-            return Ok(ClientStep { consumed, item });
+        if let Some((bytes, frame_done)) = self.payload_due.take(input) {
+            return Ok(ClientStep { consumed: bytes.len(), item: ClientItem::Payload { bytes, frame_done } });
         }
         let greeted = self.shards != 0;
         let found = match self.gather.find(input, &self.limits, |header| admit(header, greeted)) {
@@ -159,7 +161,7 @@ impl ClientDecoder {
                     self.shards = ports.len() as u16;
                     self.limits = Limits { frame_bytes: welcome.frame_bytes };
                 }
-                self.payload_due = header.payload_bytes();
+                self.payload_due = Due::of(header.payload_bytes());
                 Ok(ClientStep { consumed, item })
             }
             Err(error) => {

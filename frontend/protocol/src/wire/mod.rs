@@ -11,6 +11,7 @@
 //! ids are not used twice is for whoever owns the table of requests.
 
 mod client;
+mod due;
 mod encode;
 mod gather;
 mod handshake;

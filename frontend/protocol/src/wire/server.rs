@@ -5,6 +5,7 @@
 //!
 //! Does not know: which ids are in flight, or what was granted.
 
+use super::due::Due;
 use super::gather::{Found, Gather};
 use super::{HEADER_BYTES, Header, Hello, Kind, Limits, RequestHead, WireError};
 
@@ -70,7 +71,7 @@ pub struct ServerDecoder {
     gather: Gather,
     greeted: bool,
     /// Bytes of the current frame's payload that have not come yet.
-    payload_due: u32,
+    payload_due: Due,
     failed: Option<WireError>,
 }
 
@@ -78,18 +79,24 @@ impl ServerDecoder {
     /// A decoder at the start of a connection. A limit beyond its bounds is moved to the nearer one ([`Limits::check`]
     /// tells).
     pub fn new(limits: Limits) -> ServerDecoder {
-        ServerDecoder { limits: limits.clamped(), gather: Gather::new(), greeted: false, payload_due: 0, failed: None }
+        ServerDecoder {
+            limits: limits.clamped(),
+            gather: Gather::new(),
+            greeted: false,
+            payload_due: Due::default(),
+            failed: None,
+        }
     }
 
     /// True between frames: the connection may end here without a frame being cut short.
     pub fn at_frame_start(&self) -> bool {
-        self.payload_due == 0 && self.gather.is_empty()
+        self.payload_due.bytes() == 0 && self.gather.is_empty()
     }
 
     /// Bytes of the current frame's payload that have not been decoded or received yet. While it is not 0, nothing but
     /// payload comes next, so that many bytes may be taken from the stream into other memory.
     pub fn payload_due(&self) -> u32 {
-        self.payload_due
+        self.payload_due.bytes()
     }
 
     /// Says that `bytes` of payload, at most [`payload_due`](Self::payload_due), were taken from the stream elsewhere.
@@ -98,9 +105,7 @@ impl ServerDecoder {
     /// # Panics
     /// If it is more than was due.
     pub fn payload_received(&mut self, bytes: u32) -> bool {
-        assert!(bytes <= self.payload_due, "more payload was received than its frame has");
-        self.payload_due -= bytes;
-        self.payload_due == 0
+        self.payload_due.received(bytes)
     }
 
     /// Decodes the next item of `input`, which starts where the bytes consumed so far ended.
@@ -114,11 +119,8 @@ impl ServerDecoder {
         if input.is_empty() {
             return Ok(Step { consumed: 0, item: Item::NeedMore });
         }
-        if self.payload_due != 0 {
-            let consumed = input.len().min(self.payload_due as usize);
-            self.payload_due -= consumed as u32;
-            let item = Item::Payload { bytes: &input[..consumed], frame_done: self.payload_due == 0 };
-            return Ok(Step { consumed, item });
+        if let Some((bytes, frame_done)) = self.payload_due.take(input) {
+            return Ok(Step { consumed: bytes.len(), item: Item::Payload { bytes, frame_done } });
         }
         let greeted = self.greeted;
         let found = match self.gather.find(input, &self.limits, |header| admit(header, greeted)) {
@@ -136,7 +138,7 @@ impl ServerDecoder {
         match parse(&header, head) {
             Ok(item) => {
                 self.greeted = true;
-                self.payload_due = header.payload_bytes();
+                self.payload_due = Due::of(header.payload_bytes());
                 Ok(Step { consumed, item })
             }
             Err(error) => {

@@ -2,5 +2,6 @@
 
 mod builder;
 mod compression;
+mod entries;
 mod forms;
 mod oddities;

@@ -25,7 +25,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::host::{GroupFacts, Host};
-use crate::mechanism::container::{Container, End};
+use crate::mechanism::container::{self, Confined, Container, End};
 use crate::mechanism::layout::Layout;
 use crate::mechanism::{Descriptors, Mechanism, Stages, StartError, Started, trial_spec};
 use crate::native::SetupError;
@@ -376,50 +376,24 @@ fn remove_all(engine: &Engine, worker_id: &str) -> Result<usize, EngineError> {
 }
 
 fn protections(info: &Value) -> Protections {
-    let yes = |name, detail: &str| Protection { name, in_force: true, detail: detail.to_owned() };
-    let no = |name, detail: &str| Protection { name, in_force: false, detail: detail.to_owned() };
-    let limit = |name, field: &str| Protection {
-        name,
-        in_force: info[field] == true,
-        detail: if info[field] == true {
-            "a control group of the engine's making".to_owned()
+    let limit = |(name, field): (&'static str, &str)| {
+        if info[field] == true {
+            Protection::yes(name, "a control group of the engine's making")
         } else {
-            format!("the engine says {field} = false: enable that controller on the host")
-        },
+            Protection::no(name, &format!("the engine says {field} = false: enable that controller on the host"))
+        }
     };
-    Protections::from(vec![
-        no(
+    container::protections(Confined {
+        users: Protection::no(
             "user namespace",
             "an engine maps users for all its containers or for none; each sandbox is a host user of its own instead",
         ),
-        yes("pid namespace", "own processes only, own /proc"),
-        yes("mount namespace", "owned by the host's root"),
-        yes("network namespace", "loopback only"),
-        yes("ipc namespace", ""),
-        yes("uts namespace", ""),
-        yes("cgroup namespace", ""),
-        yes("read-only system", "/usr and a minimal /etc, without the mounts below; private /tmp; /sys hidden"),
-        yes("capabilities dropped", "every set"),
-        yes("no_new_privs", ""),
-        yes("seccomp", "the native mechanism's list, loaded by the engine"),
-        no(
-            "processor mitigations",
-            "whatever the worker was started with; mechanism = \"native\" turns off what the kernel can",
-        ),
-        no("landlock", "no runtime can be told; mechanism = \"native\" has it"),
-        no("nested user namespaces", "only seccomp forbids them; mechanism = \"native\" sets their limit to 0 too"),
-        no(
-            "dies with the worker",
-            "a container outlives a worker that is killed, until the next start removes it; mechanism = \"native\" does not",
-        ),
-        yes("supplementary groups dropped", "none"),
-        yes("no core dumps", "neither written nor piped to a program of the host"),
-        no("frozen while idle", "idle containers run on; mechanism = \"native\" freezes its sandboxes"),
-        no("long runs give way", "containers keep their slices; mechanism = \"native\" demotes its sandboxes"),
-        limit("memory limit", "MemoryLimit"),
-        limit("process limit", "PidsLimit"),
-        limit("cpu limit", "CpuCfsQuota"),
-    ])
+        mounts: "owned by the host's root",
+        system: "/usr and a minimal /etc, without the mounts below; private /tmp; /sys hidden",
+        filter: "the native mechanism's list, loaded by the engine",
+        limits: [("memory limit", "MemoryLimit"), ("process limit", "PidsLimit"), ("cpu limit", "CpuCfsQuota")]
+            .map(limit),
+    })
 }
 
 #[cfg(test)]

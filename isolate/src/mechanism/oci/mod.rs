@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::cgroup::{self, MemoryEvents};
 use crate::host::{GroupFacts, Host, Privilege};
-use crate::mechanism::container::{Container, End};
+use crate::mechanism::container::{self, Confined, Container, End};
 use crate::mechanism::layout::Layout;
 use crate::mechanism::{Descriptors, Mechanism, Stages, StartError, Started, trial_spec};
 use crate::native::SetupError;
@@ -304,40 +304,13 @@ impl Drop for Oci {
 }
 
 fn protections(kind: OciRuntime, program: &Path) -> Protections {
-    let yes = |name, detail: &str| Protection { name, in_force: true, detail: detail.to_owned() };
-    let no = |name, detail: &str| Protection { name, in_force: false, detail: detail.to_owned() };
-    let limited = |name| yes(name, "a control group of the runtime's making");
-    Protections::from(vec![
-        yes(
-            "user namespace",
-            &format!("a host user id for each sandbox; made by {} {}", kind.name(), program.display()),
-        ),
-        yes("pid namespace", "own processes only, own /proc"),
-        yes("mount namespace", "owned by the sandbox's user namespace"),
-        yes("network namespace", "loopback only"),
-        yes("ipc namespace", ""),
-        yes("uts namespace", ""),
-        yes("cgroup namespace", ""),
-        yes("read-only system", "/usr and a minimal /etc; private /tmp; no /sys"),
-        yes("capabilities dropped", "every set"),
-        yes("no_new_privs", ""),
-        yes("seccomp", "the native mechanism's list, loaded by the runtime"),
-        no(
-            "processor mitigations",
-            "whatever the worker was started with; mechanism = \"native\" turns off what the kernel can",
-        ),
-        no("landlock", "no runtime can be told; mechanism = \"native\" has it"),
-        no("nested user namespaces", "only seccomp forbids them; mechanism = \"native\" sets their limit to 0 too"),
-        no(
-            "dies with the worker",
-            "a container outlives a worker that is killed, until the next start removes it; mechanism = \"native\" does not",
-        ),
-        yes("supplementary groups dropped", "none"),
-        yes("no core dumps", "neither written nor piped to a program of the host"),
-        no("frozen while idle", "idle containers run on; mechanism = \"native\" freezes its sandboxes"),
-        no("long runs give way", "containers keep their slices; mechanism = \"native\" demotes its sandboxes"),
-        limited("memory limit"),
-        limited("process limit"),
-        limited("cpu limit"),
-    ])
+    let limited = |name| Protection::yes(name, "a control group of the runtime's making");
+    let users = format!("a host user id for each sandbox; made by {} {}", kind.name(), program.display());
+    container::protections(Confined {
+        users: Protection::yes("user namespace", &users),
+        mounts: "owned by the sandbox's user namespace",
+        system: "/usr and a minimal /etc; private /tmp; no /sys",
+        filter: "the native mechanism's list, loaded by the runtime",
+        limits: ["memory limit", "process limit", "cpu limit"].map(limited),
+    })
 }

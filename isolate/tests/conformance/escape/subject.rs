@@ -14,6 +14,7 @@ use vilya_isolate::{Bind, CopyOf, ImageRoot, Root, Spec, capture};
 use super::attempt::{Attempt, Outcomes, outcome};
 use super::calls::prelude;
 use super::host::{Host, sandbox};
+use crate::neighbour::Neighbour;
 use crate::sandboxes::running_with;
 use crate::support::{PYTHON, Room, Running, null, python, unique};
 
@@ -21,8 +22,6 @@ use crate::support::{PYTHON, Room, Running, null, python, unique};
 const PATIENCE: Duration = Duration::from_secs(120);
 const FUNCTION: &str = "/function";
 const INSIDE: &str = include_str!("inside.py");
-/// A neighbour answers what it is asked, and so shows that it is well.
-const NEIGHBOUR: &str = "import os\nwhile word := os.read(3, 64): os.write(3, word)";
 
 /// How the sandbox that attacks is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,45 +40,38 @@ pub(super) enum Form {
 pub(super) struct Subject {
     running: Running,
     channel: BufReader<UnixStream>,
-    neighbour: Running,
-    neighbour_channel: UnixStream,
+    neighbour: Neighbour,
 }
 
 impl Subject {
     pub(super) fn start(room: &mut Room, host: &Host, form: Form) -> Subject {
-        let (neighbour_channel, theirs) = pair();
-        let neighbour = room.start_with(&python(NEIGHBOUR), ring(theirs)).expect("the neighbour starts");
+        let neighbour = Neighbour::start(room);
         let (channel, theirs) = pair();
         let spec = spec(host, form);
         let running = match form {
             Form::Whole | Form::Image => start(room, &spec, theirs),
             Form::Copied | Form::Loaded => start_copy(room, &spec, theirs, form),
         };
-        Subject { running, channel: BufReader::new(channel), neighbour, neighbour_channel }
+        Subject { running, channel: BufReader::new(channel), neighbour }
     }
 
     /// The neighbour must answer; what is seen is of the attacker.
     pub(super) fn look(&mut self) -> String {
-        self.neighbour_channel.write_all(b"well?").expect("the neighbour listens");
-        let mut word = [0; 5];
-        self.neighbour_channel.read_exact(&mut word).expect("the neighbour answers");
-        assert_eq!(&word, b"well?");
-        sandbox(self.running.started.pid) + &sandbox(self.neighbour.started.pid)
+        self.neighbour.is_well();
+        sandbox(self.running.started.pid) + &sandbox(self.neighbour.pid())
     }
 
     pub(super) fn attack(&mut self, host: &Host, attempts: &[Attempt]) -> Outcomes {
-        let order = order(&host.facts(FUNCTION, Some(self.neighbour.started.pid)), attempts, false);
+        let order = order(&host.facts(FUNCTION, Some(self.neighbour.pid())), attempts, false);
         self.channel.get_mut().write_all(&order).expect("it listens");
         outcomes(&mut self.channel)
     }
 
     pub(super) fn end(self) {
-        for (running, channel) in [(self.running, self.channel.into_inner()), (self.neighbour, self.neighbour_channel)]
-        {
-            drop(channel);
-            running.started.remains.kill();
-            assert!(running.finish().ended.left_behind.is_empty());
-        }
+        drop(self.channel);
+        self.running.started.remains.kill();
+        assert!(self.running.finish().ended.left_behind.is_empty());
+        self.neighbour.end();
     }
 }
 
