@@ -12,8 +12,9 @@ use crate::landlock;
 use crate::limits::FORWARDED_WAITING;
 use crate::maker;
 use crate::memory::{self, Memory};
-use crate::plan::{Milestone, Plan, Step, Strings};
+use crate::plan::{Milestone, Plan, Step, Strings, files};
 use crate::processor;
+use crate::resolve;
 use crate::seccomp::Filter;
 use crate::stub;
 use crate::sys::{self, Errno, Word, call};
@@ -164,6 +165,7 @@ impl State<'_> {
                 let file = open(libc::AT_FDCWD, path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o644)?;
                 write(file, text).and_then(|()| close(file))
             }
+            Step::Replacement { path, text } => replace(path, text),
             Step::Bind { source, target, attributes, follow } => bind(source, target, *attributes, *follow),
             Step::Mask(path) => mask(path),
             Step::Enter(path) => change_directory(path),
@@ -389,6 +391,20 @@ fn bind(source: &CStr, target: &CStr, attributes: u64, follow: bool) -> Result<(
     }
     sys::attach_copy(tree, target)?;
     close(tree)
+}
+
+/// The place is found first, and what is shown there has no name any more.
+fn replace(path: &CStr, text: &[u8]) -> Result<(), Errno> {
+    const NAME: &CStr = c"replacement";
+    let place = resolve::without_links(path)?;
+    let file = open(libc::AT_FDCWD, NAME, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o644)?;
+    write(file, text).and_then(|()| close(file))?;
+    let tree = sys::detach_copy(NAME, false)?;
+    sys::set_mount_attributes(tree, c"", libc::AT_EMPTY_PATH.into(), files::READ_ONLY)?;
+    sys::attach_copy_at(tree, place)?;
+    // SAFETY: the name is null-terminated and static.
+    unsafe { call(libc::SYS_unlinkat, [libc::AT_FDCWD.into(), NAME.as_ptr() as Word, 0]) }?;
+    close(tree).and_then(|()| close(place))
 }
 
 /// The file type of an open file.

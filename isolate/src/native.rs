@@ -500,6 +500,9 @@ pub(crate) fn step_refused(step: Option<&Step>, index: usize, errno: i32) -> Sta
         (Some(Step::Bind { .. }), libc::ELOOP) => {
             "no part of the source's path may be a symbolic link; give the path that it leads to"
         }
+        (Some(Step::Replacement { .. }), libc::ENOENT | libc::ELOOP | libc::ENOTDIR) => {
+            "the image was unpacked without it: remove every function with this image and deploy them again"
+        }
         (Some(Step::Enter(_)), libc::ENOENT | libc::ENOTDIR) => "the working directory must exist inside",
         (Some(Step::Enter(_) | Step::Execute { .. }), _) => "it must be reachable for every user (mode o+rx)",
         (Some(Step::Cores(_)), _) => "name cores that this host has and that the worker may use",

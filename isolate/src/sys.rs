@@ -477,6 +477,11 @@ pub(crate) fn attach_copy(tree: RawFd, target: &CStr) -> Result<(), Errno> {
     move_mount(tree, libc::AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH)
 }
 
+/// The same at an open place.
+pub(crate) fn attach_copy_at(tree: RawFd, place: RawFd) -> Result<(), Errno> {
+    move_mount(tree, place, c"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+}
+
 fn move_mount(tree: RawFd, at: RawFd, target: &CStr, flags: Word) -> Result<(), Errno> {
     let arguments = [tree.into(), c"".as_ptr() as Word, at.into(), target.as_ptr() as Word, flags];
     // SAFETY: both paths are null-terminated and outlive the call.
@@ -494,8 +499,7 @@ pub(crate) fn detached_tree(source: &CStr, attributes: u64) -> io::Result<OwnedF
 /// Attaches a detached tree in the mount namespace of the calling thread, at a path without links.
 pub(crate) fn attach_tree(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
     let place = resolve::file_without_links(target)?;
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree.as_raw_fd(), place.as_raw_fd(), c"", flags).map_err(io::Error::from_raw_os_error)
+    attach_copy_at(tree.as_raw_fd(), place.as_raw_fd()).map_err(io::Error::from_raw_os_error)
 }
 
 /// Makes an open directory the root and another the working directory of the calling thread, which shares neither with others.

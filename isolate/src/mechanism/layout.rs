@@ -99,7 +99,7 @@ impl Layout {
             | Step::CloseOnExec
             | Step::UnblockSignals
             | Step::Reached(_) => {}
-            Step::Listen(_) | Step::JoinNetwork => {
+            Step::Listen(_) | Step::JoinNetwork | Step::Replacement { .. } => {
                 return Err("its sandboxes reach nothing; use the native mechanism".to_owned());
             }
             // Steps of sandboxes that are made ahead, which plans of whole sandboxes do not have.

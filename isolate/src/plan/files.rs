@@ -55,7 +55,10 @@ pub(super) fn steps(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
             system(steps, host);
             etc(steps, spec, host);
         }
-        Root::Image(image) => image_root(steps, image),
+        Root::Image(image) => {
+            image_root(steps, image);
+            names_in_image(steps, spec);
+        }
     }
     device_files(steps);
     steps.push(private("dev/shm", libc::MS_NOEXEC, spec.limits.tmp_bytes));
@@ -93,10 +96,6 @@ fn system(steps: &mut Vec<Step>, host: &Host) {
 }
 
 fn etc(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
-    let (names, resolver) = match &spec.reach {
-        Reach::Egress { nameservers } => ("files dns", Some(resolver(nameservers))),
-        Reach::Nothing | Reach::HostLoopback { .. } => ("files", None),
-    };
     let made = [
         (
             "etc/passwd",
@@ -107,9 +106,8 @@ fn etc(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
         ),
         ("etc/group", format!("root:x:0:\nfunction:x:{INSIDE_ID}:\nnogroup:x:65534:\n")),
         ("etc/hosts", format!("127.0.0.1 localhost {}\n::1 localhost\n", spec.hostname)),
-        ("etc/nsswitch.conf", format!("passwd: files\ngroup: files\nhosts: {names}\n")),
     ];
-    let made = made.into_iter().chain(resolver.map(|text| ("etc/resolv.conf", text)));
+    let made = made.into_iter().chain(names(&spec.reach));
     let targets: Vec<String> = host.etc.iter().map(|name| format!("etc/{name}")).collect();
     steps.push(Step::Directory(text("etc")));
     steps.extend(made.map(|(path, text_of)| Step::File { path: text(path), text: text_of.into_bytes() }));
@@ -117,8 +115,26 @@ fn etc(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
     steps.extend(targets.iter().map(|target| bind(format!("/{target}"), target, READ_ONLY)));
 }
 
-fn resolver(nameservers: &[Ipv4Addr]) -> String {
-    nameservers.iter().map(|address| format!("nameserver {address}\n")).collect()
+/// The files by which names are looked for.
+fn names(reach: &Reach) -> Vec<(&'static str, String)> {
+    let (ways, nameservers) = match reach {
+        Reach::Egress { nameservers } => ("files dns", Some(nameservers)),
+        Reach::Nothing | Reach::HostLoopback { .. } => ("files", None),
+    };
+    let listed = |list: &Vec<Ipv4Addr>| list.iter().map(|address| format!("nameserver {address}\n")).collect();
+    let ways = ("etc/nsswitch.conf", format!("passwd: files\ngroup: files\nhosts: {ways}\n"));
+    [ways].into_iter().chain(nameservers.map(|list| ("etc/resolv.conf", listed(list)))).collect()
+}
+
+/// What an image's own files say is that nobody asks a network for names.
+fn names_in_image(steps: &mut Vec<Step>, spec: &Spec) {
+    if let Reach::Egress { .. } = spec.reach {
+        steps.extend(
+            names(&spec.reach)
+                .into_iter()
+                .map(|(path, content)| Step::Replacement { path: text(path), text: content.into_bytes() }),
+        );
+    }
 }
 
 /// The image's directories on a root of ours, so that no place of ours is looked for through a link of the image's.

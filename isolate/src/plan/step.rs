@@ -113,6 +113,13 @@ pub enum Step {
         /// Its text.
         text: Vec<u8>,
     },
+    /// Shows a file with this text, which nobody can change, in place of one that is there; no part of its path may be a link.
+    Replacement {
+        /// Its path.
+        path: CString,
+        /// Its text.
+        text: Vec<u8>,
+    },
     /// Shows a file or directory of the host; makes the place to mount it on.
     Bind {
         /// The path on the host.
@@ -230,6 +237,7 @@ impl fmt::Display for Step {
             Step::Directory(path) => write!(out, "directory {}", Text(path)),
             Step::Link { to, path } => write!(out, "link {} -> {}", Text(path), Text(to)),
             Step::File { path, text } => write!(out, "file {} ({} bytes)", Text(path), text.len()),
+            Step::Replacement { path, text } => write!(out, "replace {} ({} bytes)", Text(path), text.len()),
             Step::Bind { source, target, attributes, .. } => {
                 write!(out, "bind {} at {} ({})", Text(source), Text(target), Attributes(*attributes))
             }

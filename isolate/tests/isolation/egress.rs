@@ -38,7 +38,7 @@ def attempts(*these):
 fn options() -> EgressOptions {
     EgressOptions {
         range: "10.213.0.0/16".parse().expect("a range"),
-        denied: vec!["10.0.0.0/8".parse().expect("a block")],
+        denied: vec!["10.77.0.0/16".parse().expect("a block")],
         nameservers: vec![NAMESERVER.parse().expect("an address")],
         connections: 64,
     }
@@ -343,7 +343,7 @@ fn two_hundred_starts_leave_nothing() {
         let mut running = room.start(&probe(&connects)).unwrap_or_else(|error| panic!("start {cycle}: {error}"));
         if cycle % 2 == 1 {
             assert_eq!(running.line(), "up");
-            assert_eq!(links().len(), 1, "there is something that could be left");
+            assert!(!links().is_empty(), "there is something that could be left");
             running.started.remains.kill();
         }
         running.finish();
@@ -356,10 +356,12 @@ fn two_hundred_starts_leave_nothing() {
             before = descriptors();
         }
     }
-    assert_eq!(links(), Vec::<String>::new());
     assert_eq!(descriptors(), before);
     let remembered = std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").expect("the kernel's connections");
     assert!(!remembered.contains("src=10.213."), "{remembered}");
+    let worker_id = room.worker_id.clone();
+    let state = room.close();
+    assert_eq!(links(), Vec::<String>::new(), "and its links before");
     // The kernel ends namespaces in its own time.
     let since = Instant::now();
     loop {
@@ -370,8 +372,6 @@ fn two_hundred_starts_leave_nothing() {
         assert!(since.elapsed() < PATIENCE, "besides that of the other machines: {namespaces}");
         std::thread::sleep(Duration::from_millis(50));
     }
-    let worker_id = room.worker_id.clone();
-    let state = room.close();
     assert_eq!(sweep(state.path(), &worker_id).expect("swept").links, 0, "the table went with the worker");
 }
 
@@ -396,8 +396,14 @@ fn who_cannot_be_let_out_is_told_what_to_do() {
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("this namespace is ours");
     // Mended, it works without another set-up; and so it does when somebody has taken every table away.
     let ask = probe(&format!("attempts(('service', 'tcp', '{SERVICE}', 7000), ('metadata', 'tcp', '{METADATA}', 80))"));
-    let ran = room.run(&ask).answers();
-    assert_eq!(ran["service"], format!("{HOST} at {SERVICE}"));
+    let reaches = |room: &mut Room| {
+        let ran = room.run(&Spec { name: unique("asks"), ..ask.clone() }).answers();
+        assert_eq!(ran["service"], format!("{HOST} at {SERVICE}"));
+        assert_eq!(ran["metadata"], "EHOSTUNREACH");
+    };
+    reaches(&mut room);
+    assert!(sweep(room.state.path(), &room.worker_id).expect("swept").links > 0, "its table");
+    reaches(&mut room);
     let full = EgressOptions { range: "10.214.0.0/28".parse().expect("a range"), ..options() };
     let mut small = let_out(full);
     let waits = probe("print('up', flush=True); import time; time.sleep(600)");

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::images;
 use super::internet::{Internet, METADATA, NAMESERVER, PRIVATE, SERVICE};
 use super::worker::{Worker, archive, worker_command};
 
@@ -80,6 +81,38 @@ fn a_function_that_is_let_out_reaches_other_machines_until_it_is_not() {
     let worker = Worker::start_on(worker.crash(), &settings);
     let again = worker.client().invoke("asks", question.as_bytes()).expect(200).json();
     assert_eq!(again[SERVICE], format!("198.51.100.2 at {SERVICE}").as_str());
+}
+
+#[test]
+fn a_function_in_an_image_is_let_out_and_told_of_nameservers() {
+    let test = "end_to_end::egress::a_function_in_an_image_is_let_out_and_told_of_nameservers";
+    let Some(_internet) = Internet::around(test) else { return };
+    let worker = Worker::start_with(&["sandbox.egress=true", &format!("sandbox.nameservers={NAMESERVER}")]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    images::write_image(vec![images::base_layer(), images::top_layer()], &folder.path().join("python.tar"));
+    let code = format!(
+        "{ASKING}\nhandler_of = handler\n\
+         def handler(event, context): return os.listdir('/') if event == 'root' else handler_of(event, context)\n\
+         def files(event, context): return [open(f'/etc/{{name}}').read() for name in event]\n"
+    );
+    images::write_function(folder.path(), "asks", &code);
+    let manifest = folder.path().join("function.toml");
+    let text = std::fs::read_to_string(&manifest).expect("it was written");
+    std::fs::write(&manifest, format!("network = \"egress\"\n{text}")).expect("a temporary folder");
+    images::deploy(&worker, folder.path());
+    let mut client = worker.client();
+    let question = format!("[[\"any.name.example\", 7000], [\"{METADATA}\", 80]]");
+    let said = client.invoke("asks", question.as_bytes()).expect(200).json();
+    assert_eq!(said["any.name.example"], format!("198.51.100.2 at {SERVICE}").as_str(), "{said}");
+    assert_eq!(said[METADATA], "OSError", "no route to host");
+    let root = client.invoke("asks", b"\"root\"").expect(200).text().to_string();
+    assert!(root.contains("function") && !root.contains("replacement"), "nothing of how it came there: {root}");
+    // The same image, and nothing of the other's.
+    std::fs::write(&manifest, text.replace("name = \"asks\"", "name = \"alone\"\nhandler = \"main.files\""))
+        .expect("written");
+    images::deploy(&worker, folder.path());
+    let said = client.invoke("alone", b"[\"resolv.conf\", \"nsswitch.conf\"]").expect(200).json();
+    assert_eq!((said[0].as_str(), said[1].as_str()), (Some(""), Some("passwd: files\ngroup: files\nhosts: files\n")));
 }
 
 #[test]

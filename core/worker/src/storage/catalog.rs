@@ -24,7 +24,6 @@ use crate::config::Problem;
 use crate::config::units::format_bytes;
 use crate::manifest::{self, Manifest, Runtime};
 use crate::mechanisms::MechanismSettings;
-use crate::network::Network;
 
 pub use deployment::{Deployed, Fetched, Prepared, Wanted};
 
@@ -266,11 +265,6 @@ impl Catalog {
         if let Some(mechanisms) = &self.mechanisms {
             let refused = |why| CatalogError::Mismatch(format!("network = \"{}\": {why}", manifest.network.as_str()));
             mechanisms.check_network(manifest.network, manifest.mechanism).map_err(refused)?;
-            if manifest.network == Network::Egress && manifest.image.is_some() {
-                let why =
-                    "a function in an image is told of no nameserver, so it is not let out: leave image out".to_owned();
-                return Err(refused(why));
-            }
         }
         let bound = self.limits.function_memory_bytes;
         if manifest.memory_bytes > bound {

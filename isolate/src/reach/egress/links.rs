@@ -24,6 +24,15 @@ const IPV4_DEVCONF_FORWARDING: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 
+/// How a worker's interfaces are marked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Groups {
+    /// Of living sandboxes.
+    pub(super) open: u32,
+    /// Of those that ended.
+    pub(super) shut: u32,
+}
+
 /// What the interface of the sandbox at this address is called on the host.
 pub(super) fn name(sandbox: Ipv4Addr) -> String {
     format!("{PREFIX}{:08x}", sandbox.to_bits())
@@ -35,7 +44,7 @@ pub(super) fn is_ours(name: &str) -> bool {
 }
 
 /// The kernel's `struct ifinfomsg`, with these flags both as values and as what is changed.
-fn interface(flags: u32) -> [u8; 16] {
+fn interface(flags: i32) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
     bytes[12..].copy_from_slice(&flags.to_ne_bytes());
@@ -72,10 +81,15 @@ pub(super) fn forwarding(name: &str) -> Message {
 }
 
 pub(super) fn up(name: &str) -> Message {
-    set(name, libc::IFF_UP as u32)
+    set(name, libc::IFF_UP)
 }
 
-fn set(name: &str, flags: u32) -> Message {
+/// From here on it is in this group.
+pub(super) fn regroup(name: &str, group: u32) -> Message {
+    set(name, 0).number(libc::IFLA_GROUP, group)
+}
+
+fn set(name: &str, flags: i32) -> Message {
     Message::new(libc::RTM_SETLINK, 0, &interface(flags)).text(libc::IFLA_IFNAME, name)
 }
 
@@ -108,6 +122,11 @@ pub(super) fn removal(name: &str) -> Message {
     Message::new(libc::RTM_DELLINK, 0, &interface(0)).text(libc::IFLA_IFNAME, name)
 }
 
+/// Takes every pair of a group away, at once.
+pub(super) fn removal_of(group: u32) -> Message {
+    Message::new(libc::RTM_DELLINK, 0, &interface(0)).number(libc::IFLA_GROUP, group)
+}
+
 /// The index of an interface.
 pub(super) fn index(socket: &Socket, name: &str) -> io::Result<u32> {
     let question = Message::new(libc::RTM_GETLINK, 0, &interface(0)).text(libc::IFLA_IFNAME, name);
@@ -116,15 +135,22 @@ pub(super) fn index(socket: &Socket, name: &str) -> io::Result<u32> {
     answer.map(|answer| word(&answer.body, 4)).ok_or_else(|| ErrorKind::NotFound.into())
 }
 
-/// The names of every interface of ours in this group.
-pub(super) fn in_group(socket: &Socket, group: u32) -> io::Result<Vec<String>> {
-    let answers = socket.ask(Message::new(libc::RTM_GETLINK, libc::NLM_F_DUMP, &interface(0)))?;
-    Ok(answers.iter().filter_map(|answer| name_in_group(answer, group)).collect())
+/// Whether an interface is in one of these groups.
+pub(super) fn is_in_group(socket: &Socket, name: &str, groups: Groups) -> io::Result<bool> {
+    let question = Message::new(libc::RTM_GETLINK, 0, &interface(0)).text(libc::IFLA_IFNAME, name);
+    Ok(socket.ask(question)?.iter().any(|answer| name_in_group(answer, groups).is_some()))
 }
 
-fn name_in_group(answer: &Answer, group: u32) -> Option<String> {
+/// The names of every interface of ours in these groups.
+pub(super) fn in_groups(socket: &Socket, groups: Groups) -> io::Result<Vec<String>> {
+    let answers = socket.ask(Message::new(libc::RTM_GETLINK, libc::NLM_F_DUMP, &interface(0)))?;
+    Ok(answers.iter().filter_map(|answer| name_in_group(answer, groups)).collect())
+}
+
+fn name_in_group(answer: &Answer, Groups { open, shut }: Groups) -> Option<String> {
     let body = answer.body.get(16..)?;
     let value = |wanted| attributes(body).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let name = String::from_utf8(value(libc::IFLA_IFNAME)?.strip_suffix(&[0])?.to_vec()).ok()?;
-    (is_ours(&name) && word(value(libc::IFLA_GROUP)?, 0) == group).then_some(name)
+    let group = word(value(libc::IFLA_GROUP)?, 0);
+    (is_ours(&name) && [open, shut].contains(&group)).then_some(name)
 }

@@ -25,6 +25,7 @@ use crate::sys;
 use addresses::{Addresses, Pair};
 pub use host::{is_never_reached, nameservers};
 use inside::Inside;
+use links::Groups;
 use netlink::{Message, Socket};
 use rules::Rules;
 
@@ -94,7 +95,7 @@ impl EgressOptions {
 pub(crate) struct Egress {
     options: EgressOptions,
     table: String,
-    group: u32,
+    groups: Groups,
     desk: Mutex<Desk>,
 }
 
@@ -103,7 +104,7 @@ struct Desk {
     addresses: Addresses,
     /// Whether the table was made.
     guarded: bool,
-    /// Whether a link could not be taken away, which the table must outlive.
+    /// Whether a link could not be shut, which the table must outlive.
     left: bool,
 }
 
@@ -119,7 +120,7 @@ pub(crate) struct Link {
 impl Egress {
     pub(crate) fn new(options: EgressOptions, worker_id: &str) -> Egress {
         let desk = Desk { addresses: Addresses::of(options.range), guarded: false, left: false };
-        Egress { options, table: table(worker_id), group: group(worker_id), desk: Mutex::new(desk) }
+        Egress { options, table: table(worker_id), groups: groups(worker_id), desk: Mutex::new(desk) }
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -156,7 +157,7 @@ impl Egress {
         let EgressOptions { range, denied, nameservers, connections } = &self.options;
         let rules = Rules {
             table: &self.table,
-            group: self.group,
+            groups: self.groups,
             range: *range,
             denied,
             nameservers,
@@ -175,8 +176,14 @@ impl Egress {
             let Some(pair) = desk.addresses.take() else {
                 break Err(EgressError::Full { range: self.options.range });
             };
-            let message = links::pair(&links::name(pair.sandbox), self.group, namespace);
-            match route.perform(&[message], 0) {
+            let message = [links::pair(&links::name(pair.sandbox), self.groups.open, namespace)];
+            let joined = match route.perform(&message, 0) {
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                    self.clear(route, pair).and_then(|()| route.perform(&message, 0))
+                }
+                joined => joined,
+            };
+            match joined {
                 Ok(()) => break Ok(pair),
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => elsewhere.push(pair),
                 Err(error) => {
@@ -187,6 +194,17 @@ impl Egress {
         };
         elsewhere.into_iter().for_each(|pair| desk.addresses.give_back(pair));
         joined
+    }
+
+    /// Takes away what the last sandbox at these addresses left, if the kernel has not yet. What is another worker's stays.
+    fn clear(&self, route: &Socket, pair: Pair) -> io::Result<()> {
+        let name = links::name(pair.sandbox);
+        match links::is_in_group(route, &name, self.groups) {
+            Ok(true) => remove(route, &name),
+            Ok(false) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -222,12 +240,14 @@ impl Drop for Link {
         // Where that cannot be written they end in the kernel's own time.
         let _ = inside::end_connections(&self.namespace);
         let name = links::name(self.pair.sandbox);
-        let removed = Socket::open(SockProtocol::NetlinkRoute).and_then(|route| remove(&route, &name));
-        let forgotten = removed.and_then(|()| connections::forget(self.pair.sandbox));
+        // To remove it, or take it down, is to wait until no processor looks at it; the kernel does so by itself, with the namespace.
+        let shut = Socket::open(SockProtocol::NetlinkRoute)
+            .and_then(|route| gone(route.perform(&[links::regroup(&name, self.egress.groups.shut)], 0)));
+        let forgotten = shut.and_then(|()| connections::forget(self.pair.sandbox));
         let mut desk = self.egress.desk();
         match forgotten {
             Ok(()) => desk.addresses.give_back(self.pair),
-            // The address is not used again, and the rules stay as long as there may be a link.
+            // The address is not used again, and the rules stay as long as the link may be up.
             Err(_) => desk.left = true,
         }
     }
@@ -237,9 +257,11 @@ impl Drop for Egress {
     fn drop(&mut self) {
         let desk = self.desk();
         if desk.guarded && !desk.left {
-            // A table that stays shuts what is not there any more; the next start of this worker removes it.
-            let _ = Socket::open(SockProtocol::NetlinkNetFilter)
-                .and_then(|filter| commit(&filter, &rules::removal(&self.table)));
+            // A table that stays shuts what there still is; the next start of this worker removes both.
+            let _ = remove_all(self.groups).and_then(|()| {
+                let filter = Socket::open(SockProtocol::NetlinkNetFilter)?;
+                commit(&filter, &rules::removal(&self.table))
+            });
         }
     }
 }
@@ -251,11 +273,9 @@ pub(crate) fn sweep(worker_id: &str) -> io::Result<usize> {
         return Ok(swept);
     }
     let Some(filter) = there(Socket::open(SockProtocol::NetlinkNetFilter))? else { return Ok(swept) };
-    let route = Socket::open(SockProtocol::NetlinkRoute)?;
-    for name in links::in_group(&route, group(worker_id))? {
-        remove(&route, &name)?;
-        swept += 1;
-    }
+    let groups = groups(worker_id);
+    swept += links::in_groups(&Socket::open(SockProtocol::NetlinkRoute)?, groups)?.len();
+    remove_all(groups)?;
     let table = table(worker_id);
     if there(filter.ask(rules::question(&table)))?.is_some() {
         commit(&Socket::open(SockProtocol::NetlinkNetFilter)?, &rules::removal(&table))?;
@@ -274,11 +294,23 @@ fn there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// It may have gone with its namespace.
+fn remove_all(groups: Groups) -> io::Result<()> {
+    [groups.open, groups.shut].into_iter().try_for_each(|group| {
+        // One that refused something is left.
+        let route = Socket::open(SockProtocol::NetlinkRoute)?;
+        gone(route.perform(&[links::removal_of(group)], 0))
+    })
+}
+
 fn remove(route: &Socket, name: &str) -> io::Result<()> {
-    match route.perform(&[links::removal(name)], 0) {
+    gone(route.perform(&[links::removal(name)], 0))
+}
+
+/// A link may have gone with its namespace.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-        removed => removed,
+        result => result,
     }
 }
 
@@ -295,8 +327,9 @@ fn table(worker_id: &str) -> String {
     format!("vilya-{worker_id}")
 }
 
-/// The mark of a worker's interfaces: FNV-1a of its id, in a part of the numbers that people do not use.
-fn group(worker_id: &str) -> u32 {
+/// The marks of a worker's interfaces: FNV-1a of its id, in a part of the numbers that people do not use.
+fn groups(worker_id: &str) -> Groups {
     let hash = worker_id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    0x4000_0000 | hash & 0x3fff_ffff
+    let open = 0x4000_0000 | hash & 0x3fff_fffe;
+    Groups { open, shut: open | 1 }
 }

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::expressions::{Rule, States, Verdict};
+use super::links::Groups;
 use super::netlink::Message;
 
 // linux/netfilter/nf_tables.h
@@ -52,7 +53,7 @@ pub(super) const NEVER: [Ipv4Net; 4] = [
 #[derive(Debug)]
 pub(super) struct Rules<'a> {
     pub(super) table: &'a str,
-    pub(super) group: u32,
+    pub(super) groups: Groups,
     pub(super) range: Ipv4Net,
     pub(super) denied: &'a [Ipv4Net],
     /// Asked for names at their port, even where their addresses are denied.
@@ -63,7 +64,7 @@ pub(super) struct Rules<'a> {
 impl Rules<'_> {
     /// Replaces the table, if it is there.
     pub(super) fn made(&self) -> Vec<Message> {
-        let Rules { table, group, .. } = *self;
+        let Rules { table, groups, .. } = *self;
         let hooked = |name, kind, hook, priority| chain(table, name).hooked(kind, hook, priority);
         let mut list = removed(table);
         list.extend([
@@ -78,11 +79,11 @@ impl Rules<'_> {
         ]);
         let chains = [
             (DESTINATIONS, self.destinations()),
-            ("arriving", arriving(group)),
+            ("arriving", arriving(groups)),
             ("passing", self.passing()),
-            ("entering", vec![Rule::new().from(group).then(Verdict::Drop)]),
-            ("leaving", leaving(group)),
-            ("translating", vec![Rule::new().from(group).masqueraded()]),
+            ("entering", vec![Rule::new().from(groups.open).then(Verdict::Drop)]),
+            ("leaving", leaving(groups)),
+            ("translating", vec![Rule::new().from(groups.open).masqueraded()]),
         ];
         for (chain, rules) in chains {
             list.extend(rules.into_iter().map(|expressions| rule(table, chain, expressions)));
@@ -104,8 +105,9 @@ impl Rules<'_> {
 
     /// Once more by destination: another table may have translated it since.
     fn passing(&self) -> Vec<Message> {
-        let group = self.group;
+        let Groups { open: group, shut } = self.groups;
         vec![
+            Rule::new().to(shut).then(Verdict::Drop),
             Rule::new().to(group).in_state(States::CARRIED_ON).then(Verdict::Accept),
             Rule::new().to(group).then(Verdict::Drop),
             Rule::new().not_from(group).then(Verdict::Accept),
@@ -120,8 +122,9 @@ impl Rules<'_> {
     }
 }
 
-fn arriving(group: u32) -> Vec<Message> {
+fn arriving(Groups { open: group, shut }: Groups) -> Vec<Message> {
     vec![
+        Rule::new().from(shut).then(Verdict::Drop),
         Rule::new().not_from(group).then(Verdict::Accept),
         Rule::new().not_version_4().then(Verdict::Drop),
         Rule::new().foreign_source().then(Verdict::Drop),
@@ -130,8 +133,9 @@ fn arriving(group: u32) -> Vec<Message> {
 }
 
 /// The host begins nothing with a sandbox; it only says what it could not pass on.
-fn leaving(group: u32) -> Vec<Message> {
+fn leaving(Groups { open: group, shut }: Groups) -> Vec<Message> {
     vec![
+        Rule::new().to(shut).then(Verdict::Drop),
         Rule::new().not_to(group).then(Verdict::Accept),
         Rule::new().not_version_4().then(Verdict::Drop),
         Rule::new().says_unreachable().then(Verdict::Accept),
