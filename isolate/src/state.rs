@@ -86,7 +86,7 @@ impl State {
     }
 
     /// Remembers where groups are made, for a sweep after the host's hierarchies changed.
-    pub(crate) fn remember_groups<'a>(&self, paths: impl Iterator<Item = &'a PathBuf>) -> io::Result<()> {
+    pub(crate) fn remember_groups(&self, paths: impl Iterator<Item = PathBuf>) -> io::Result<()> {
         let lines: String = paths.map(|path| format!("{}\n", path.display())).collect();
         write_whole(&self.groups_file(), &lines)
     }

@@ -95,12 +95,14 @@ pub fn sweep(state_directory: &Path, worker_id: &str) -> Result<Swept, SweepErro
 }
 
 fn sweep_groups(base: &Path, swept: &mut Swept) {
+    let (base, prefix) = cgroup::as_prefix(base).unwrap_or((base, ""));
     // A base that is gone holds nothing.
     let (Ok(directory), Ok(entries)) = (File::open(base), fs::read_dir(base)) else {
         return;
     };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        let Some(name) = entry.file_name().into_string().ok().and_then(|name| CString::new(name).ok()) else {
+        let name = entry.file_name().into_string().ok().filter(|name| name.starts_with(prefix));
+        let Some(name) = name.and_then(|name| CString::new(name).ok()) else {
             continue;
         };
         match cgroup::empty_and_remove(directory.as_fd(), &name) {

@@ -116,6 +116,7 @@ pub(crate) struct ShardCounters {
     pub(crate) mesh_received: u64,
     pub(crate) log_bytes: u64,
     pub(crate) output_pauses: u64,
+    pub(crate) doorbell_pauses: u64,
     pub(crate) poisoned: u64,
     pub(crate) wakes: u64,
     pub(crate) starts: StartCounters,
@@ -242,7 +243,7 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
             line(out, format_args!("{name}{{shard=\"{}\"}} {}", report.shard, of(report)));
         }
     };
-    let counters: [Family<'_>; 19] = [
+    let counters: [Family<'_>; 20] = [
         ("vilya_connections_accepted_total", "Connections accepted.", &|r| r.counters.connections_accepted),
         ("vilya_connections_refused_total", "Connections closed for want of room.", &|r| {
             r.counters.connections_refused
@@ -254,6 +255,9 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
         ("vilya_mesh_sent_total", "Messages to other shards.", &|r| r.counters.mesh_sent),
         ("vilya_mesh_received_total", "Messages from other shards.", &|r| r.counters.mesh_received),
         ("vilya_log_bytes_total", "Bytes that functions wrote to their output.", &|r| r.counters.log_bytes),
+        ("vilya_doorbell_pauses_total", "Times that a sandbox's doorbell was left alone, for it rang in vain.", &|r| {
+            r.counters.doorbell_pauses
+        }),
         ("vilya_output_pauses_total", "Times that a function's output had to wait, for much of it was read.", &|r| {
             r.counters.output_pauses
         }),

@@ -86,10 +86,26 @@ fn besides(unified: Option<&Mounted>, worker: &str) -> Result<Hierarchy, String>
 fn precedence_in(hierarchies: &[Hierarchy]) -> Result<usize, String> {
     let limits = |hierarchy: &Hierarchy| hierarchy.controllers.contains(&Controller::Cpu);
     let at = hierarchies.iter().position(limits).ok_or("no control group of the cpu controller is there")?;
+    if !hierarchies[at].prefix.is_empty() {
+        // Tried before.
+        return Ok(at);
+    }
     precedence::try_on(hierarchies[at].directory.as_fd()).map(|()| at)
 }
 
-/// Every directory in which groups of this worker may have been left, used now or not.
+/// What the groups of a worker begin with where they are not in a directory of its own. No worker's id has a dot.
+fn prefix(worker: &str) -> String {
+    format!("{FAMILY}.{worker}.")
+}
+
+/// A path that is the beginning of groups' paths: the directory they are in, and what their names begin with.
+pub(crate) fn as_prefix(base: &Path) -> Option<(&Path, &str)> {
+    let name = base.file_name()?.to_str()?;
+    let is_prefix = name.strip_prefix(FAMILY)?.starts_with('.') && name.ends_with('.');
+    is_prefix.then_some((base.parent()?, name))
+}
+
+/// Every directory in which groups of this worker may have been left, used now or not, and every prefix that they may have.
 pub(crate) fn bases(worker: &str) -> Vec<PathBuf> {
     let Ok(mounted) = mounted() else {
         return Vec::new();
@@ -102,8 +118,11 @@ pub(crate) fn bases(worker: &str) -> Vec<PathBuf> {
             [Some(mounted.point.clone()), Some(own), above]
         })
         .flatten()
-        .map(|place| place.join(FAMILY).join(worker))
-        .filter(|path| path.is_dir())
+        .flat_map(|place| {
+            let nested = place.join(FAMILY).join(worker);
+            [nested.is_dir().then_some(nested), Some(place.join(prefix(worker)))]
+        })
+        .flatten()
         .collect();
     bases.sort();
     bases.dedup();
@@ -182,6 +201,11 @@ fn version_one(mounted: &[Mounted], worker: &str) -> Result<Vec<Hierarchy>, Stri
     for mounted in mounted.iter().filter(|mounted| mounted.version == Version::One) {
         // At the top, where the next worker finds it whatever group it is started in; below the own group where only that may be written.
         let places = [mounted.point.clone(), mounted.point.join(&mounted.own)];
+        if let Some(place) = places.iter().find(|place| has_top(place, worker, &mounted.controllers)) {
+            let opened = opened(Version::One, place.clone(), mounted.controllers.clone())?;
+            hierarchies.push(Hierarchy { prefix: prefix(worker), ..opened });
+            continue;
+        }
         let made =
             places.iter().map(|place| worker_directory(&place.join(FAMILY), worker)).find_map(|made| match made {
                 Ok(path) => Some(path),
@@ -206,6 +230,12 @@ fn version_one(mounted: &[Mounted], worker: &str) -> Result<Vec<Hierarchy>, Stri
         return Err(reason);
     }
     Ok(hierarchies)
+}
+
+/// Whether sandboxes' groups can be here themselves: it is about the processor alone, and they can give way.
+fn has_top(place: &Path, worker: &str, controllers: &[Controller]) -> bool {
+    let is_processor = controllers == [Controller::Cpu] && place.join(limit_file(Controller::Cpu)).exists();
+    is_processor && precedence::try_at_top(place, &format!("{}trial", prefix(worker)))
 }
 
 /// The file without which a kernel does not have the limit.
@@ -297,7 +327,7 @@ fn make(path: &Path) -> Result<(), String> {
 
 fn opened(version: Version, path: PathBuf, controllers: Vec<Controller>) -> Result<Hierarchy, String> {
     let directory = fs::File::open(&path).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
-    Ok(Hierarchy { version, directory: OwnedFd::from(directory), path, controllers })
+    Ok(Hierarchy { version, directory: OwnedFd::from(directory), path, prefix: String::new(), controllers })
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Control groups: one for each sandbox, `vilya/<worker>/<sandbox>` in every hierarchy that limits something, and in that of version 2, which
-//! freezes.
+//! freezes; in a hierarchy of version 1 for the processor alone `vilya.<worker>.<sandbox>`, for the reason in `precedence.rs`.
 //!
 //! Owns: making, reading and removing groups. Invariant: a group that was made is removed, by its [`Group`] or by the next sweep, and only
 //! after everything in it is dead. Does not know: what runs in a group.
@@ -30,7 +30,7 @@ use crate::limits::{REMOVAL_PATIENCE, REMOVAL_PAUSE};
 use crate::spec::ResourceLimits;
 use crate::sys;
 
-pub(crate) use detect::{bases, detect};
+pub(crate) use detect::{as_prefix, bases, detect};
 pub use freeze::Freezer;
 pub use precedence::Precedence;
 pub(crate) use survey::survey;
@@ -83,7 +83,22 @@ struct Hierarchy {
     version: Version,
     directory: OwnedFd,
     path: PathBuf,
+    /// What the names of groups begin with, where the directory is not the worker's alone.
+    prefix: String,
     controllers: Vec<Controller>,
+}
+
+impl Hierarchy {
+    /// What a sandbox's group is called.
+    fn name_of(&self, sandbox: &CStr) -> CString {
+        let name = [self.prefix.as_bytes(), sandbox.to_bytes()].concat();
+        CString::new(name).expect("neither part has a NUL byte")
+    }
+
+    /// Where the groups are: with a prefix, the beginning of their paths.
+    fn base(&self) -> PathBuf {
+        if self.prefix.is_empty() { self.path.clone() } else { self.path.join(&self.prefix) }
+    }
 }
 
 /// Where this worker's groups are.
@@ -101,7 +116,7 @@ pub(crate) struct Groups {
 impl Drop for Groups {
     /// A worker that ends in order leaves no directories; one with groups still in it stays for the next sweep.
     fn drop(&mut self) {
-        for hierarchy in &self.hierarchies {
+        for hierarchy in self.hierarchies.iter().filter(|hierarchy| hierarchy.prefix.is_empty()) {
             let _ = std::fs::remove_dir(&hierarchy.path);
         }
     }
@@ -135,7 +150,7 @@ impl Groups {
     pub(crate) fn place(&self, controller: Controller) -> Option<String> {
         let hierarchy = self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.contains(&controller))?;
         let version = if self.version == Version::One { "v1" } else { "v2" };
-        Some(format!("cgroup {version}, {}", hierarchy.path.display()))
+        Some(format!("cgroup {version}, {}", hierarchy.base().display()))
     }
 
     /// Whether sandboxes can be frozen, and where; or why not.
@@ -145,12 +160,12 @@ impl Groups {
 
     /// Whether sandboxes can give way to others, and where; or why not.
     pub(crate) fn gives_precedence(&self) -> Result<String, &str> {
-        self.precedence.as_ref().map(|&at| self.hierarchies[at].path.display().to_string()).map_err(String::as_str)
+        self.precedence.as_ref().map(|&at| self.hierarchies[at].base().display().to_string()).map_err(String::as_str)
     }
 
-    /// The worker's directories.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.hierarchies.iter().map(|hierarchy| &hierarchy.path)
+    /// The worker's directories, and the beginnings of paths that are only its groups'.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.hierarchies.iter().map(Hierarchy::base)
     }
 
     /// Makes the group of one sandbox, with its limits set. What was made is removed again if a later part fails.
@@ -181,10 +196,10 @@ impl Group {
     fn extend_to(&mut self, hierarchy: &Hierarchy, limits: &ResourceLimits) -> Result<(), GroupError> {
         let name = &self.name;
         let failed = |action| {
-            let path = hierarchy.path.join(&*name.to_string_lossy());
+            let path = hierarchy.path.join(&*hierarchy.name_of(name).to_string_lossy());
             move |source| GroupError { action, path, source }
         };
-        sys::make_directory_at(hierarchy.directory.as_fd(), name).map_err(failed("make"))?;
+        sys::make_directory_at(hierarchy.directory.as_fd(), &hierarchy.name_of(name)).map_err(failed("make"))?;
         self.parts += 1;
         for controller in &hierarchy.controllers {
             for setting in settings::settings(hierarchy.version, *controller, limits) {
@@ -208,23 +223,27 @@ impl Group {
     }
 
     /// The path of one of its files from the worker's directory in a hierarchy.
-    fn file(&self, file: &CStr) -> CString {
-        let path = [self.name.as_bytes(), b"/", file.to_bytes()].concat();
+    fn file(&self, hierarchy: &Hierarchy, file: &CStr) -> CString {
+        let path = [hierarchy.prefix.as_bytes(), self.name.as_bytes(), b"/", file.to_bytes()].concat();
         CString::new(path).expect("neither part has a NUL byte")
     }
 
     fn write(&self, hierarchy: &Hierarchy, file: &CStr, value: &str) -> io::Result<()> {
-        write_at(hierarchy.directory.as_fd(), &self.file(file), value)
+        write_at(hierarchy.directory.as_fd(), &self.file(hierarchy, file), value)
     }
 
     fn read(&self, hierarchy: &Hierarchy, file: &CStr) -> io::Result<String> {
-        read_at(hierarchy.directory.as_fd(), &self.file(file))
+        read_at(hierarchy.directory.as_fd(), &self.file(hierarchy, file))
     }
 
     /// The directory that the child is born in, under version 2.
     pub(crate) fn birthplace(&self) -> io::Result<Option<OwnedFd>> {
         let open = |hierarchy: &Hierarchy| {
-            sys::open_at(hierarchy.directory.as_fd(), &self.name, libc::O_RDONLY | libc::O_DIRECTORY)
+            sys::open_at(
+                hierarchy.directory.as_fd(),
+                &hierarchy.name_of(&self.name),
+                libc::O_RDONLY | libc::O_DIRECTORY,
+            )
         };
         self.hierarchies_of(Version::Two).next().map(open).transpose()
     }
@@ -241,14 +260,16 @@ impl Group {
 
     fn switch(&self, place: &Result<usize, String>, file: &CStr) -> Option<Switch> {
         let at = *place.as_ref().ok()?;
-        (at < self.parts).then(|| Switch::new(&self.groups, at, self.file(file)))
+        (at < self.parts).then(|| Switch::new(&self.groups, at, self.file(&self.groups.hierarchies[at], file)))
     }
 
     /// The files that the child writes itself into, under version 1; lifted above its own descriptors. They are `tasks` and not
     /// `cgroup.procs`, which for a child of one thread is the same but waits until no thread of the host is being made: milliseconds.
     pub(crate) fn entrances(&self) -> io::Result<Vec<OwnedFd>> {
-        let tasks = self.file(c"tasks");
-        let open = |hierarchy: &Hierarchy| sys::open_at(hierarchy.directory.as_fd(), &tasks, libc::O_WRONLY);
+        let open = |hierarchy: &Hierarchy| {
+            let tasks = self.file(hierarchy, c"tasks");
+            sys::open_at(hierarchy.directory.as_fd(), &tasks, libc::O_WRONLY)
+        };
         self.hierarchies_of(Version::One).map(|hierarchy| open(hierarchy).and_then(sys::lift)).collect()
     }
 
@@ -296,8 +317,9 @@ impl Group {
     pub(crate) fn remove(self) -> Vec<PathBuf> {
         let mut left = Vec::new();
         for hierarchy in self.hierarchies() {
-            if empty_and_remove(hierarchy.directory.as_fd(), &self.name).is_err() {
-                left.push(hierarchy.path.join(&*self.name.to_string_lossy()));
+            let name = hierarchy.name_of(&self.name);
+            if empty_and_remove(hierarchy.directory.as_fd(), &name).is_err() {
+                left.push(hierarchy.path.join(&*name.to_string_lossy()));
             }
         }
         left

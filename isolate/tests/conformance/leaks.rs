@@ -38,7 +38,9 @@ fn below(path: &Path) -> usize {
 fn groups(path: &Path, worker_id: &str) -> usize {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let named = |path: &Path| path.ancestors().any(|part| part.ends_with(worker_id));
+    let flat = format!("vilya.{worker_id}.");
+    let is_flat = |part: &Path| part.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&flat));
+    let named = |path: &Path| path.ancestors().any(|part| part.ends_with(worker_id) || is_flat(part));
     directories.map(|entry| usize::from(named(&entry.path())) + groups(&entry.path(), worker_id)).sum()
 }
 

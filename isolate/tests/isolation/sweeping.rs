@@ -1,7 +1,7 @@
 //! What a killed worker left is removed by the next one, and nothing else is touched.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vilya_isolate::{CgroupPreference, SweepError, sweep};
 
@@ -15,9 +15,15 @@ fn bases(state: &std::path::Path) -> Vec<PathBuf> {
     text.lines().map(PathBuf::from).collect()
 }
 
+/// A base is a directory of the worker's, or else what the names of its groups begin with.
 fn groups_in(bases: &[PathBuf]) -> usize {
-    let entries = bases.iter().filter_map(|base| std::fs::read_dir(base).ok()).flatten().flatten();
-    entries.filter(|entry| entry.path().is_dir()).count()
+    let entries = |place: &Path| std::fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path());
+    let groups = |base: &PathBuf| {
+        let prefix = base.to_string_lossy().into_owned();
+        let place = if prefix.ends_with('.') { base.parent().expect("a place") } else { base };
+        entries(place).filter(|path| path.is_dir() && path.to_string_lossy().starts_with(&prefix)).count()
+    };
+    bases.iter().map(groups).sum()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod administration;
 mod adversarial;
+mod attention;
 mod between;
 mod bounds;
 mod client;

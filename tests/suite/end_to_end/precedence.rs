@@ -51,6 +51,24 @@ fn a_long_invocation_gives_way_and_the_next_short_one_does_not() {
     assert_eq!(worker.metric("faas_coldstarts_total", "waits"), 1.0, "one sandbox served them all");
 }
 
+/// What is not a sibling is no measure: below a directory of the worker's it would give way to other sandboxes alone.
+#[test]
+fn where_version_one_has_the_processor_alone_a_sandbox_gives_way_to_every_program_of_the_host() {
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    worker.deploy_python("waits", WAITS, "min_warm = 1");
+    worker.client().invoke("waits", b"0").expect(200);
+    let listing = worker.client().request("GET", "/v1/sandboxes", b"").expect(200).json();
+    let pid = listing["sandboxes"][0]["pid"].as_i64().expect("a process id");
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it lives");
+    let alone = groups.lines().find_map(|line| line.split_once(":cpu:/"));
+    let name = worker_id(&worker);
+    let ours = control_groups(&name).iter().any(|group| group.join("cpu.idle").exists());
+    match alone.filter(|_| ours && nix::unistd::geteuid().is_root()) {
+        Some((_, path)) => assert!(path.starts_with(&format!("vilya.{name}.")) && !path.contains('/'), "{path}"),
+        None => println!("not checked here: the processor is not divided by version 1 and alone"),
+    }
+}
+
 #[test]
 fn without_a_quantum_nothing_gives_way() {
     let worker = Worker::start_with(&["cores.shards=1", "policies.quantum=off"]);

@@ -268,7 +268,8 @@ pub(super) fn control_groups(worker: &str) -> Vec<PathBuf> {
     while let Some((folder, depth)) = folders.pop() {
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            if folder.ends_with(format!("vilya/{worker}")) {
+            let is_at_top = entry.file_name().to_string_lossy().starts_with(&format!("vilya.{worker}."));
+            if is_at_top || folder.ends_with(format!("vilya/{worker}")) {
                 found.push(entry.path());
             } else if depth < 6 {
                 folders.push((entry.path(), depth + 1));

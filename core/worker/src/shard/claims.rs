@@ -8,13 +8,11 @@ use std::sync::Arc;
 use vilya_engine::{Event, InvocationId, RunResult};
 use vilya_ipc::claim::{Claim, ClaimKind, Poison};
 use vilya_protocol::error::ErrorKind;
-use vilya_reactor::Outcome;
 
 use super::Shard;
 use super::invoke::Cause;
 use super::outbox::JOINED_BYTES;
 use super::sandbox::Sandbox;
-use super::token::SandboxKey;
 use crate::arena::{Hold, LaneBytes, Lent};
 use crate::imports::{self, Learned};
 use crate::response::{Body, ContentType, Response};
@@ -26,18 +24,6 @@ const REPORT_BYTES: usize = 64 * 1024;
 const CLAIMS_PER_TURN: usize = 128;
 
 impl Shard {
-    /// The doorbell of a sandbox was rung.
-    pub(super) fn doorbell(&mut self, key: SandboxKey, more: bool, outcome: Outcome) {
-        if let Outcome::Readable = outcome
-            && self.entry(key).is_some()
-        {
-            self.note(key.index);
-        } else if !more {
-            // A doorbell that cannot be polled any more would leave its sandbox unheard.
-            self.give_up_watching(key);
-        }
-    }
-
     /// Marks a sandbox's ring to be looked at in this turn.
     pub(super) fn note(&mut self, index: u32) {
         if let Some(Some(entry)) = self.sandboxes.get_mut(index as usize)

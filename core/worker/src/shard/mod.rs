@@ -11,6 +11,7 @@ mod backlog;
 mod claims;
 mod connection;
 mod door;
+mod doorbell;
 mod frost;
 mod functions;
 mod http;
@@ -395,7 +396,8 @@ impl Shard {
             Some(Owner::Doorbell(sandbox)) => self.doorbell(sandbox, more, outcome),
             Some(Owner::Death(sandbox)) => self.saw_death(sandbox, &outcome),
             Some(Owner::Output(sandbox, stream)) => self.output(sandbox, stream, outcome),
-            Some(Owner::Pause(sandbox, stream)) => self.read_output(sandbox, stream),
+            Some(Owner::Pause(sandbox, stream)) => self.end_pause(sandbox, stream),
+            Some(Owner::Deaf(sandbox)) => self.listen_again(sandbox),
             Some(Owner::Wake(shard)) => self.wake_failed(shard),
             // The reactor's own wake-ups carry nothing: the inbox is looked at in every turn.
             Some(Owner::Closing) | None => self.discard(outcome),

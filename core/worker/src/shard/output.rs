@@ -26,6 +26,8 @@ const WINDOW_NS: u64 = 10_000_000;
 pub(super) struct Written {
     /// Something was seen since the last answer, so more may be in the pipes.
     wrote: bool,
+    /// Streams that wait, of which nothing is heard meanwhile.
+    paused: u8,
     window_ends_ns: u64,
     window_bytes: usize,
 }
@@ -56,6 +58,7 @@ impl Shard {
                 match pause {
                     Some(until_ns) => {
                         self.counters.output_pauses += 1;
+                        self.entry(key).into_iter().for_each(|entry| entry.output.paused += 1);
                         self.reactor.set_timer(Owner::Pause(key, stream).token(), until_ns);
                     }
                     None => self.read_output(key, stream),
@@ -66,6 +69,12 @@ impl Shard {
             // Closed by the function, or gone with it.
             _ => {}
         }
+    }
+
+    /// A stream has waited for long enough.
+    pub(super) fn end_pause(&mut self, key: SandboxKey, stream: Stream) {
+        self.entry(key).into_iter().for_each(|entry| entry.output.paused = entry.output.paused.saturating_sub(1));
+        self.read_output(key, stream);
     }
 
     pub(super) fn read_output(&mut self, key: SandboxKey, stream: Stream) {
@@ -85,7 +94,7 @@ impl Shard {
     /// Logs what is in the pipes now, if output was seen since this was last done.
     pub(super) fn drain_output(&mut self, index: u32, rounds: usize) {
         let Some(entry) = self.sandboxes.get_mut(index as usize).and_then(Option::as_mut) else { return };
-        if !std::mem::take(&mut entry.output.wrote) && !entry.doomed {
+        if !std::mem::take(&mut entry.output.wrote) && entry.output.paused == 0 && !entry.doomed {
             return;
         }
         let Some(process) = &entry.process else { return };

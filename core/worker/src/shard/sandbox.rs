@@ -15,6 +15,7 @@ use vilya_protocol::error::ErrorKind;
 use vilya_reactor::{Op, OpId, Outcome};
 
 use super::Shard;
+use super::doorbell::Rings;
 use super::invoke::Cause;
 use super::output::Written;
 use super::roster::Birth;
@@ -68,6 +69,7 @@ pub(super) struct Sandbox {
     pub(super) swollen: bool,
     last_request: Option<RequestId>,
     pub(super) output: Written,
+    pub(super) rings: Rings,
     /// In the list of rings to look at in this turn.
     pub(super) noted: bool,
     /// In the list of those that have work and were not told to ring.
@@ -209,6 +211,7 @@ impl Shard {
             swollen: false,
             last_request: None,
             output: Written::default(),
+            rings: Rings::default(),
             noted: false,
             listed: false,
             waking: false,

@@ -38,6 +38,8 @@ pub(super) enum Owner {
     Output(SandboxKey, Stream),
     /// A stream is read again.
     Pause(SandboxKey, Stream),
+    /// A doorbell is listened to again.
+    Deaf(SandboxKey),
 }
 
 /// A sandbox in a token: the low 24 bits of its generation are kept.
@@ -90,6 +92,7 @@ impl Owner {
             Owner::Output(sandbox, Stream::Stderr) => (9, sandbox.bits()),
             Owner::Pause(sandbox, Stream::Stdout) => (16, sandbox.bits()),
             Owner::Pause(sandbox, Stream::Stderr) => (17, sandbox.bits()),
+            Owner::Deaf(sandbox) => (18, sandbox.bits()),
         };
         (kind << KIND_SHIFT) | (value & VALUE_MASK)
     }
@@ -115,6 +118,7 @@ impl Owner {
             9 => Owner::Output(SandboxKey::from_bits(value), Stream::Stderr),
             16 => Owner::Pause(SandboxKey::from_bits(value), Stream::Stdout),
             17 => Owner::Pause(SandboxKey::from_bits(value), Stream::Stderr),
+            18 => Owner::Deaf(SandboxKey::from_bits(value)),
             _ => return None,
         })
     }
@@ -146,6 +150,7 @@ mod tests {
             Owner::Output(sandbox, Stream::Stderr),
             Owner::Pause(sandbox, Stream::Stdout),
             Owner::Pause(sandbox, Stream::Stderr),
+            Owner::Deaf(sandbox),
         ] {
             assert_eq!(Owner::of(owner.token()), Some(owner));
         }
