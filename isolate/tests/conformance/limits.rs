@@ -1,8 +1,13 @@
 //! Limits hold, and what they bring about is told.
 
+use std::time::{Duration, Instant};
+
 use vilya_isolate::Exit;
 
+use crate::groups;
 use crate::support::{each, python};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_sandbox_over_its_memory_is_killed_and_that_is_said() {
@@ -70,4 +75,34 @@ fn it_runs_where_it_may() {
         spec.cores = vec![0];
         assert_eq!(room.run(&spec).stdout, "{0}\n");
     });
+}
+
+/// Of a program that never rests, the kernel says itself that it was held back.
+#[test]
+fn a_sandbox_gets_no_more_processor_time_than_it_may() {
+    each(|room| {
+        if !room.enforces("cpu limit") {
+            return;
+        }
+        let mut spec = python("print('up', flush=True)\nwhile True: pass");
+        spec.limits.cpu_millis = Some(250);
+        let mut running = room.start(&spec).expect("it starts");
+        assert_eq!(running.line(), "up");
+        let pid = running.started.pid;
+        let quotas = groups::files(pid, &["cpu.max", "cpu.cfs_quota_us"]);
+        let share = |quota: &String| quota.split_whitespace().next() == Some("25000");
+        assert!(quotas.iter().any(share), "{:?}: {quotas:?}", room.kind);
+        let until = Instant::now() + PATIENCE;
+        while !groups::files(pid, &["cpu.stat"]).iter().any(|stat| was_held_back(stat)) {
+            assert!(Instant::now() < until, "{:?}: it runs as much as it likes", room.kind);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        running.started.remains.kill();
+        assert_eq!(running.finish().ended.exit, Exit::Signal(libc::SIGKILL));
+    });
+}
+
+fn was_held_back(stat: &str) -> bool {
+    let times = stat.lines().find_map(|line| line.strip_prefix("nr_throttled "));
+    times.and_then(|times| times.trim().parse().ok()).is_some_and(|times: u64| times > 0)
 }

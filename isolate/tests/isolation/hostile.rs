@@ -97,19 +97,6 @@ print('sibling', ctypes.get_errno() if result == -1 else 0)
 }
 
 #[test]
-fn a_set_user_id_program_gains_nothing() {
-    let mut room = Room::new();
-    let bundle = bundle();
-    let copy = bundle.path().join("id");
-    fs::copy("/usr/bin/id", &copy).expect("a copy");
-    fs::set_permissions(&copy, Permissions::from_mode(0o6755)).expect("its mode");
-    for what in ["-u", "-g"] {
-        let ran = room.run(&with_bundle(spec(&["/function/id", what]), bundle.path()));
-        assert_eq!(ran.stdout, "1000\n", "{ran:?}");
-    }
-}
-
-#[test]
 fn a_bundle_that_vanishes_is_the_functions_loss() {
     let mut room = Room::new();
     let bundle = bundle();

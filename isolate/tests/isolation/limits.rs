@@ -39,36 +39,6 @@ fn without_groups_a_process_is_limited_by_itself() {
     assert!(!ran.ended.out_of_memory);
 }
 
-/// Ways to hold memory that is nobody's heap: private files, and memory between processes. Each writes 96 MiB.
-const SHARED: [(&str, &str); 5] = [
-    ("files", "for path in ('/dev/shm/fill', '/tmp/fill'): open(path, 'wb').write(bytes(48 << 20))"),
-    ("memfd", "import os\nfd = os.memfd_create('x')\nfor _ in range(96): os.write(fd, bytes(1 << 20))"),
-    ("anonymous", "import mmap\nm = mmap.mmap(-1, 96 << 20)\nfor _ in range(96): m.write(bytes(1 << 20))"),
-    (
-        "pipes",
-        "import os, fcntl\nfor _ in range(96):\n    r, w = os.pipe(); fcntl.fcntl(w, 1031, 1 << 20); os.write(w, bytes(1 << 20))",
-    ),
-    (
-        "system v",
-        "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.shmat.restype = ctypes.c_void_p\nshm = libc.shmget(0, ctypes.c_size_t(96 << 20), 0o1600)\nctypes.memset(libc.shmat(shm, None, 0), 1, 96 << 20)",
-    ),
-];
-
-#[test]
-fn shared_memory_counts() {
-    let mut room = Room::new();
-    if !room.enforces("memory limit") {
-        return;
-    }
-    for (what, program) in SHARED {
-        let mut hog = python(program);
-        hog.limits.memory_bytes = 64 << 20;
-        hog.limits.tmp_bytes = 64 << 20;
-        let ran = room.run(&hog);
-        assert!(ran.ended.out_of_memory, "{what}: {ran:?}");
-    }
-}
-
 /// Fills the buffers of connections to itself, and says how many MiB fitted.
 const BUFFERS: &str = r#"
 import socket

@@ -169,6 +169,18 @@ fn one_that_scribbles_over_its_ring_dies_alone() {
 }
 
 #[test]
+fn one_that_rings_without_end_holds_nobody_up() {
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    // Each ring is a wake-up of the shard, which finds nothing.
+    let code = "import os\nword = (1).to_bytes(8, 'little')\ndef handler(event, context):\n    while True:\n        os.write(5, word)\n";
+    worker.deploy_python("ringer", code, "timeout = \"2s\"");
+    beside_a_neighbour(&worker, |client| {
+        client.invoke("ringer", b"").expect(504);
+    });
+    assert_eq!(worker.metric("vilya_sandboxes_poisoned_total", ""), 0.0, "to ring is no lie");
+}
+
+#[test]
 fn one_that_answers_with_a_header_of_its_own_splits_nothing() {
     let worker = Worker::start();
     let code = "import vilya\n@vilya.raw\ndef handler(request, context):\n    context.content_type = 'text/plain\\r\\nx-evil: 1'\n    return b'ok'\n";
