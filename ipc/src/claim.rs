@@ -5,7 +5,8 @@
 //! writes can make it panic, overflow or point outside that sandbox's own slot and lane.
 
 use crate::layout::{
-    ABI_VERSION, CompletionDescriptor, DESCRIPTOR_BYTES, Geometry, METADATA_BYTES, SLOT_STRIDE_BYTES, completion_kind,
+    ABI_VERSION, CompletionDescriptor, DESCRIPTOR_BYTES, Geometry, METADATA_BYTES, PART_BYTES, SLOT_STRIDE_BYTES,
+    completion_kind,
 };
 use crate::metadata::{DecodeError, ResponseMetadata};
 use crate::ring::IndexError;
@@ -23,6 +24,8 @@ pub enum ClaimKind {
     Raised,
     /// The handler could not be loaded; the payload is the runtime's account of it, in JSON.
     InitFailed,
+    /// The payload is a part of the invocation's answer; more follow.
+    Part,
     /// Invocations have imported modules that loading had not; the payload names them.
     Imported,
 }
@@ -78,6 +81,9 @@ pub enum Poison {
     /// Imported a second time.
     #[error("the sandbox said twice what it imported")]
     ImportedTwice,
+    /// More of an answer before the part of it that was sent was taken.
+    #[error("the sandbox sent more on lane {0} before the part there was taken")]
+    PartNotTaken(u16),
     /// An answer before Ready.
     #[error("the sandbox answered before it was ready")]
     NotReady,
@@ -166,6 +172,7 @@ pub fn check(raw: &CompletionDescriptor, slot: u32, geometry: &Geometry) -> Resu
         completion_kind::RAISED => ClaimKind::Raised,
         completion_kind::INIT_FAILED => ClaimKind::InitFailed,
         completion_kind::IMPORTED => ClaimKind::Imported,
+        completion_kind::PART => ClaimKind::Part,
         unknown => return Err(Poison::UnknownKind(unknown)),
     };
     if raw.flags != 0 || raw.reserved != 0 || raw.reserved_tail != 0 {
@@ -192,7 +199,8 @@ pub fn check(raw: &CompletionDescriptor, slot: u32, geometry: &Geometry) -> Resu
     let (payload, payload_in_slot) = place(raw.payload_offset, raw.payload_bytes, &in_slot, &in_lane)
         .ok_or(Poison::PayloadOutOfBounds { offset: raw.payload_offset, bytes: raw.payload_bytes })?;
     // Its lane is another invocation's by then.
-    if kind == ClaimKind::Imported && !payload_in_slot {
+    let is_misplaced = kind == ClaimKind::Imported && !payload_in_slot;
+    if is_misplaced || kind == ClaimKind::Part && raw.payload_bytes > PART_BYTES {
         return Err(Poison::PayloadOutOfBounds { offset: raw.payload_offset, bytes: raw.payload_bytes });
     }
     let apart = metadata.end <= payload.start || payload.end <= metadata.start;
@@ -291,6 +299,16 @@ mod tests {
         assert_eq!(check(&imported, 0, &geometry).unwrap().kind, ClaimKind::Imported);
         assert_eq!(reason(CompletionDescriptor { invocation: 1, ..imported }), Poison::Reserved);
         assert_eq!(reason(CompletionDescriptor { lane: 1, ..imported }), Poison::Reserved);
+        let start = geometry.response_lane(1).start + METADATA_BYTES;
+        let part = |bytes| CompletionDescriptor {
+            kind: completion_kind::PART,
+            payload_offset: start + 7,
+            payload_bytes: bytes,
+            ..returned(1)
+        };
+        assert_eq!(check(&part(PART_BYTES), 0, &geometry).unwrap().payload, start + 7..start + 7 + PART_BYTES);
+        let bytes = PART_BYTES + 1;
+        assert_eq!(reason(part(bytes)), Poison::PayloadOutOfBounds { offset: start + 7, bytes });
         let offset = geometry.response_lane(0).start + METADATA_BYTES;
         let in_lane = CompletionDescriptor { payload_offset: offset, ..imported };
         assert_eq!(reason(in_lane), Poison::PayloadOutOfBounds { offset, bytes: 9 });
@@ -301,7 +319,7 @@ mod tests {
         #[test]
         fn a_claim_is_in_bounds_or_refused(
             invocation in any::<u64>(),
-            kind in prop_oneof![0u16..7, any::<u16>()],
+            kind in prop_oneof![0u16..8, any::<u16>()],
             flags in prop_oneof![9 => Just(0u16), 1 => any::<u16>()],
             lane in prop_oneof![0u32..5, any::<u32>()],
             metadata_offset in prop_oneof![0u64..400_000, any::<u64>()],

@@ -20,6 +20,7 @@ mod mesh;
 mod metrics;
 mod network;
 mod node;
+mod part;
 mod pool;
 mod process;
 mod python;

@@ -16,6 +16,7 @@ use crate::arena::Hold;
 use crate::control::FetchEnded;
 use crate::load::ShardLoad;
 use crate::metrics::{FunctionCounters, ShardReport};
+use crate::part::Part;
 use crate::request::{AdminCall, Client, Request, RequestId, Source};
 use crate::response::Response;
 use crate::route::Route;
@@ -32,6 +33,10 @@ pub(crate) enum Message {
     Cancel(Source),
     /// The answer of another shard to a request that arrived on this one.
     Respond { client: Client, response: Response },
+    /// A part of another shard's answer to a request that arrived on this one.
+    Part { client: Client, part: Part },
+    /// A part of an answer was taken, or nobody takes any more of it.
+    PartTaken { hold: Hold, goes_on: bool },
     /// Somebody waits for the lane that an answer to this client is sent from.
     Reclaim { client: Client, hold: Hold },
     /// An answer is sent: its lane is free.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vilya_engine::{FunctionId, InvocationId, StartKind};
 
 use crate::arena::Slice;
+use crate::response::ContentType;
 use crate::slots::Key;
 
 /// What an administrative request asks for; a body travels beside it.
@@ -189,6 +190,28 @@ pub(crate) struct Request {
     pub(crate) upload: Option<Key>,
     /// The body, whole in the lane that is to run it.
     pub(crate) in_lane: Option<Slice>,
+    /// Its client takes an answer in parts.
+    pub(crate) takes_parts: bool,
+    /// And has been given some.
+    pub(crate) has_begun: bool,
+    /// The parts so far of an answer that is to be whole.
+    pub(crate) gathered: Option<Box<Gathered>>,
+}
+
+/// Parts of an answer for a client that takes none.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    /// Held of the shard's body budget.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) content_type: ContentType,
+    /// There is no room for all of it.
+    pub(crate) is_too_large: bool,
+}
+
+impl Gathered {
+    pub(crate) fn new(content_type: ContentType) -> Gathered {
+        Gathered { bytes: Vec::new(), content_type, is_too_large: false }
+    }
 }
 
 impl Request {
@@ -211,6 +234,9 @@ impl Request {
             awaits_bytes: None,
             upload: None,
             in_lane: None,
+            takes_parts: false,
+            has_begun: false,
+            gathered: None,
         }
     }
 }

@@ -141,8 +141,17 @@ impl Response {
         }
     }
 
-    /// Writes the head, and a small body, to `out`; a large body is left to be sent by itself.
+    /// Writes the head to `out`.
     pub(crate) fn write_head(&self, keep_alive: bool, out: &mut Vec<u8>) {
+        self.write_head_for(Some(self.body.len() as u64), keep_alive, out);
+    }
+
+    /// As `write_head`, for an answer that comes in parts.
+    pub(crate) fn write_head_of_parts(&self, keep_alive: bool, out: &mut Vec<u8>) {
+        self.write_head_for(None, keep_alive, out);
+    }
+
+    fn write_head_for(&self, bytes: Option<u64>, keep_alive: bool, out: &mut Vec<u8>) {
         let mut timing = [0_u8; 96];
         let id;
         let mut retry = [0_u8; 10];
@@ -175,7 +184,7 @@ impl Response {
         ResponseHead {
             status: self.status,
             content_type: has_body.then(|| self.content_type.as_str()),
-            content_length: has_body.then_some(self.body.len() as u64),
+            content_length: if has_body { bytes } else { Some(0) },
             keep_alive: keep_alive && !self.close,
             headers: &headers[..count],
         }

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::shared::{Lane, Regions, SlotBytes};
-use crate::layout::{INLINE_BYTES, METADATA_BYTES};
+use crate::layout::{INLINE_BYTES, METADATA_BYTES, PART_BYTES};
 use crate::metadata::{ArchivedRequestMetadata, ContentType, EncodeError, ResponseMetadata};
 use rkyv::util::AlignedVec;
 use std::cell::OnceCell;
@@ -68,6 +68,41 @@ pub struct Response<'a> {
     lane: &'a mut [u8],
     answer: &'a mut Answer,
     metadata: &'a mut AlignedVec,
+    id: u64,
+    number: u32,
+    outlet: Option<&'a dyn Outlet>,
+}
+
+/// Where parts of a response go before the rest of it.
+pub trait Outlet {
+    /// Sends a part and waits until it was taken. Whether more would be.
+    fn send(&self, part: &Piece<'_>) -> bool;
+}
+
+/// A part of a response.
+pub struct Piece<'a> {
+    pub(super) invocation: u64,
+    pub(super) lane: u32,
+    pub(super) metadata: &'a [u8],
+    pub(super) payload: PieceBytes<'a>,
+}
+
+/// Where it lies.
+pub(super) enum PieceBytes<'a> {
+    Private(&'a [u8]),
+    /// In the lane's payload area.
+    Lane(Range<usize>),
+}
+
+/// Why a part was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotTaken {
+    /// The client has left, or the invocation's time is over.
+    #[error("nobody takes any more of this answer; return")]
+    Over,
+    /// Whoever runs the handler sends answers whole.
+    #[error("this runtime sends answers whole; return without sending parts")]
+    Whole,
 }
 
 impl Invocation {
@@ -91,6 +126,16 @@ impl Invocation {
 
     /// The request, and the response to fill.
     pub fn parts(&mut self) -> (Request<'_>, Response<'_>) {
+        self.open(None)
+    }
+
+    /// As [`Invocation::parts`], with a place where parts of the response may be sent to before the rest.
+    pub fn parts_with<'a>(&'a mut self, outlet: &'a dyn Outlet) -> (Request<'a>, Response<'a>) {
+        self.open(Some(outlet))
+    }
+
+    fn open<'a>(&'a mut self, outlet: Option<&'a dyn Outlet>) -> (Request<'a>, Response<'a>) {
+        let (id, number) = (self.0.id, self.0.lane);
         let Lane { regions, lane, deadline_ns, archive, payload, request, answer, response, metadata, .. } =
             &mut *self.0;
         let Regions { down, up, geometry } = &**regions;
@@ -109,7 +154,15 @@ impl Invocation {
         // SAFETY: the invocation owns its lane, and the borrow of `self` keeps the slice unique; the worker reads it
         // only after the answer is published, which consumes the invocation.
         let lane = unsafe { up.slice_mut(&(lane.start + METADATA_BYTES..lane.end)) };
-        (request, Response { private: response, lane, answer, metadata })
+        (request, Response { private: response, lane, answer, metadata, id, number, outlet })
+    }
+
+    /// A part of the response that lies elsewhere, of the content type that the response names.
+    #[must_use]
+    pub fn piece<'a>(&'a self, bytes: &'a [u8]) -> Piece<'a> {
+        let Lane { id, lane, answer, metadata, .. } = &*self.0;
+        let metadata = if answer.has_metadata { metadata.as_slice() } else { &[] };
+        Piece { invocation: *id, lane: *lane, metadata, payload: PieceBytes::Private(bytes) }
     }
 
     /// Ends the invocation: its lane, with the answer.
@@ -208,6 +261,28 @@ impl Response<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Sends what the response has so far as a part of it and waits until it was taken; the response is empty again, and as much fits it as
+    /// before. What the handler returns with is the last part. Does nothing for an empty response.
+    ///
+    /// # Errors
+    /// Nobody takes it: see [`NotTaken`].
+    pub fn send_part(&mut self) -> Result<(), NotTaken> {
+        let outlet = self.outlet.ok_or(NotTaken::Whole)?;
+        let (invocation, lane) = (self.id, self.number);
+        let metadata = if self.answer.has_metadata { self.metadata.as_slice() } else { &[] };
+        let body = std::mem::replace(&mut self.answer.body, Body::Private(0));
+        let send = |payload| outlet.send(&Piece { invocation, lane, metadata, payload });
+        let is_taken = match body {
+            Body::Private(0) => true,
+            Body::Private(bytes) => send(PieceBytes::Private(&self.private.0[..bytes])),
+            Body::Lane(bytes) => {
+                let most = PART_BYTES as usize;
+                (0..bytes).step_by(most).all(|from| send(PieceBytes::Lane(from..bytes.min(from + most))))
+            }
+        };
+        if is_taken { Ok(()) } else { Err(NotTaken::Over) }
     }
 
     /// The most bytes a response may have.

@@ -14,9 +14,9 @@ mod trim;
 
 pub use clock::{default_spin_cap, monotonic_ns};
 pub use handshake::{HandshakeError, become_copy};
-pub use invocation::{Invocation, Request, Response, TooLarge};
+pub use invocation::{Invocation, NotTaken, Outlet, Piece, Request, Response, TooLarge};
 pub use receiver::{Next, Receiver};
-pub use sender::Sender;
+pub use sender::{PartWait, Sender};
 
 use shared::{Lanes, Regions};
 use std::os::fd::OwnedFd;

@@ -3,19 +3,20 @@
 //! Invariant: a lane's private memory is back in its place before the worker can learn that the lane is free.
 #![allow(unsafe_code)]
 
-use super::invocation::{Body, Invocation};
+use super::invocation::{Body, Invocation, Outlet, Piece, PieceBytes};
 use super::shared::{Lanes, Regions};
 use crate::doorbell;
 use crate::layout::{
     ABI_VERSION, COMPLETION_HEAD_OFFSET, COMPLETION_TAIL_OFFSET, CompletionDescriptor, DESCRIPTOR_BYTES, INLINE_BYTES,
     METADATA_BYTES, PAYLOAD_ALIGN_BYTES, SEQUENCE_OFFSET, SLOT_STRIDE_BYTES, UP_MAGIC, WORKER_PARKED_OFFSET,
-    completion_kind,
+    completion_kind, parts_taken_offset,
 };
 use crate::ring::Producer;
 use nix::errno::Errno;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 /// Publishes completions. One per sandbox.
 pub struct Sender {
@@ -33,8 +34,10 @@ pub struct Sender {
 enum Source<'a> {
     /// Private bytes: copied into the slot, or into the lane.
     Bytes(&'a [u8]),
-    /// In the lane's payload area already.
+    /// In the lane's payload area already, at its start.
     InLane { bytes: u64 },
+    /// There, from somewhere on.
+    Within(Range<usize>),
 }
 
 impl Sender {
@@ -91,6 +94,21 @@ impl Sender {
         self.commit(start);
     }
 
+    /// Sends a part of a response; who waits for it to be taken is to be told by the [`PartWait`].
+    pub fn part(&mut self, piece: &Piece<'_>) -> PartWait {
+        let regions = Arc::clone(&self.regions);
+        // Relaxed: changed by the worker alone, and only after the part is published.
+        let before = regions.down.word(parts_taken_offset(piece.lane)).load_relaxed();
+        let payload = match &piece.payload {
+            PieceBytes::Private(bytes) => Source::Bytes(bytes),
+            PieceBytes::Lane(range) => Source::Within(range.clone()),
+        };
+        self.count(piece.lane);
+        let start = self.fill(completion_kind::PART, piece.invocation, piece.lane, piece.metadata, payload);
+        self.commit(start);
+        PartWait { regions, lane: piece.lane, before }
+    }
+
     /// The longest account of a failure that can be sent, in bytes.
     #[must_use]
     pub fn failure_limit_bytes(&self) -> usize {
@@ -124,6 +142,9 @@ impl Sender {
             }
             Source::Bytes(bytes) => (lane_start, lane_start + METADATA_BYTES, bytes.len() as u64),
             Source::InLane { bytes } => (lane_start, lane_start + METADATA_BYTES, bytes),
+            Source::Within(ref range) => {
+                (lane_start, lane_start + METADATA_BYTES + range.start as u64, range.len() as u64)
+            }
         };
         let descriptor = CompletionDescriptor {
             invocation,
@@ -170,5 +191,46 @@ impl Sender {
                 Err(errno) => panic!("ringing the worker failed: {errno}"),
             }
         }
+    }
+}
+
+/// A part that was sent.
+pub struct PartWait {
+    regions: Arc<Regions>,
+    lane: u32,
+    before: u32,
+}
+
+impl PartWait {
+    /// Sleeps until it was taken. Whether more would be.
+    #[must_use]
+    pub fn wait(self) -> bool {
+        let offset = parts_taken_offset(self.lane);
+        let forever = std::ptr::null::<libc::timespec>();
+        loop {
+            // Acquire: pairs with the worker's release; it reads the lane no more.
+            let taken = self.regions.down.word(offset).load_acquire();
+            if taken != self.before {
+                return taken & 1 == 0;
+            }
+            let word = self.regions.down.word_address(offset);
+            // Not FUTEX_PRIVATE: the waker is another process. The word's page is mapped read-only, which waiting allows.
+            // SAFETY: the word lies in a mapping that outlives the call.
+            let slept = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, self.before, forever) };
+            let errno = Errno::last();
+            assert!(
+                slept == 0 || matches!(errno, Errno::EAGAIN | Errno::EINTR),
+                "waiting for the worker failed: {errno}"
+            );
+        }
+    }
+}
+
+/// For a runtime whose threads share a sender.
+impl Outlet for Mutex<Sender> {
+    fn send(&self, part: &Piece<'_>) -> bool {
+        let sent = self.lock().expect("only a worker that broke the protocol makes a holder panic").part(part);
+        // Others send meanwhile.
+        sent.wait()
     }
 }

@@ -15,6 +15,10 @@ pub const KEPT_PAYLOAD_BYTES: u64 = 64 << 10;
 pub(super) struct Lane {
     pub(super) running: Option<u64>,
     pub(super) cancelled: bool,
+    /// A part of its answer was popped and not taken.
+    pub(super) has_part: bool,
+    /// Twice the parts that were taken.
+    pub(super) parts: u32,
     /// The free-running index of the submission of what runs, or ran last.
     pub(super) index: u32,
     /// How far the payload areas may be resident, from their starts.
@@ -30,7 +34,7 @@ impl Lane {
     }
 
     pub(super) fn end(&mut self) {
-        (self.running, self.cancelled) = (None, false);
+        (self.running, self.cancelled, self.has_part) = (None, false, false);
     }
 
     /// Notes how far into the response area a payload reaches.

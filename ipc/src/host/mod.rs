@@ -8,6 +8,8 @@
 mod create;
 mod futex;
 mod lanes;
+#[cfg(test)]
+mod parts;
 mod submission;
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,7 @@ use crate::layout::{
     ABI_VERSION, COMPLETION_HEAD_OFFSET, COMPLETION_TAIL_OFFSET, CompletionDescriptor, DESCRIPTOR_BYTES, Geometry,
     METADATA_BYTES, PAYLOAD_ALIGN_BYTES, SANDBOX_PARKED_OFFSET, SEQUENCE_OFFSET, SLOT_STRIDE_BYTES,
     SUBMISSION_HEAD_OFFSET, SUBMISSION_TAIL_OFFSET, SubmissionDescriptor, UP_MAGIC, WORKER_PARKED_OFFSET, inline_lines,
-    submission_kind,
+    parts_taken_offset, submission_kind,
 };
 use crate::metadata::{self, ContentType, PrivateCopy, ResponseMetadata};
 use crate::region::{OwnRegion, PeerRegion};
@@ -174,6 +176,20 @@ impl Host {
         Ok(())
     }
 
+    /// Says that the part on a lane was taken, so that the next may come; or, with `goes_on` false, that nobody takes any more of the answer.
+    /// Nothing happens where no part waits.
+    pub fn part_taken(&mut self, lane: u16, goes_on: bool) {
+        let Some(state) = self.lanes.get_mut(usize::from(lane)) else { return };
+        if !std::mem::take(&mut state.has_part) {
+            return;
+        }
+        state.parts = state.parts.wrapping_add(2);
+        let offset = parts_taken_offset(u32::from(lane));
+        // Release: whoever sees it may write the lane's response area again.
+        self.down.word(offset).store(state.parts | u32::from(!goes_on), Ordering::Release);
+        futex::wake_one(self.down.word_address(offset));
+    }
+
     /// Advises a sandbox in which nothing runs to give memory back. It may take its time; what is submitted next waits for it.
     ///
     /// # Errors
@@ -309,6 +325,14 @@ impl Host {
             ClaimKind::Ready => self.stage = Stage::Ready,
             ClaimKind::InitFailed => self.stage = Stage::Failed,
             ClaimKind::Imported => self.has_imported = true,
+            ClaimKind::Part => {
+                let area = self.geometry.response_lane(u32::from(lane)).start + METADATA_BYTES;
+                let lane = &mut self.lanes[usize::from(lane)];
+                lane.has_part = true;
+                if !payload_in_slot {
+                    lane.response_reaches(payload.end.saturating_sub(area));
+                }
+            }
             ClaimKind::Returned | ClaimKind::Raised => {
                 let area = self.geometry.response_lane(u32::from(lane)).start + METADATA_BYTES;
                 let lane = &mut self.lanes[usize::from(lane)];
@@ -338,6 +362,7 @@ impl Host {
                 Some(running) if running != checked.invocation => {
                     Err(Poison::WrongInvocation { lane: checked.lane, claimed: checked.invocation, running })
                 }
+                Some(_) if self.lanes[usize::from(checked.lane)].has_part => Err(Poison::PartNotTaken(checked.lane)),
                 Some(_) => Ok(()),
             },
         }

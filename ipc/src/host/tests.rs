@@ -20,7 +20,7 @@ fn pair_at(lanes: u16, start: u32) -> (Host, Guest) {
 }
 
 /// A pair past its handshake.
-fn ready_pair(lanes: u16) -> (Host, Guest) {
+pub(super) fn ready_pair(lanes: u16) -> (Host, Guest) {
     let (mut host, mut guest) = pair_at(lanes, 0);
     guest.ready();
     assert_eq!(host.pop().unwrap().unwrap().kind, ClaimKind::Ready);
@@ -39,7 +39,7 @@ fn metadata() -> AlignedVec {
     out
 }
 
-fn submit(host: &mut Host, invocation: u64, lane: u16, payload: Payload<'_>) -> Result<(), SubmitError> {
+pub(super) fn submit(host: &mut Host, invocation: u64, lane: u16, payload: Payload<'_>) -> Result<(), SubmitError> {
     let metadata = metadata();
     host.submit(&Submission { invocation, lane, deadline_ns: 5, metadata: &metadata, payload })
 }
@@ -58,7 +58,7 @@ fn echo(guest: &mut Guest, mut invocation: Invocation) {
     guest.returned(invocation);
 }
 
-fn payload_of(host: &Host, claim: &Claim) -> Vec<u8> {
+pub(super) fn payload_of(host: &Host, claim: &Claim) -> Vec<u8> {
     let mut out = Vec::new();
     host.copy_payload(claim, &mut out);
     out

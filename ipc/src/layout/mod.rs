@@ -23,7 +23,7 @@ pub const DOWN_MAGIC: u64 = u64::from_le_bytes(*b"VILYADN1");
 /// The first eight bytes of the up region, as a little-endian integer; written by the runtime before it says Ready.
 pub const UP_MAGIC: u64 = u64::from_le_bytes(*b"VILYAUP1");
 /// The version of this ABI. Worker and runtime must agree exactly.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// The descriptor number of the down region inside a sandbox.
 pub const DOWN_FD: i32 = 3;
@@ -43,6 +43,9 @@ pub const SUBMISSION_TAIL_OFFSET: u64 = 256;
 pub const COMPLETION_HEAD_OFFSET: u64 = 384;
 /// Down: `u32`, zero while the worker is awake; another number for each sleep, in which it wants its doorbell rung once.
 pub const WORKER_PARKED_OFFSET: u64 = 512;
+/// Down: a `u32` for each lane, [`parts_taken_offset`]: twice the number of parts that were taken from it, and one more if nobody takes any
+/// further part of what runs there. It is also the futex word that who has sent a part waits on.
+pub const PARTS_TAKEN_OFFSET: u64 = 1024;
 /// Up: `u32`, the completion ring's tail. The sandbox produces.
 pub const COMPLETION_TAIL_OFFSET: u64 = 256;
 /// Up: `u32`, the submission ring's head. The sandbox consumes, and gives a submission's slot back before it answers it.
@@ -70,6 +73,15 @@ pub const MAX_PAYLOAD_BYTES: u64 = 1 << 30;
 /// The longest content type a response may name, in bytes.
 pub const MAX_CONTENT_TYPE_BYTES: usize = 255;
 
+/// The most bytes of one part of an answer.
+pub const PART_BYTES: u64 = 64 << 10;
+
+/// Where the word of a lane lies that says which parts were taken.
+#[must_use]
+pub fn parts_taken_offset(lane: u32) -> u64 {
+    PARTS_TAKEN_OFFSET + 4 * u64::from(lane)
+}
+
 /// What a submission asks: the `kind` of a [`SubmissionDescriptor`].
 pub mod submission_kind {
     /// Run an invocation.
@@ -94,6 +106,9 @@ pub mod completion_kind {
     pub const INIT_FAILED: u16 = 4;
     /// What invocations imported that loading had not; the payload, in the slot, is names of modules between spaces. At most once.
     pub const IMPORTED: u16 = 5;
+    /// A part of the answer, at most [`PART_BYTES`](super::PART_BYTES) of it; more follow, and `RETURNED` ends it. The next completion of
+    /// the lane comes when the part was taken.
+    pub const PART: u16 = 6;
 }
 
 /// The header of the down region, written once by the worker before the sandbox exists.
@@ -223,6 +238,7 @@ pub(crate) fn inline_lines(start: u64, parts: [&Range<u64>; 2]) -> u64 {
 }
 
 const _: () = {
+    assert!(PARTS_TAKEN_OFFSET + 4 * MAX_LANES as u64 <= HEADER_BYTES);
     assert!(size_of::<DownHeader>() == 120 && align_of::<DownHeader>() == 8);
     assert!(offset_of!(DownHeader, lanes) == 16);
     assert!(offset_of!(DownHeader, submission_offset) == 24);

@@ -3,9 +3,9 @@
 use super::{
     ABI_VERSION, COMPLETION_HEAD_OFFSET, COMPLETION_TAIL_OFFSET, CompletionDescriptor, DESCRIPTOR_BYTES, DOORBELL_FD,
     DOWN_FD, DOWN_MAGIC, DownHeader, HEADER_BYTES, INLINE_BYTES, MAX_CONTENT_TYPE_BYTES, MAX_LANES, MAX_PAYLOAD_BYTES,
-    METADATA_BYTES, PAGE_BYTES, PAYLOAD_ALIGN_BYTES, SANDBOX_PARKED_OFFSET, SEQUENCE_OFFSET, SLOT_STRIDE_BYTES,
-    SUBMISSION_HEAD_OFFSET, SUBMISSION_TAIL_OFFSET, SubmissionDescriptor, UP_FD, UP_MAGIC, UpHeader,
-    WORKER_PARKED_OFFSET, completion_kind, submission_kind,
+    METADATA_BYTES, PAGE_BYTES, PART_BYTES, PARTS_TAKEN_OFFSET, PAYLOAD_ALIGN_BYTES, SANDBOX_PARKED_OFFSET,
+    SEQUENCE_OFFSET, SLOT_STRIDE_BYTES, SUBMISSION_HEAD_OFFSET, SUBMISSION_TAIL_OFFSET, SubmissionDescriptor, UP_FD,
+    UP_MAGIC, UpHeader, WORKER_PARKED_OFFSET, completion_kind, submission_kind,
 };
 use crate::metadata::{ArchivedRequestMetadata, ArchivedResponseMetadata};
 use rkyv::vec::ArchivedVec;
@@ -121,6 +121,7 @@ fn words(text: &mut String) {
     constant(text, "SUBMISSION_TAIL_OFFSET", SUBMISSION_TAIL_OFFSET);
     constant(text, "COMPLETION_HEAD_OFFSET", COMPLETION_HEAD_OFFSET);
     constant(text, "WORKER_PARKED_OFFSET", WORKER_PARKED_OFFSET);
+    constant(text, "PARTS_TAKEN_OFFSET", PARTS_TAKEN_OFFSET);
     section(text, "Indices and flags, each a u32: in the up region.");
     constant(text, "COMPLETION_TAIL_OFFSET", COMPLETION_TAIL_OFFSET);
     constant(text, "SUBMISSION_HEAD_OFFSET", SUBMISSION_HEAD_OFFSET);
@@ -139,6 +140,7 @@ fn slots(text: &mut String) {
     constant(text, "METADATA_BYTES", METADATA_BYTES);
     constant(text, "MAX_LANES", MAX_LANES);
     constant(text, "MAX_PAYLOAD_BYTES", MAX_PAYLOAD_BYTES);
+    constant(text, "PART_BYTES", PART_BYTES);
     constant(text, "MAX_CONTENT_TYPE_BYTES", MAX_CONTENT_TYPE_BYTES);
     section(text, "Kinds of submissions.");
     constant(text, "INVOKE", submission_kind::INVOKE);
@@ -151,6 +153,7 @@ fn slots(text: &mut String) {
     constant(text, "RAISED", completion_kind::RAISED);
     constant(text, "INIT_FAILED", completion_kind::INIT_FAILED);
     constant(text, "IMPORTED", completion_kind::IMPORTED);
+    constant(text, "PART", completion_kind::PART);
 }
 
 /// A structure's format, size, fields in order and their offsets.

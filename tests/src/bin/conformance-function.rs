@@ -50,12 +50,48 @@ fn answer(request: &Request<'_>, response: &mut Response<'_>, met: &Barrier) -> 
             }
             println!("gave up");
         }
+        word if word.starts_with(b"parts") => parts(word, response)?,
         payload => {
             if let Some(content_type) = request.content_type() {
                 response.set_content_type(content_type)?;
             }
             response.reserve(payload.len())?.copy_from_slice(payload);
         }
+    }
+    Ok(())
+}
+
+fn parts(word: &[u8], response: &mut Response<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    response.set_content_type("text/csv")?;
+    match word {
+        b"parts" => {
+            for part in ["one,", "zwei,", ""] {
+                response.write(part.as_bytes())?;
+                response.send_part()?;
+            }
+            response.write(b"three")?;
+        }
+        b"parts large" => {
+            for number in 0..64 {
+                response.reserve(1 << 20)?.fill(number);
+                response.send_part()?;
+            }
+        }
+        b"parts raise" | b"parts exit" => {
+            response.write(b"begun")?;
+            response.send_part()?;
+            if word == b"parts exit" {
+                std::process::exit(3);
+            }
+            return Err("in the middle".into());
+        }
+        _ => loop {
+            response.write(b"tick\n")?;
+            if let Err(error) = response.send_part() {
+                println!("not taken");
+                return Err(error.into());
+            }
+        },
     }
     Ok(())
 }

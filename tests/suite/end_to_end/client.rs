@@ -85,8 +85,25 @@ impl Client {
         self.request("POST", &format!("/fn/{name}"), body)
     }
 
-    /// Reads one answer; `UnexpectedEof` when the worker closed instead.
+    /// Reads one answer; `UnexpectedEof` when the worker closed instead, or before all of it had come.
     pub(super) fn read_answer(&mut self) -> io::Result<Answer> {
+        let mut answer = self.read_head()?;
+        if answer.header("transfer-encoding") == Some("chunked") {
+            while let Some(part) = self.read_chunk()? {
+                answer.body.extend(part);
+            }
+            return Ok(answer);
+        }
+        let length: usize = match answer.header("content-length") {
+            Some(length) => length.parse().map_err(io::Error::other)?,
+            None => 0,
+        };
+        answer.body = self.read_bytes(length)?;
+        Ok(answer)
+    }
+
+    /// Reads what comes before the body.
+    pub(super) fn read_head(&mut self) -> io::Result<Answer> {
         let end = loop {
             if let Some(at) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at;
@@ -97,16 +114,30 @@ impl Client {
         self.unread.drain(..end + 4);
         let status =
             head.get(9..12).and_then(|status| status.parse().ok()).ok_or_else(|| io::Error::other("no status"))?;
-        let mut answer = Answer { status, head, body: Vec::new() };
-        let length: usize = match answer.header("content-length") {
-            Some(length) => length.parse().map_err(io::Error::other)?,
-            None => 0,
+        Ok(Answer { status, head, body: Vec::new() })
+    }
+
+    /// Reads one chunk of a body; none after the last.
+    pub(super) fn read_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let end = loop {
+            if let Some(at) = self.unread.windows(2).position(|window| window == b"\r\n") {
+                break at;
+            }
+            self.read_more()?;
         };
-        while self.unread.len() < length {
+        let size = std::str::from_utf8(&self.unread[..end]).map_err(io::Error::other)?;
+        let size = usize::from_str_radix(size, 16).map_err(io::Error::other)?;
+        self.unread.drain(..end + 2);
+        let mut chunk = self.read_bytes(size + 2)?;
+        assert_eq!(chunk.split_off(size), b"\r\n", "a chunk ends where its size says");
+        Ok((size > 0).then_some(chunk))
+    }
+
+    fn read_bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.unread.len() < count {
             self.read_more()?;
         }
-        answer.body = self.unread.drain(..length).collect();
-        Ok(answer)
+        Ok(self.unread.drain(..count).collect())
     }
 
     /// True when the worker has closed the connection and nothing was left unread.

@@ -22,6 +22,7 @@ mod mechanisms;
 mod misbehaviour;
 mod network;
 mod node;
+mod parts;
 mod payloads;
 mod precedence;
 mod pulls;

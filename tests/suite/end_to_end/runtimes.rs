@@ -2,7 +2,8 @@
 //!
 //! The functions (`tests/suite/runtimes`, `tests/src/bin/conformance-function.rs`) echo the request, content type included,
 //! or do what it says: `raise`, `exit`, `id`, `environment`, `meet` three others in the same sandbox, `large` (more than may be
-//! answered), `print`, `remaining` milliseconds, `wait`, after printing so, until nobody waits for the answer. With `BROKEN` in the environment
+//! answered), `print`, `remaining` milliseconds, `wait`, after printing so, until nobody waits for the answer; or they answer in `parts`, of
+//! which there are `large` ones, or which `raise`, `exit` or are `endless` after the first. With `BROKEN` in the environment
 //! they do not get as far as serving. A language that this machine lacks is skipped, and says so.
 
 use std::path::PathBuf;
@@ -114,6 +115,7 @@ fn conforms_on(worker: Worker, function: &Function) {
     failures(&worker);
     output(&worker);
     cancellation(&worker);
+    answers_in_parts(&worker);
     deploy(&worker, "many", function, "timeout = \"30s\"\nconcurrency = 4");
     concurrency(&worker);
     deploy(&worker, "short", function, "timeout = \"200ms\"");
@@ -124,8 +126,7 @@ fn conforms_on(worker: Worker, function: &Function) {
     assert_eq!(worker.stop(), Some(0), "its runtimes end when told to");
 }
 
-/// Inline, at the edge of a slot, in lanes, and beyond a lane's first pages. There is no streaming: a payload of any size is
-/// whole before the handler sees it, and an answer before the client does.
+/// Inline, at the edge of a slot, in lanes, and beyond a lane's first pages.
 fn payloads_and_types(worker: &Worker) {
     let mut client = worker.client();
     for length in [0, 1, 1215, 1216, 1217, 4095, 4096, 65_537, 1 << 20, (5 << 20) + 3] {
@@ -184,6 +185,52 @@ fn cancellation(worker: &Worker) {
     await_words(worker, &["gave up"]);
 }
 
+fn ask(client: &mut Client, name: &str, word: &str) {
+    let head = format!("POST /fn/{name} HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{word}", word.len());
+    client.send(head.as_bytes()).expect("sent");
+}
+
+/// The chunks that are left of an answer.
+fn rest(client: &mut Client) -> std::io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    while let Some(chunk) = client.read_chunk()? {
+        all.extend(chunk);
+    }
+    Ok(all)
+}
+
+fn answers_in_parts(worker: &Worker) {
+    let mut client = worker.client();
+    for _ in 0..2 {
+        let answer = client.invoke("one", b"parts").expect(200);
+        assert_eq!((answer.text(), answer.header("content-length")), ("one,zwei,three", None));
+        assert_eq!(answer.header("content-type"), Some("text/csv"));
+        assert!(answer.header("x-request-id").is_some());
+    }
+    // More than an answer may have, through a lane that holds no more than one.
+    let large = client.invoke("one", b"parts large").expect(200).body;
+    assert_eq!(large.len(), 64 << 20);
+    assert!((0..64_u8).all(|number| large[usize::from(number) << 20..][..1 << 20].iter().all(|&byte| byte == number)));
+    // What begins well and does not end so is never whole; one that raises keeps its sandbox.
+    for (word, start) in [("parts raise", "warm"), ("parts exit", "cold")] {
+        let mut cut = worker.client();
+        ask(&mut cut, "one", word);
+        assert_eq!(cut.read_head().expect("it begins").status, 200);
+        assert!(rest(&mut cut).is_err(), "{word}");
+        assert_eq!(client.invoke("one", b"x").expect(200).header("x-vilya-start"), Some(start), "{word}");
+    }
+    // Its parts come while it goes on; when the client leaves, it hears of that.
+    let mut leaves = worker.client();
+    ask(&mut leaves, "one", "parts endless");
+    leaves.read_head().expect("it begins");
+    for _ in 0..3 {
+        assert_eq!(leaves.read_chunk().expect("a part").expect("not the last"), b"tick\n");
+    }
+    drop(leaves);
+    await_words(worker, &["not taken"]);
+    assert_eq!(client.invoke("one", b"x").expect(200).header("x-vilya-start"), Some("warm"));
+}
+
 fn concurrency(worker: &Worker) {
     let address = worker.address;
     let threads: Vec<_> = (0..4)
@@ -197,5 +244,9 @@ fn concurrency(worker: &Worker) {
 fn timeout(worker: &Worker) {
     let mut client = worker.client();
     client.invoke("short", b"wait").expect(504);
+    ask(&mut client, "short", "parts endless");
+    assert_eq!(client.read_head().expect("it begins in time").status, 200);
+    assert!(rest(&mut client).is_err(), "what takes too long is cut short");
+    let mut client = worker.client();
     assert_eq!(client.invoke("short", b"again").expect(200).body, b"again");
 }

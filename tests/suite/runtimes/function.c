@@ -34,6 +34,36 @@ static int echo(const vilya_request *request, vilya_response *response) {
   return 0;
 }
 
+static int parts(const char *word, vilya_response *response) {
+  if (vilya_set_content_type(response, "text/csv")) return vilya_raise(response, "Error", "content type");
+  if (!strcmp(word, "parts")) {
+    if (say(response, "one,") || vilya_send_part(response) || say(response, "zwei,") || vilya_send_part(response)) return 1;
+    if (vilya_send_part(response)) return 1;
+    return say(response, "three");
+  }
+  if (!strcmp(word, "parts large")) {
+    for (int number = 0; number < 64; number++) {
+      void *room = vilya_reserve(response, 1 << 20);
+      if (!room) return 1;
+      memset(room, number, 1 << 20);
+      if (vilya_send_part(response)) return 1;
+    }
+    return 0;
+  }
+  if (!strcmp(word, "parts raise") || !strcmp(word, "parts exit")) {
+    if (say(response, "begun") || vilya_send_part(response)) return 1;
+    if (!strcmp(word, "parts exit")) exit(3);
+    return vilya_raise(response, "Refused", "in the middle");
+  }
+  for (;;) {
+    if (say(response, "tick\n")) return 1;
+    if (vilya_send_part(response)) {
+      puts("not taken");
+      return 1;
+    }
+  }
+}
+
 static int handler(const vilya_request *request, vilya_response *response, void *context) {
   (void)context;
   size_t bytes;
@@ -64,6 +94,7 @@ static int handler(const vilya_request *request, vilya_response *response, void 
     puts("gave up");
     return 0;
   }
+  if (!strncmp(word, "parts", 5)) return parts(word, response);
   return echo(request, response);
 }
 

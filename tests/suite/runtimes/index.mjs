@@ -15,6 +15,30 @@ function meet() {
   });
 }
 
+async function* parts(word, context) {
+  context.contentType = 'text/csv';
+  if (word === 'parts') {
+    yield Buffer.from('one,');
+    yield 'zwei,';
+    yield '';
+    yield new Uint8Array(Buffer.from('three'));
+  } else if (word === 'parts large') {
+    for (let number = 0; number < 64; number++) yield new Uint8Array(1 << 20).fill(number);
+  } else if (word === 'parts raise') {
+    yield 'begun';
+    throw new Refused('in the middle');
+  } else if (word === 'parts exit') {
+    yield 'begun';
+    process.exit(3);
+  } else {
+    try {
+      for (;;) yield 'tick\n';
+    } finally {
+      console.log('not taken');
+    }
+  }
+}
+
 export const handler = vilya.raw(async (request, context) => {
   switch (request.length <= 16 ? request.toString() : '') {
     case 'raise':
@@ -42,6 +66,12 @@ export const handler = vilya.raw(async (request, context) => {
       while (!context.cancelled) await sleep(5);
       console.log('gave up');
       return null;
+    case 'parts':
+    case 'parts large':
+    case 'parts raise':
+    case 'parts exit':
+    case 'parts endless':
+      return parts(request.toString(), context);
     default:
       context.contentType = context.requestContentType || null;
       return request;

@@ -17,6 +17,30 @@ class Refused(Exception):
     pass
 
 
+def parts(word, context):
+    context.content_type = "text/csv"
+    if word == "parts":
+        yield b"one,"
+        yield "zwei,"
+        yield b""
+        yield bytearray(b"three")
+    elif word == "parts large":
+        for number in range(64):
+            yield bytes([number]) * (1 << 20)
+    elif word == "parts raise":
+        yield b"begun"
+        raise Refused("in the middle")
+    elif word == "parts exit":
+        yield b"begun"
+        os._exit(3)
+    elif word == "parts endless":
+        try:
+            while True:
+                yield b"tick\n"
+        finally:
+            print("not taken")
+
+
 @vilya.raw
 def handler(request, context):
     word = bytes(request[:16])
@@ -46,6 +70,8 @@ def handler(request, context):
             time.sleep(0.005)
         print("gave up")
         return b""
+    if word.startswith(b"parts"):
+        return parts(word.decode(), context)
     context.content_type = context.request_content_type
     out = context.reserve(len(request))
     out[:] = request

@@ -121,6 +121,14 @@ impl Shard {
                 let cause = Cause { kind: ErrorKind::FunctionRaised, message: message.into(), report };
                 self.feed_with(Event::Broken { sandbox }, Some(cause));
             }
+            ClaimKind::Part => {
+                let mut bytes = self.pool.take();
+                host.copy_payload(&claim, &mut bytes);
+                let invocation = InvocationId::from_bits(claim.invocation);
+                let key = entry.request_in(claim.lane);
+                let content_type = ContentType::Function(claim.metadata.content_type);
+                self.part(Hold { sandbox, lane: claim.lane, invocation }, key, content_type, bytes);
+            }
             ClaimKind::Imported => {
                 let mut names = Vec::new();
                 host.copy_payload(&claim, &mut names);

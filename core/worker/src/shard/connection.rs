@@ -7,13 +7,16 @@
 use std::os::fd::OwnedFd;
 
 use vilya_protocol::error::ErrorKind;
-use vilya_protocol::http::{CONTINUE, Decoder, Head, Item, Method, Reject};
+use vilya_protocol::http::{
+    CONTINUE, Decoder, Head, Item, LAST_CHUNK, Method, Reject, Version, write_chunk, write_chunk_size,
+};
 use vilya_protocol::route::{NoRoute, Route as Target};
 use vilya_reactor::{OpId, TimerId};
 
 use super::backlog::Backlog;
 use super::outbox::{JOINED_BYTES, Outbox};
 use super::upload::{UPLOAD_BYTES, Upload};
+use crate::part::{Awaited, Part};
 use crate::pool::Pool;
 use crate::request::{AdminCall, RequestText};
 use crate::response::{Body, Response};
@@ -47,6 +50,7 @@ pub(super) struct Incoming {
     pub(super) text: RequestText,
     keep_alive: bool,
     head_only: bool,
+    takes_parts: bool,
 }
 
 /// How many bytes of bodies a shard holds, and how many it may.
@@ -154,6 +158,12 @@ pub(super) struct Connection {
     incoming: Option<Incoming>,
     keep_alive: bool,
     head_only: bool,
+    /// The answer to the request at hand may come in parts.
+    pub(super) takes_parts: bool,
+    /// Some of it was put into the outbox.
+    begun: bool,
+    /// Who waits for that to be sent.
+    pub(super) part: Option<Awaited>,
     /// What the request at hand holds of the shard's body budget, until it is answered.
     charged_bytes: u64,
     pub(super) lingered_bytes: usize,
@@ -179,6 +189,9 @@ impl Connection {
             incoming: None,
             keep_alive: true,
             head_only: false,
+            takes_parts: false,
+            begun: false,
+            part: None,
             charged_bytes: 0,
             lingered_bytes: 0,
         }
@@ -225,6 +238,7 @@ impl Connection {
                         }
                         _ => false,
                     };
+                    self.takes_parts = incoming.takes_parts;
                     self.incoming = Some(incoming);
                     if takes_lane {
                         self.phase = Phase::Asking;
@@ -351,6 +365,50 @@ impl Connection {
         self.phase = if keep_alive { Phase::Between } else { Phase::Closing };
     }
 
+    /// Whether parts of the answer to the request at hand were taken in.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Queues a part of the answer, and what an answer begins with before the first.
+    pub(super) fn take_part(&mut self, part: Part, closing: bool, pool: &mut Pool) {
+        let Part { bytes, head, awaited } = part;
+        let out = self.outbox.text(pool);
+        if let Some(head) = head {
+            self.begun = true;
+            self.keep_alive &= !closing;
+            head.write_head_of_parts(self.keep_alive, out);
+        }
+        write_chunk(out, &bytes);
+        pool.give(bytes);
+        self.part = Some(awaited);
+    }
+
+    /// Queues the end of an answer that came in parts. False: it does not end well, and nothing more may be sent.
+    pub(super) fn end_parts(&mut self, response: Response, closing: bool, pool: &mut Pool) -> bool {
+        self.begun = false;
+        if response.status >= 300 {
+            return false;
+        }
+        match response.body {
+            Body::Bytes(bytes) => {
+                let out = self.outbox.text(pool);
+                write_chunk(out, &bytes);
+                out.extend_from_slice(LAST_CHUNK);
+                pool.give(bytes);
+            }
+            Body::Lane(lane) => {
+                write_chunk_size(self.outbox.text(pool), lane.slice.len());
+                self.outbox.push_lane(lane);
+                let out = self.outbox.text(pool);
+                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(LAST_CHUNK);
+            }
+        }
+        self.phase = if self.keep_alive && !closing { Phase::Between } else { Phase::Closing };
+        true
+    }
+
     /// The request whose body a lane is asked for, without the body.
     pub(super) fn asking(&mut self) -> Option<(CurrentRoute, RequestText)> {
         let incoming = self.incoming.as_mut()?;
@@ -413,7 +471,9 @@ fn read_head(head: &Head<'_>, intake: &mut Intake<'_>) -> Incoming {
     if matches!(wanted, Wanted::Function(_) | Wanted::Admin(_)) {
         text.reserve(announced);
     }
-    Incoming { wanted, text, keep_alive: head.keep_alive(), head_only: head.method() == Method::Head }
+    let head_only = head.method() == Method::Head;
+    let takes_parts = head.version() == Version::Http11 && !head_only;
+    Incoming { wanted, text, keep_alive: head.keep_alive(), head_only, takes_parts }
 }
 
 fn wanted(head: &Head<'_>, routes: &RouteTable) -> Wanted {

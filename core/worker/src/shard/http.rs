@@ -18,6 +18,7 @@ use super::token::Owner;
 use super::upload::Leaving;
 use crate::config::units::format_bytes;
 use crate::mesh::{ControlMessage, Message};
+use crate::part::{Awaited, Part};
 use crate::request::{Client, Request, RequestText, Source, unix_ms};
 use crate::response::{ContentType, Response};
 use crate::slots::Key;
@@ -202,8 +203,9 @@ impl Shard {
         match route.get() {
             Some(route) => {
                 let source = Source { shard: self.settings.shard, client: Client::Http(key) };
+                let takes_parts = connection.takes_parts;
                 let request = Request::new(source, route.function, self.ids.next(), unix_ms(), text);
-                self.ask_for_lane(request, bytes);
+                self.ask_for_lane(Request { takes_parts, ..request }, bytes);
             }
             None => connection.take_body_in(None, text),
         }
@@ -272,10 +274,11 @@ impl Shard {
                 let Some(route) = current.get() else {
                     return self.respond_http(key, Response::refusal(Refusal::NoSuchFunction));
                 };
-                let request = Request::new(source, route.function, self.ids.next(), unix_ms(), text);
+                let mut request = Request::new(source, route.function, self.ids.next(), unix_ms(), text);
                 let owner = route.owner(self.settings.shard, self.counters.requests);
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.phase = Phase::Serving { owner: Some(owner) };
+                    request.takes_parts = connection.takes_parts;
                 }
                 if owner == self.settings.shard {
                     self.admit(request);
@@ -335,9 +338,25 @@ impl Shard {
             response.request_id = Some(self.ids.next());
         }
         connection.discharge(&mut self.bodies);
-        connection.answer(response, self.draining.is_some(), &mut self.bodies, &mut self.pool);
+        if connection.has_begun() {
+            if !connection.end_parts(response, self.draining.is_some(), &mut self.pool) {
+                // What has begun as a good answer must not seem whole.
+                return self.close(key);
+            }
+        } else {
+            connection.answer(response, self.draining.is_some(), &mut self.bodies, &mut self.pool);
+        }
         self.send(key);
         self.proceed(key);
+    }
+
+    /// A part of the answer to the request at hand.
+    pub(super) fn part_for_http(&mut self, key: Key, part: Part) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.discharge(&mut self.bodies);
+        connection.take_part(part, self.draining.is_some(), &mut self.pool);
+        self.send(key);
+        self.touch(key);
     }
 
     fn send(&mut self, key: Key) {
@@ -370,6 +389,7 @@ impl Shard {
     /// Ends the connection in order if nothing more is to be served on it.
     fn all_sent(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.part.take().into_iter().for_each(Awaited::taken);
         if connection.phase != Phase::Closing {
             return;
         }

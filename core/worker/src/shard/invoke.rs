@@ -192,7 +192,7 @@ impl Shard {
         let Some(entry) = self.sandboxes.get_mut(sandbox.index as usize).and_then(Option::as_mut) else {
             return self.feed(Event::Broken { sandbox });
         };
-        let submitted = entry.give(id, lane, |host| {
+        let submitted = entry.give((id, Key(origin.0)), lane, |host| {
             host.submit(&Submission {
                 invocation: invocation.to_bits(),
                 lane,
@@ -231,11 +231,15 @@ impl Shard {
 
     fn answer(&mut self, origin: Origin, outcome: Outcome) {
         let returned = self.returned.take();
-        let Some(request) = self.requests.remove(Key(origin.0)) else { return };
+        let Some(mut request) = self.requests.remove(Key(origin.0)) else { return };
         self.count(&request, outcome);
         let mut response = match outcome {
             // Nobody waits for it.
-            Outcome::Cancelled => return self.pool.give(request.text.into_buffer()),
+            Outcome::Cancelled => {
+                let held = request.gathered.map_or(0, |gathered| gathered.bytes.len() as u64);
+                self.bodies.give_back(held);
+                return self.pool.give(request.text.into_buffer());
+            }
             Outcome::Returned | Outcome::Raised => returned.unwrap_or_else(|| {
                 Response::error(ErrorKind::Internal, "the answer was lost inside the worker; please report this")
             }),
@@ -256,6 +260,7 @@ impl Shard {
                 Response::error(ErrorKind::Draining, "the worker stopped before the function answered")
             }
         };
+        response = self.gathered_answer(&mut request, response);
         if let Some(run) = request.run {
             response.run = Some((run, self.now_ns.saturating_sub(run.dispatched_ns)));
             response.shard = u16::try_from(self.settings.shard).ok();

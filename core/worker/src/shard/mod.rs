@@ -19,6 +19,7 @@ mod invoke;
 mod lanes;
 mod outbox;
 mod output;
+mod parts;
 mod roster;
 mod sandbox;
 mod token;
@@ -332,6 +333,8 @@ impl Shard {
                 self.counters.mesh_received += 1;
                 self.respond(client, response);
             }
+            Message::Part { client, part } => self.pass_on(client, part),
+            Message::PartTaken { hold, goes_on } => self.part_taken(hold, goes_on),
             Message::Reclaim { client, hold } => self.reclaim_from(client, hold),
             Message::Released(hold) => self.released(hold),
             Message::Administered { client, response, charged_bytes } => {

@@ -23,6 +23,7 @@ use super::token::{Owner, SandboxKey, Stream};
 use crate::arena::{Arena, Slice};
 use crate::mesh::StartedSandbox;
 use crate::request::{RequestId, Source};
+use crate::slots::Key;
 use crate::starter::Reap;
 use crate::storage::FunctionRecord;
 
@@ -63,6 +64,8 @@ pub(super) struct Sandbox {
     pub(super) doomed: bool,
     /// The requests in its lanes, for the log.
     lanes: Vec<Option<RequestId>>,
+    /// And where the shard keeps them.
+    keys: Vec<Key>,
     /// Whom answers are sent to from its lanes.
     takers: Vec<Option<Source>>,
     /// In the list of those whose lanes may hold memory to give back.
@@ -97,7 +100,7 @@ impl Sandbox {
     /// Gives it a request.
     pub(super) fn give(
         &mut self,
-        request: RequestId,
+        (request, key): (RequestId, Key),
         lane: u16,
         submit: impl FnOnce(&mut Host) -> Result<(), SubmitError>,
     ) -> Result<(), SubmitError> {
@@ -107,6 +110,7 @@ impl Sandbox {
         submit(&mut process.host)?;
         if let Some(slot) = self.lanes.get_mut(usize::from(lane)) {
             *slot = Some(request);
+            self.keys[usize::from(lane)] = key;
         }
         self.last_request = Some(request);
         Ok(())
@@ -161,6 +165,12 @@ impl Sandbox {
         self.takers.get_mut(usize::from(lane))
     }
 
+    /// Where the shard keeps the request that a lane was given.
+    pub(super) fn request_in(&self, lane: u16) -> Option<Key> {
+        let lane = usize::from(lane);
+        self.lanes.get(lane)?.and(self.keys.get(lane).copied())
+    }
+
     /// Whether any lane has a request.
     pub(super) fn is_busy(&self) -> bool {
         self.lanes.iter().any(Option::is_some)
@@ -193,6 +203,7 @@ impl Shard {
         }
         let lanes = vec![None; usize::from(record.manifest.concurrency)];
         let takers = vec![None; lanes.len()];
+        let keys = vec![Key(u64::MAX); lanes.len()];
         self.sandboxes[index] = Some(Sandbox {
             id,
             name: record.manifest.name.as_str().into(),
@@ -206,6 +217,7 @@ impl Shard {
             ready: false,
             doomed: false,
             lanes,
+            keys,
             takers,
             frozen: false,
             swollen: false,

@@ -20,12 +20,17 @@ pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
     if data.is_empty() {
         return;
     }
-    let digits = (usize::BITS - data.len().leading_zeros()).div_ceil(4);
-    for digit in (0..digits).rev() {
-        out.push(b"0123456789abcdef"[(data.len() >> (digit * 4)) & 15]);
-    }
-    out.extend_from_slice(b"\r\n");
+    write_chunk_size(out, data.len());
     out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends what a chunk of so many bytes, at least one, begins with: for data that is sent from elsewhere, and a CRLF after it.
+pub fn write_chunk_size(out: &mut Vec<u8>, bytes: usize) {
+    let digits = (usize::BITS - bytes.leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[(bytes >> (digit * 4)) & 15]);
+    }
     out.extend_from_slice(b"\r\n");
 }
 

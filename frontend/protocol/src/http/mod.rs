@@ -23,7 +23,7 @@ mod writer;
 #[cfg(feature = "adversarial")]
 pub mod adversarial;
 
-pub use chunked::{LAST_CHUNK, write_chunk};
+pub use chunked::{LAST_CHUNK, write_chunk, write_chunk_size};
 pub use decoder::{Decoder, Item, Step};
 pub use fields::valid_header_value;
 pub use head::{Head, Method, Version};

@@ -72,6 +72,11 @@ void *vilya_reserve(vilya_response *response, size_t bytes);
 /* Appends to the response. 0, or -1 when it would be more than a response may have; nothing was appended then. */
 int vilya_write(vilya_response *response, const void *data, size_t bytes);
 
+/* Sends what the response has so far as a part of it, and waits until it was taken; the response is empty again, and has room for as much
+ * as before. What the handler returns with is the last part; if it fails after a part, the client sees that its answer is cut short.
+ * 0, or -1 when nobody takes any more: return then. */
+int vilya_send_part(vilya_response *response);
+
 /* Shortens the response; one that is shorter stays as it is. */
 void vilya_truncate(vilya_response *response, size_t bytes);
 

@@ -212,6 +212,17 @@ pub unsafe extern "C" fn vilya_write(of: *mut VilyaResponse<'_, '_>, data: *cons
     if of.response.write(data).is_ok() { 0 } else { -1 }
 }
 
+/// Sends what there is so far.
+///
+/// # Safety
+/// As the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vilya_send_part(of: *mut VilyaResponse<'_, '_>) -> c_int {
+    // SAFETY: the header's promise.
+    let of = unsafe { response(of) };
+    if of.response.send_part().is_ok() { 0 } else { -1 }
+}
+
 /// Shortens.
 ///
 /// # Safety

@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use napi::bindgen_prelude::{BufferSlice, FnArgs, Function, Uint8Array};
+use napi::bindgen_prelude::{BufferSlice, FnArgs, Function, Object, Uint8Array};
 use napi::threadsafe_function::{ThreadsafeFunctionCallMode, UnknownReturnValue};
 use napi::{Env, Error, Result, Status};
 use napi_derive::napi;
@@ -16,6 +16,10 @@ use vilya_runtime::events::{Event, Intake, Outlet, Task, join, join_when_told};
 /// The release that this addon is of; the files beside it must be of the same.
 #[napi]
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The most bytes of a part of an answer.
+#[napi]
+pub const PART_BYTES: u32 = vilya_runtime::events::PART_BYTES as u32;
 
 /// The worker that this process is a sandbox of.
 #[napi]
@@ -197,6 +201,36 @@ impl Invocation {
             lock(&self.outlet).returned(task);
         }
         Ok(())
+    }
+
+    /// Sends a part of the answer, at most `PART_BYTES` of it. A promise of whether somebody takes more; nothing else may be said of the
+    /// invocation before.
+    #[napi]
+    pub fn send_part<'env>(
+        &mut self,
+        env: &'env Env,
+        bytes: Uint8Array,
+        content_type: Option<String>,
+    ) -> Result<Object<'env>> {
+        if bytes.len() > PART_BYTES as usize {
+            return Err(refused("a part of an answer is too large"));
+        }
+        let task = self.task()?;
+        if let Some(content_type) = content_type {
+            task.parts().1.set_content_type(&content_type).map_err(refused)?;
+        }
+        let outlet = Arc::clone(&self.outlet);
+        let wait = lock(&outlet).part(self.task()?, &bytes);
+        let (deferred, promise) = env.create_deferred::<bool, _>()?;
+        // A thread of its own: the loop's few would wait for as many slow clients.
+        std::thread::Builder::new()
+            .name("vilya-part".into())
+            .spawn(move || {
+                let is_taken = wait.wait();
+                deferred.resolve(move |_| Ok(is_taken));
+            })
+            .map_err(refused)?;
+        Ok(promise)
     }
 
     /// Answers with an account of a failure, in JSON.

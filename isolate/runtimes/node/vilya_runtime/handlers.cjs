@@ -85,7 +85,25 @@ function adaptRaw(run) {
   };
 }
 
+/** What a handler returns that answers in parts: an async generator, a stream, or a generator of a generator function. */
+function isParts(result) {
+  return typeof result?.[Symbol.asyncIterator] === 'function' || Object.prototype.toString.call(result) === '[object Generator]';
+}
+
+/** Sends parts one after the other with `send(bytes)`, a promise of whether somebody takes more. Whether all were taken. */
+async function sendParts(parts, send, most) {
+  for await (const part of parts) {
+    const bytes = typeof part === 'string' ? Buffer.from(part) : toBytes(part);
+    for (let at = 0; at < bytes.length; at += most) {
+      // Leaving the loop ends the generator.
+      if (!(await send(bytes.subarray(at, at + most)))) return false;
+    }
+  }
+  return true;
+}
+
 function toBytes(result) {
+  if (isParts(result)) return result;
   if (result instanceof Uint8Array) return result;
   if (result === undefined || result === null) return new Uint8Array(0);
   if (ArrayBuffer.isView(result)) return new Uint8Array(result.buffer, result.byteOffset, result.byteLength);
@@ -111,6 +129,7 @@ function parse(text) {
 }
 
 function stringify(result) {
+  if (isParts(result)) return result;
   try {
     return JSON.stringify(result) ?? 'null';
   } catch (error) {
@@ -118,4 +137,4 @@ function stringify(result) {
   }
 }
 
-module.exports = { adapt, load, raw, RAW };
+module.exports = { adapt, isParts, load, raw, sendParts, RAW };

@@ -27,7 +27,7 @@ async function main(addonPath, release, isAhead) {
     channel.initFailed(report(error, channel.failureLimit));
     process.exit(1);
   }
-  new Server(channel, handler).serve();
+  new Server(channel, handler, require(addonPath).PART_BYTES).serve();
 }
 
 /** Becomes the process of the function that has this environment, which names every variable that there is already. */
@@ -61,11 +61,13 @@ class Server {
   #call;
   #about = new About(process.env);
   #defaultType;
+  #partBytes;
   #running = new Set();
   #stopping = false;
 
-  constructor(channel, handler) {
+  constructor(channel, handler, partBytes) {
     this.#channel = channel;
+    this.#partBytes = partBytes;
     this.#call = handlers.adapt(handler);
     this.#defaultType = handler[handlers.RAW] ? null : JSON_TYPE;
   }
@@ -96,6 +98,7 @@ class Server {
   }
 
   #answer(invocation, context, result) {
+    if (handlers.isParts(result)) return this.#answerInParts(invocation, context, result);
     const type = context.contentType ?? this.#defaultType;
     Context.end(context);
     try {
@@ -105,6 +108,20 @@ class Server {
       return this.#fail(invocation, context, new Failure('Runtime.ResponseError', error.message));
     }
     this.#end(context);
+  }
+
+  #answerInParts(invocation, context, parts) {
+    const send = (bytes) => invocation.sendPart(bytes, context.contentType ?? null);
+    handlers.sendParts(parts, send, this.#partBytes).then(
+      (isTaken) => {
+        if (isTaken) return this.#answer(invocation, context, new Uint8Array(0));
+        Context.end(context);
+        const account = { errorType: 'Runtime.NobodyTakes', errorMessage: 'nobody takes any more of this answer', stackTrace: [] };
+        invocation.fail(JSON.stringify(account));
+        this.#end(context);
+      },
+      (error) => this.#fail(invocation, context, error),
+    );
   }
 
   #fail(invocation, context, error) {

@@ -128,6 +128,7 @@ class Regions:
             words[offset // 4] = first_index
         self.fence = threading.Lock()
         self.wakes = self.rings = self.sleep = 0
+        self.imported = None
 
     def write_header(self, header):
         values = [header[name] for name in layout.DOWN_HEADER_FIELDS]
@@ -197,7 +198,15 @@ class Regions:
     # Up.
 
     def pop(self):
-        """The next completion, or None."""
+        """The next completion of an invocation or of the start, or None. What was imported is kept in `imported`."""
+        claim = self._pop()
+        while claim is not None and claim.kind == layout.IMPORTED:
+            assert self.imported is None, "said once"
+            self.imported = claim.payload.decode()
+            claim = self._pop()
+        return claim
+
+    def _pop(self):
         if self.up_words[layout.COMPLETION_TAIL_OFFSET // 4] == self.head:
             return None
         slot = layout.HEADER_BYTES + (self.head & (self.completion_entries - 1)) * layout.SLOT_STRIDE_BYTES

@@ -276,6 +276,32 @@ class Output(unittest.TestCase):
             self.assertEqual(error(sandbox.invoke(b"2"))["errorMessage"], "unheard")
 
 
+class Importing(unittest.TestCase):
+    def test_what_an_invocation_imports_is_told_once_packages_first(self):
+        source = """
+        def handler(event, context):
+            if event:
+                import wsgiref.util
+            if event == 2:
+                import colorsys
+        """
+        with Sandbox(source).ready() as sandbox:
+            sandbox.call(0)
+            sandbox.call(1)
+            sandbox.call(2)
+            names = sandbox.regions.imported.split(" ")
+            self.assertIn("wsgiref", names)
+            self.assertIn("wsgiref.util", names)
+            self.assertLess(names.index("wsgiref"), names.index("wsgiref.util"))
+            self.assertNotIn("colorsys", names)
+            self.assertFalse([name for name in names if name.startswith("vilya_runtime")])
+
+    def test_what_loading_imports_is_not_told(self):
+        with Sandbox("import wsgiref.util\ndef handler(event, context): pass").ready() as sandbox:
+            sandbox.call(0)
+            self.assertIsNone(sandbox.regions.imported)
+
+
 class Trimming(unittest.TestCase):
     SOURCE = """
     import gc

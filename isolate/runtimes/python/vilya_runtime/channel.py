@@ -116,6 +116,7 @@ class Channel:
         self._fence = allocate_lock()
         self._rung = 0  # the worker's sleep in which it was last rung; once is enough
         self._stopped = False
+        self._part_waiters = {}  # lane -> what sleeps until a part of it was taken
         self._cancelled = {}  # lane -> the invocation last advised to give up
         self._doze, self._futex_wait = kernel.futex_waiter(kernel.address_of(self._down) + layout.SUBMISSION_TAIL_OFFSET)
         # Whoever spins holds the interpreter's lock, which the handlers of other lanes need.
@@ -265,6 +266,25 @@ class Channel:
             _pack_completion(self._up, slot, invocation, kind, lane, start, len(metadata), content, count)
             self._commit(slot)
         self._ring_doorbell()
+
+    def send_part(self, invocation, lane, metadata, data):
+        """Sends bytes as parts of an answer, each when the one before was taken. Whether somebody takes more."""
+        view = memoryview(data).cast("B")
+        word = (layout.PARTS_TAKEN_OFFSET >> 2) + lane
+        wait = self._part_waiters.get(lane)
+        if wait is None:
+            wait = self._part_waiters[lane] = kernel.futex_waiter(kernel.address_of(self._down) + (word << 2))[1]
+        step = min(layout.PART_BYTES, self.payload_limit)
+        for at in range(0, len(view), step):
+            before = self._down_words[word]
+            self.publish(layout.PART, invocation, lane, metadata, bytes(view[at : at + step]))
+            while (taken := self._down_words[word]) == before:
+                wait(before)
+            if not _STRONGLY_ORDERED:
+                self._barrier()
+            if taken & 1:
+                return False
+        return True
 
     def _commit(self, slot):
         if not _STRONGLY_ORDERED:

@@ -7,13 +7,15 @@ Knows lanes, not rings.
 
 import json
 import sys
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
 from . import layout
 from .failures import Failure
 from .vilya import ResponseTooLarge
 
 _JSON_SPACE = " \t\n\r"
+#: What a handler returns that answers in parts.
+PARTS = GeneratorType, AsyncGeneratorType
 _COROUTINE_FUNCTION = 0x80  # inspect.CO_COROUTINE; inspect is slow to import
 
 
@@ -86,6 +88,8 @@ def _json(function, channel, _lane):
         result = function(event, context)
         if type(result) is CoroutineType:
             result = _finish(result)
+        if type(result) in PARTS:
+            return result
         if inside:
             inside.clear()  # what the last result was that could not be encoded
         try:
@@ -130,9 +134,38 @@ def _raw(function, channel, lane):
     return call
 
 
+def send_parts(parts, send):
+    """Sends what a generator yields; whether somebody took all of it."""
+    if type(parts) is AsyncGeneratorType:
+        return _finish(_send_parts_of(parts, send))
+    try:
+        return all(send(_encode(part)) for part in parts)
+    finally:
+        parts.close()
+
+
+async def _send_parts_of(parts, send):
+    try:
+        async for part in parts:
+            if not send(_encode(part)):
+                return False
+        return True
+    finally:
+        await parts.aclose()
+
+
+def _encode(part):
+    if isinstance(part, str):
+        return part.encode()
+    try:
+        return memoryview(part)
+    except TypeError:
+        raise TypeError(f"a generator that answers yields bytes or str, not {type(part).__name__}") from None
+
+
 def _collect(result, channel, lane):
     """Brings a raw handler's result to where it can be sent from once its views are gone."""
-    if type(result) is bytes:
+    if type(result) is bytes or type(result) in PARTS:
         return result
     if result is None:
         return b""

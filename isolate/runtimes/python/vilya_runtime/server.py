@@ -166,11 +166,16 @@ class Server:
         try:
             context = Context(self._about, channel, submission)
             payload = lane.call(request, context)
+            if type(payload) in handlers.PARTS:
+                payload = self._send_parts(payload, invocation, number, context)
             if type(payload) is bytes and len(payload) > channel.payload_limit:
                 raise handlers.too_large(len(payload), channel)
             metadata = context._archived_content_type or self._default_metadata
         except SystemExit:
             raise  # the handler ends its process: the worker sees the sandbox die
+        except NobodyTakes as error:
+            kind, metadata = layout.RAISED, b""
+            payload = failures.record("Runtime.NobodyTakes", str(error), [], channel.payload_limit)
         except BaseException as error:
             kind, metadata = layout.RAISED, b""
             payload = report(error, channel.payload_limit)
@@ -184,6 +189,22 @@ class Server:
             channel.publish_staged(kind, invocation, number, metadata, payload)
         if len(_modules) > self._imports.known:
             self._imports.tell()
+
+
+    def _send_parts(self, parts, invocation, number, context):
+        """Sends what a generator yields, and gives what is left to answer with."""
+
+        def send(part):
+            metadata = context._archived_content_type or b""
+            return self._channel.send_part(invocation, number, metadata, part)
+
+        if not handlers.send_parts(parts, send):
+            raise NobodyTakes("the client left, or the time was over, before all parts of the answer were taken")
+        return b""
+
+
+class NobodyTakes(Exception):
+    """Nothing that the function did wrong."""
 
 
 class Crew:

@@ -6,7 +6,11 @@ use crate::request::Advice;
 use crate::{Failure, Request, StartError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+pub use vilya_ipc::guest::PartWait;
 use vilya_ipc::guest::{Guest, Invocation, Next, Receiver, Response, Sender};
+
+/// The most bytes of a part of an answer.
+pub const PART_BYTES: usize = vilya_ipc::layout::PART_BYTES as usize;
 
 /// Takes what the worker says. One a process.
 pub struct Intake {
@@ -108,6 +112,16 @@ impl Outlet {
     /// Answers with the response that the task holds.
     pub fn returned(&mut self, task: Task) {
         self.0.returned(task.invocation);
+    }
+
+    /// Sends a part of the task's answer, of the content type that its response names; at most [`PART_BYTES`] of it. The next thing said of
+    /// the task must come after [`PartWait::wait`] has returned.
+    ///
+    /// # Panics
+    /// There are more bytes.
+    pub fn part(&mut self, task: &Task, bytes: &[u8]) -> PartWait {
+        assert!(bytes.len() <= PART_BYTES, "{} bytes are more than a part may have", bytes.len());
+        self.0.part(&task.invocation.piece(bytes))
     }
 
     /// Answers with an account of a failure: JSON `{"errorType", "errorMessage", "stackTrace"}`. One that is longer than

@@ -28,7 +28,7 @@ mod serve;
 
 pub use failure::Failure;
 pub use request::Request;
-pub use vilya_ipc::guest::{HandshakeError, Response, TooLarge};
+pub use vilya_ipc::guest::{HandshakeError, NotTaken, Response, TooLarge};
 pub use vilya_ipc::metadata::EncodeError;
 
 use std::fmt;

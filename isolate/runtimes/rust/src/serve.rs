@@ -81,7 +81,7 @@ impl Runtime {
         F: Fn(&Request<'_>, &mut Response<'_>) -> Result<(), Failure>,
     {
         let advice = Advice::Asked(LaneAdvice { runtime: self, lane: invocation.lane() });
-        let (request, mut response) = invocation.parts();
+        let (request, mut response) = invocation.parts_with(&self.sender);
         let request = Request::new(request, advice);
         // A handler that panicked leaves nothing of ours behind: its response is dropped unread.
         let result = catch_unwind(AssertUnwindSafe(|| handler(&request, &mut response)));
