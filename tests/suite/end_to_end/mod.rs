@@ -12,6 +12,7 @@ mod egress;
 mod frozen;
 mod functions;
 mod hostile_clients;
+mod image_runtimes;
 mod images;
 mod inside;
 #[path = "../../../isolate/tests/isolation/internet.rs"]
