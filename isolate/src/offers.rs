@@ -3,6 +3,7 @@
 //! Invariant: nothing is left of a trial, and nothing is decided. Does not know: what a host without one of these can do about it.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use crate::{cgroup, landlock, resolve, spawn, sys};
@@ -18,21 +19,17 @@ pub struct Offer {
     pub answer: io::Result<()>,
 }
 
-/// Tries each of them.
+/// Tries each of them, as far as one can be tried without another.
 #[must_use]
-pub fn offers() -> [Offer; 4] {
+pub fn offers() -> Vec<Offer> {
+    let openat2 = Offer { call: "openat2", since: "5.6", answer: resolve::file_without_links(c"/").map(drop) };
+    let clone3 = Offer { call: "clone3", since: "5.3", answer: spawn::try_clone3() };
     let own = sys::pidfd_open(std::process::id().cast_signed());
-    let signalled = match &own {
-        // The signal 0 is sent to nobody, and is refused like any other.
-        Ok(own) => sys::pidfd_send_signal(std::os::fd::AsFd::as_fd(own), 0),
-        Err(error) => Err(io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::ENOSYS))),
-    };
-    [
-        Offer { call: "openat2", since: "5.6", answer: resolve::file_without_links(c"/").map(drop) },
-        Offer { call: "pidfd_open", since: "5.3", answer: own.map(drop) },
-        Offer { call: "pidfd_send_signal", since: "5.1", answer: signalled },
-        Offer { call: "clone3", since: "5.3", answer: spawn::try_clone3() },
-    ]
+    // The signal 0 is sent to nobody, and is refused like any other.
+    let signalled = own.as_ref().ok().map(|own| sys::pidfd_send_signal(own.as_fd(), 0));
+    let pidfd = Offer { call: "pidfd_open", since: "5.3", answer: own.map(drop) };
+    let signal = signalled.map(|answer| Offer { call: "pidfd_send_signal", since: "5.1", answer });
+    [openat2, clone3, pidfd].into_iter().chain(signal).collect()
 }
 
 /// The interface of Landlock, counted from 1; 0 where there is none.
@@ -69,6 +66,7 @@ mod tests {
     /// The tests make sandboxes, which need all of them.
     #[test]
     fn a_host_that_runs_these_tests_offers_all() {
+        assert_eq!(offers().len(), 4);
         for offer in offers() {
             assert!(offer.answer.is_ok(), "{offer:?}");
         }
