@@ -1,8 +1,9 @@
 //! Other machines: what a sandbox reaches when it is let out, what it does not, and that nothing of it is left or opens by a death.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -385,7 +386,7 @@ fn who_cannot_be_let_out_is_told_what_to_do() {
         let refused = room.start(&probe("")).map(drop).expect_err("not by an ordinary user");
         assert!(refused.to_string().contains("run the worker as root"), "{refused}");
     }
-    let Some(_internet) = Internet::around("egress::who_cannot_be_let_out_is_told_what_to_do") else { return };
+    let Some(mut internet) = Internet::around("egress::who_cannot_be_let_out_is_told_what_to_do") else { return };
     let mut room = let_out(EgressOptions { range: "198.51.100.0/25".parse().expect("a range"), ..options() });
     let refused = room.start(&probe("")).map(drop).expect_err("the host's own addresses");
     assert!(refused.to_string().contains("set sandbox.egress_range"), "{refused}");
@@ -414,9 +415,25 @@ fn who_cannot_be_let_out_is_told_what_to_do() {
         .collect();
     let refused = small.start(&waits).map(drop).expect_err("no address is left");
     assert!(refused.to_string().contains("every address of 10.214.0.0/28 is in use"), "{refused}");
+    // Somebody keeps their networks; the links in them are shut all the same, and make room.
+    let kept: Vec<File> = held
+        .iter()
+        .map(|running| File::open(format!("/proc/{}/ns/net", running.started.pid)).expect("it runs"))
+        .collect();
     for running in held {
         running.started.remains.kill();
         running.finish();
     }
+    assert_eq!(links().len(), kept.len());
+    let inside = format!("--net=/proc/{}/fd/{}", std::process::id(), kept[0].as_raw_fd());
+    let program = format!("{TRYING}\nattempts(('service', 'udp', '{SERVICE}', 7000))");
+    let left = Command::new("nsenter").args([&inside, "--", PYTHON, "-I", "-c", &program]).output().expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "service silence\n");
+    // What is asked after it is answered after it.
+    let honest = UdpSocket::bind((HOST, 0)).expect("a socket");
+    honest.set_read_timeout(Some(PATIENCE)).expect("its mode");
+    honest.send_to(b"honest", (SERVICE, 7000)).expect("it is sent");
+    honest.recv(&mut [0; 100]).expect("it is answered");
+    assert!(!internet.seen().contains("10.214."), "what was shut came through");
     small.run(&Spec { name: unique("again"), ..probe("") });
 }

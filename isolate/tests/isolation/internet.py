@@ -50,7 +50,10 @@ def serve_udp(port, answer):
             local = info[4:8]
             remember("udp", socket.inet_ntoa(local), peer[0], port, asked.decode("latin-1"))
             source = struct.pack("I4s4s", 0, local, bytes(4))
-            server.sendmsg([answer(asked)], [(socket.IPPROTO_IP, 8, source)], 0, peer)
+            try:
+                server.sendmsg([answer(asked)], [(socket.IPPROTO_IP, 8, source)], 0, peer)
+            except OSError:
+                pass  # Nobody is there who could be answered.
 
     threading.Thread(target=run, daemon=True).start()
 
