@@ -13,7 +13,7 @@ use crate::death::{PATIENCE_MS, dies, pidfd};
 use crate::internet::{HOST, Internet, METADATA, NAMESERVER, PRIVATE, SERVICE, TRAP, run};
 use crate::support::{PYTHON, Room, Running, native, python, unique};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Set for a process that plays the worker: the state directory and the worker's id.
 const ROLE: &str = "VILYA_ISOLATE_TEST_EGRESS_WORKER";
 

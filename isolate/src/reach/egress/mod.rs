@@ -258,7 +258,7 @@ impl Drop for Egress {
         let desk = self.desk();
         if desk.guarded && !desk.left {
             // A table that stays shuts what there still is; the next start of this worker removes both.
-            let _ = remove_all(self.groups).and_then(|()| {
+            let _ = remove_all(self.groups).and_then(|_| {
                 let filter = Socket::open(SockProtocol::NetlinkNetFilter)?;
                 commit(&filter, &rules::removal(&self.table))
             });
@@ -273,9 +273,7 @@ pub(crate) fn sweep(worker_id: &str) -> io::Result<usize> {
         return Ok(swept);
     }
     let Some(filter) = there(Socket::open(SockProtocol::NetlinkNetFilter))? else { return Ok(swept) };
-    let groups = groups(worker_id);
-    swept += links::in_groups(&Socket::open(SockProtocol::NetlinkRoute)?, groups)?.len();
-    remove_all(groups)?;
+    swept += remove_all(groups(worker_id))?;
     let table = table(worker_id);
     if there(filter.ask(rules::question(&table)))?.is_some() {
         commit(&Socket::open(SockProtocol::NetlinkNetFilter)?, &rules::removal(&table))?;
@@ -294,12 +292,17 @@ fn there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn remove_all(groups: Groups) -> io::Result<()> {
-    [groups.open, groups.shut].into_iter().try_for_each(|group| {
-        // One that refused something is left.
-        let route = Socket::open(SockProtocol::NetlinkRoute)?;
-        gone(route.perform(&[links::removal_of(group)], 0))
-    })
+/// Takes every link of a worker away, and says how many there were.
+fn remove_all(groups: Groups) -> io::Result<usize> {
+    let found = links::in_groups(&Socket::open(SockProtocol::NetlinkRoute)?, groups)?.len();
+    if found > 0 {
+        for group in [groups.open, groups.shut] {
+            // A socket that was refused something is left.
+            let route = Socket::open(SockProtocol::NetlinkRoute)?;
+            gone(route.perform(&[links::removal_of(group)], 0))?;
+        }
+    }
+    Ok(found)
 }
 
 fn remove(route: &Socket, name: &str) -> io::Result<()> {
