@@ -12,7 +12,7 @@ mod tree;
 mod zip;
 
 use std::borrow::Cow;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use tree::Tree;
@@ -126,16 +126,24 @@ pub struct Unpacked {
 
 /// Unpacks `archive` into `directory`, which must exist, be empty and be reachable by nobody else. Nothing is on
 /// disk yet then. `manifest` is the name of the file that marks the root.
-pub fn unpack(archive: &[u8], directory: &Path, manifest: &str, limits: BundleLimits) -> Result<Unpacked, BundleError> {
+pub fn unpack(
+    mut archive: impl Read + Seek,
+    directory: &Path,
+    manifest: &str,
+    limits: BundleLimits,
+) -> Result<Unpacked, BundleError> {
     let mut tree = Tree::new(directory, limits);
-    match Format::of(archive).ok_or(BundleError::UnknownFormat)? {
+    match Format::of(&mut archive)?.ok_or(BundleError::UnknownFormat)? {
         Format::Zip => zip::unpack(archive, &mut tree)?,
         Format::Tar => tar::unpack(archive, &mut tree, limits)?,
         Format::TarGz => tar::unpack_gz(archive, &mut tree, limits)?,
     }
-    let root = tree.root_with(manifest).ok_or(BundleError::NoManifest { name: manifest.to_owned() })?;
+    let root = tree.root_with(manifest).ok_or_else(|| BundleError::NoManifest { name: manifest.to_owned() })?;
     Ok(Unpacked { root, bytes: tree.bytes() })
 }
+
+/// Where a tar says that it is one.
+const TAR_MAGIC_AT: usize = 257;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -145,8 +153,15 @@ enum Format {
 }
 
 impl Format {
-    fn of(archive: &[u8]) -> Option<Format> {
-        const TAR_MAGIC_AT: usize = 257;
+    /// From the first bytes; the archive is at its beginning again then.
+    fn of(archive: &mut (impl Read + Seek)) -> Result<Option<Format>, BundleError> {
+        let mut first = Vec::new();
+        let read = archive.by_ref().take((TAR_MAGIC_AT + 5) as u64).read_to_end(&mut first);
+        read.and_then(|_| archive.rewind()).map_err(|error| BundleError::damaged(b"", error))?;
+        Ok(Format::told_by(&first))
+    }
+
+    fn told_by(archive: &[u8]) -> Option<Format> {
         if archive.starts_with(b"PK\x03\x04") || archive.starts_with(b"PK\x05\x06") {
             return Some(Format::Zip);
         }

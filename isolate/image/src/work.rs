@@ -5,7 +5,7 @@
 //! that process is confined, and who compares its answer with what is there.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -118,9 +118,8 @@ impl Request {
                 Ok(Answer::Flattened(crate::flatten(&source, &layers, Tree::new(&tree, limits), &files)?))
             }
             Request::Unpack { tree, manifest, limits } => {
-                let mut archive = Vec::new();
-                given()?.read_to_end(&mut archive).map_err(|error| ImageError::read("the archive", error))?;
-                Ok(Answer::Unpacked(bundle::unpack(&archive, &tree, &manifest, limits)?.bytes))
+                let archive = BufReader::with_capacity(256 << 10, given()?);
+                Ok(Answer::Unpacked(bundle::unpack(archive, &tree, &manifest, limits)?.bytes))
             }
         }
     }

@@ -147,7 +147,7 @@ impl Desk<'_> {
         let manifest = manifest::FILE_NAME.to_owned();
         let request = Request::Unpack { tree: Unpacker::TREE.into(), manifest, limits };
         let bounds = Bounds {
-            memory_bytes: UNPACKING_MEMORY_BYTES.saturating_add(2 * archive.len() as u64),
+            memory_bytes: UNPACKING_MEMORY_BYTES,
             file_bytes: limits.unpacked_bytes,
             processor: UNPACKING_PROCESSOR,
             patience: 2 * UNPACKING_PROCESSOR,
@@ -164,7 +164,7 @@ impl Desk<'_> {
     }
 }
 
-/// Room for names and a decompressor; the archive comes on top, once as it is read and once as that grows.
+/// Room for names, the list of a zip and a decompressor.
 const UNPACKING_MEMORY_BYTES: u64 = 128 << 20;
 /// What a folder of 512 MiB needs many times over.
 const UNPACKING_PROCESSOR: Duration = Duration::from_secs(60);

@@ -18,7 +18,7 @@ const BLOCKS_PER_ENTRY: u64 = 8;
 const BLOCK_BYTES: u64 = 512;
 
 /// Unpacks a gzipped tar. What comes out of the decompressor is bounded before the tar is read.
-pub(super) fn unpack_gz(archive: &[u8], tree: &mut Tree, limits: BundleLimits) -> Result<(), BundleError> {
+pub(super) fn unpack_gz(archive: impl Read, tree: &mut Tree, limits: BundleLimits) -> Result<(), BundleError> {
     let framing_bytes = BLOCK_BYTES * BLOCKS_PER_ENTRY * (u64::from(limits.entries) + 1);
     let left = limits.unpacked_bytes.saturating_add(framing_bytes);
     let mut content = Bounded { inner: MultiGzDecoder::new(archive), left };

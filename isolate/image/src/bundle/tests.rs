@@ -12,7 +12,7 @@ const MANIFEST: &str = "function.toml";
 
 fn unpack_into(archive: &[u8], limits: BundleLimits) -> (tempfile::TempDir, Result<Unpacked, BundleError>) {
     let directory = tempfile::tempdir().unwrap();
-    let result = unpack(archive, directory.path(), MANIFEST, limits);
+    let result = unpack(std::io::Cursor::new(archive), directory.path(), MANIFEST, limits);
     (directory, result)
 }
 
@@ -176,7 +176,7 @@ fn nothing_is_written_outside_even_before_the_refusal() {
     let inner = outer.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
     let archive = tar_of(&[(b"../evil", EntryType::Regular, b"x"), (b"../evil2/", EntryType::Directory, b"")]);
-    unpack(&archive, &inner, MANIFEST, BundleLimits::default()).unwrap_err();
+    unpack(std::io::Cursor::new(&archive), &inner, MANIFEST, BundleLimits::default()).unwrap_err();
     assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1);
 }
 

@@ -3,7 +3,7 @@
 //! Declared sizes are never trusted: content is counted as it is inflated. Entries that share bytes, which is how a small
 //! archive declares an enormous one, are refused before anything is inflated.
 
-use std::io::Cursor;
+use std::io::{Read, Seek};
 
 use zip::ZipArchive;
 use zip::read::ZipFile;
@@ -17,9 +17,9 @@ const KIND_FILE: u32 = 0o100_000;
 const KIND_DIRECTORY: u32 = 0o040_000;
 
 /// Unpacks a zip.
-pub(super) fn unpack(archive: &[u8], tree: &mut Tree) -> Result<(), BundleError> {
+pub(super) fn unpack(archive: impl Read + Seek, tree: &mut Tree) -> Result<(), BundleError> {
     let damaged = |error: ZipError| BundleError::damaged(b"", error);
-    let mut archive = ZipArchive::new(Cursor::new(archive)).map_err(damaged)?;
+    let mut archive = ZipArchive::new(archive).map_err(damaged)?;
     if archive.has_duplicate_names() {
         return Err(BundleError::refused(b"central directory", "the archive names a file twice"));
     }
@@ -34,7 +34,7 @@ pub(super) fn unpack(archive: &[u8], tree: &mut Tree) -> Result<(), BundleError>
     Ok(())
 }
 
-fn add(mut entry: ZipFile<'_, Cursor<&[u8]>>, name: &[u8], tree: &mut Tree) -> Result<(), BundleError> {
+fn add<R: Read>(mut entry: ZipFile<'_, R>, name: &[u8], tree: &mut Tree) -> Result<(), BundleError> {
     let mode = entry.unix_mode().unwrap_or(0);
     match mode & KIND_MASK {
         0 | KIND_FILE | KIND_DIRECTORY => {}
