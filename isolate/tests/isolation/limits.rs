@@ -2,7 +2,7 @@
 
 use vilya_isolate::{CgroupPreference, Exit};
 
-use crate::support::{Room, python};
+use crate::support::{Room, groups_of, python};
 
 const HOG: &str = r#"
 held = []
@@ -177,7 +177,10 @@ fn processor_time_is_limited() {
     assert_eq!(running.line(), "up");
     let bases = std::fs::read_to_string(room.state.path().join("isolate/groups")).expect("the recorded groups");
     let read = |file: &str| {
-        bases.lines().find_map(|base| std::fs::read_to_string(format!("{base}/{}/{file}", spec.name)).ok())
+        let groups = bases.lines().flat_map(groups_of);
+        let is_own = |name: &str| name == spec.name || name.ends_with(&format!(".{}", spec.name));
+        let mut own = groups.filter(|group| group.file_name().is_some_and(|name| is_own(&name.to_string_lossy())));
+        own.find_map(|group| std::fs::read_to_string(group.join(file)).ok())
     };
     let quota = read("cpu.max").or_else(|| read("cpu.cfs_quota_us")).expect("a quota");
     assert_eq!(quota.split_whitespace().next(), Some("25000"));

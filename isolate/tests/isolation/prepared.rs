@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vilya_isolate::{Begun, Bind, CaptureError, CopyOf, Descriptors, Exit, Image, Mechanism, StartError, capture};
 
-use crate::support::{Ran, Room, null, python, running, spec};
+use crate::support::{Ran, Room, groups_of, null, python, running, spec};
 
 /// What confines a process, as it and the kernel see it.
 pub(crate) const CONFINEMENT: &str = r#"
@@ -342,10 +342,7 @@ fn nothing_is_left_of_sandboxes_that_nobody_took() {
     let Some(room) = prepared() else { return };
     assert!(room.native.wait_until_prepared(Duration::from_secs(20)));
     let bases = fs::read_to_string(room.state.path().join("isolate/groups")).expect("where its groups are");
-    let groups = || -> usize {
-        let folders = bases.lines().filter_map(|base| fs::read_dir(base).ok());
-        folders.flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).count()
-    };
+    let groups = || -> usize { bases.lines().map(|base| groups_of(base).len()).sum() };
     assert!(groups() >= 2, "they wait");
     let state = room.close();
     assert_eq!(groups(), 0);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -88,6 +88,13 @@ pub(crate) fn remove_bases(state: &Path) {
     for base in recorded.lines() {
         let _ = std::fs::remove_dir(base);
     }
+}
+
+/// The groups of a recorded base: a directory of the worker's, or else what the paths of its groups begin with.
+pub(crate) fn groups_of(base: &str) -> Vec<PathBuf> {
+    let place = if base.ends_with('.') { Path::new(base).parent().expect("a place") } else { Path::new(base) };
+    let entries = std::fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.is_dir() && path.to_string_lossy().starts_with(base)).collect()
 }
 
 pub(crate) fn native(state: &Path, worker_id: &str, cgroup: CgroupPreference) -> Native {

@@ -1,12 +1,12 @@
 //! What a killed worker left is removed by the next one, and nothing else is touched.
 
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use vilya_isolate::{CgroupPreference, SweepError, sweep};
 
 use crate::death::{Worker, dies};
-use crate::support::{Room, native, python, start, unique};
+use crate::support::{Room, groups_of, native, python, start, unique};
 
 const WAITS: &str = "import time; print('up', flush=True); time.sleep(1000)";
 
@@ -15,15 +15,8 @@ fn bases(state: &std::path::Path) -> Vec<PathBuf> {
     text.lines().map(PathBuf::from).collect()
 }
 
-/// A base is a directory of the worker's, or else what the names of its groups begin with.
 fn groups_in(bases: &[PathBuf]) -> usize {
-    let entries = |place: &Path| std::fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path());
-    let groups = |base: &PathBuf| {
-        let prefix = base.to_string_lossy().into_owned();
-        let place = if prefix.ends_with('.') { base.parent().expect("a place") } else { base };
-        entries(place).filter(|path| path.is_dir() && path.to_string_lossy().starts_with(&prefix)).count()
-    };
-    bases.iter().map(groups).sum()
+    bases.iter().map(|base| groups_of(&base.to_string_lossy()).len()).sum()
 }
 
 #[test]
