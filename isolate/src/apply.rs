@@ -6,14 +6,16 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use crate::landlock;
 use crate::limits::FORWARDED_WAITING;
-use crate::maker;
+use crate::maker::{self, Given};
 use crate::memory::{self, Memory};
 use crate::plan::{Milestone, Plan, Step, Strings, files};
+use crate::porter;
 use crate::processor;
+use crate::program;
 use crate::resolve;
 use crate::seccomp::Filter;
 use crate::stub;
@@ -44,6 +46,25 @@ pub(crate) struct Allotment<'a> {
     pub(crate) handover: RawFd,
     /// What a maker and its children can do without of the worker's memory.
     pub(crate) memory: Option<&'a Memory>,
+}
+
+impl<'a> Allotment<'a> {
+    /// Of a process of ours below a keeper, which is told at descriptor 3 what to do.
+    pub(crate) fn of_servant(given: &Given<'a>, told_at: RawFd) -> Allotment<'a> {
+        let null = given.null.as_raw_fd();
+        Allotment {
+            user: 0,
+            uid_map: &[],
+            gid_map: &[],
+            descriptors: [null, null, null, told_at, null, null],
+            report: given.report.as_raw_fd(),
+            worker: given.worker.as_raw_fd(),
+            joins: &[],
+            network: -1,
+            handover: -1,
+            memory: Some(given.memory),
+        }
+    }
 }
 
 /// What the child writes to the worker: once before `exec`, and once more if a step, or `exec` itself, fails.
@@ -151,9 +172,11 @@ impl State<'_> {
             Step::Tmpfs { target, flags, options } => {
                 mount(Some(c"tmpfs"), target, Some(c"tmpfs"), *flags, Some(options))
             }
-            Step::Proc { target } => {
-                let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-                mount(Some(c"proc"), target, Some(c"proc"), flags, None)
+            Step::Proc { target } => mount_proc(target),
+            Step::ReplaceProc { target, by } => {
+                mount_proc(by)?;
+                unmount(target)?;
+                mount(Some(by), target, None, libc::MS_MOVE, None)
             }
             Step::Directory(path) => make_directory(path),
             Step::Link { to, path } => {
@@ -212,10 +235,19 @@ impl State<'_> {
                 self.tell()?;
                 self.allotment.memory.map_or(Err(libc::EINVAL), |memory| stub::wait_for_order(&memory.kernel))
             }
+            Step::ShowProgram { path, required } => {
+                let memory = self.allotment.memory.ok_or(libc::EINVAL)?;
+                // SAFETY: this child has its memory to itself, and one thread.
+                let shown = unsafe { program::show_instead(path, &memory.program) };
+                if *required { shown } else { Ok(()) }
+            }
+            Step::Carry => {
+                self.forget()?;
+                porter::serve(&|| self.tell())
+            }
             Step::MakeOthers(bare) => {
                 self.tell()?;
-                // SAFETY: this child has its memory to itself, and its plan is nothing large.
-                self.allotment.memory.map_or(Ok(()), |memory| unsafe { memory::forget(&memory.large) })?;
+                self.forget()?;
                 maker::serve(bare, self.proc, self.allotment)
             }
             Step::Finish => {
@@ -231,6 +263,11 @@ impl State<'_> {
         // SAFETY: a report has no padding (asserted), so all its bytes are initialised.
         let bytes = unsafe { std::slice::from_raw_parts(address, size_of::<Report>()) };
         write(self.allotment.report, bytes)
+    }
+
+    fn forget(&self) -> Result<(), Errno> {
+        // SAFETY: this child has its memory to itself, and its plan is nothing large.
+        self.allotment.memory.map_or(Ok(()), |memory| unsafe { memory::forget(&memory.large) })
     }
 
     fn hand_over(&self, port: u16) -> Result<(), Errno> {
@@ -276,13 +313,13 @@ impl State<'_> {
     }
 }
 
-fn open(parent: RawFd, path: &CStr, flags: i32, mode: Word) -> Result<RawFd, Errno> {
+pub(crate) fn open(parent: RawFd, path: &CStr, flags: i32, mode: Word) -> Result<RawFd, Errno> {
     let arguments = [parent.into(), path.as_ptr() as Word, (flags | libc::O_CLOEXEC).into(), mode];
     // SAFETY: the path is null-terminated and outlives the call.
     unsafe { call(libc::SYS_openat, arguments) }.map(|fd| fd as RawFd)
 }
 
-fn close(fd: RawFd) -> Result<(), Errno> {
+pub(crate) fn close(fd: RawFd) -> Result<(), Errno> {
     // SAFETY: every descriptor closed here was opened by the same step.
     unsafe { call(libc::SYS_close, [fd.into()]) }.map(drop)
 }
@@ -297,6 +334,10 @@ fn write(fd: RawFd, bytes: &[u8]) -> Result<(), Errno> {
 fn prctl(option: i32, first: Word, second: Word) -> Result<(), Errno> {
     // SAFETY: the options used here take numbers.
     unsafe { call(libc::SYS_prctl, [option.into(), first, second]) }.map(drop)
+}
+
+pub(crate) fn name(name: &CStr) -> Result<(), Errno> {
+    prctl(libc::PR_SET_NAME, name.as_ptr() as Word, 0)
 }
 
 fn now_ns() -> Result<u64, Errno> {
@@ -371,6 +412,16 @@ fn mount(
     unsafe { call(libc::SYS_mount, arguments) }.map(drop)
 }
 
+fn mount_proc(target: &CStr) -> Result<(), Errno> {
+    let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    mount(Some(c"proc"), target, Some(c"proc"), flags, None)
+}
+
+fn unmount(target: &CStr) -> Result<(), Errno> {
+    // SAFETY: the path is null-terminated and outlives the call.
+    unsafe { call(libc::SYS_umount2, [target.as_ptr() as Word, libc::MNT_DETACH.into()]) }.map(drop)
+}
+
 pub(crate) fn change_directory(path: &CStr) -> Result<(), Errno> {
     // SAFETY: the path is null-terminated and outlives the call.
     unsafe { call(libc::SYS_chdir, [path.as_ptr() as Word]) }.map(drop)
@@ -408,7 +459,7 @@ fn replace(path: &CStr, text: &[u8]) -> Result<(), Errno> {
 }
 
 /// The file type of an open file.
-fn kind(fd: RawFd) -> Result<libc::mode_t, Errno> {
+pub(crate) fn kind(fd: RawFd) -> Result<libc::mode_t, Errno> {
     // SAFETY: all zeroes is a valid statx.
     let mut status: libc::statx = unsafe { std::mem::zeroed() };
     let arguments = [

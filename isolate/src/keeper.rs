@@ -19,6 +19,7 @@ use crate::apply::{self, Allotment};
 use crate::host::Privilege;
 use crate::limits::REMOVAL_PATIENCE;
 use crate::plan::Plan;
+use crate::porter::Porter;
 use crate::spawn::CloneArguments;
 use crate::sys::{self, Errno, SignalsBlocked, Stack, Word};
 
@@ -32,6 +33,8 @@ pub(crate) struct Keeper {
     maker: ThreadId,
     /// The keeper's own, until it is known to have ended.
     stack: Option<Stack>,
+    /// Attaches mounts in the sandboxes below, where this process may not.
+    porter: Option<Porter>,
     /// For the two processes in between, of which there is one pair at a time.
     between: [Stack; 2],
 }
@@ -57,7 +60,8 @@ impl Keeper {
         drop(blocked);
         // SAFETY: CLONE_PIDFD stored a new descriptor there that nobody else knows.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        let keeper = Keeper { pidfd, namespaces, maker: thread::current().id(), stack: Some(stack), between };
+        let keeper =
+            Keeper { pidfd, namespaces, maker: thread::current().id(), stack: Some(stack), porter: None, between };
         if let Privilege::User { uid, gid } = privilege {
             map_ids(pid, uid, gid)?;
         }
@@ -67,7 +71,21 @@ impl Keeper {
     /// Whether sandboxes can be started below it from the calling thread: it runs, and does not depend on another thread.
     pub(crate) fn serves_this_thread(&self) -> bool {
         let ended = sys::poll_readable(self.pidfd.as_fd(), Duration::ZERO).unwrap_or(true);
-        self.maker == thread::current().id() && !ended
+        self.maker == thread::current().id() && !ended && self.has_its_porter()
+    }
+
+    /// Gives it a porter that was started below it, which ends with it.
+    pub(crate) fn engage(&mut self, porter: Porter) {
+        self.porter = Some(porter);
+    }
+
+    pub(crate) fn porter(&self) -> Option<&Porter> {
+        self.porter.as_ref()
+    }
+
+    /// Whether the porter still runs, if it has one.
+    pub(crate) fn has_its_porter(&self) -> bool {
+        self.porter.as_ref().is_none_or(Porter::serves)
     }
 
     /// Makes a child that performs the plan, in a pid namespace below the keeper's; its pidfd. `group` is a version 2 group to be born in.
@@ -126,6 +144,7 @@ fn map_ids(pid: i32, uid: u32, gid: u32) -> io::Result<()> {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        self.porter.take();
         // It fails only if the keeper was killed from outside and reaped, and then there is nothing left to do.
         let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
         // The first process of a namespace ends after all others were reaped. A sandbox whose remains were thrown away never is: then the

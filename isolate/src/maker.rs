@@ -21,7 +21,7 @@ use crate::sys::{self, DESCRIPTORS_SENT, Errno, Word, call};
 /// Most control group hierarchies that a child joins.
 const JOINS: usize = 3;
 /// Longest line of an id map.
-const MAP_BYTES: usize = 36;
+const MAP_BYTES: usize = 24;
 
 /// One child, as a maker is asked for it.
 #[repr(C)]
@@ -30,21 +30,23 @@ struct Order {
     user: u32,
     joins: u32,
     is_born_in_group: u32,
-    map_bytes: u32,
-    map: [u8; MAP_BYTES],
+    uid_map: [u8; MAP_BYTES],
+    gid_map: [u8; MAP_BYTES],
 }
 
 const ORDER_BYTES: usize = size_of::<Order>();
-const _: () = assert!(ORDER_BYTES == 16 + MAP_BYTES, "no padding: an order is read as bytes");
+const _: () = assert!(ORDER_BYTES == 12 + 2 * MAP_BYTES, "no padding: an order is read as bytes");
 
 impl Order {
     fn to_bytes(self) -> [u8; ORDER_BYTES] {
         let mut bytes = [0; ORDER_BYTES];
-        let words = [self.user, self.joins, self.is_born_in_group, self.map_bytes];
+        let words = [self.user, self.joins, self.is_born_in_group];
         for (place, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
             *place = word.to_ne_bytes();
         }
-        bytes[16..].copy_from_slice(&self.map);
+        let (uid_map, gid_map) = bytes[12..].split_at_mut(MAP_BYTES);
+        uid_map.copy_from_slice(&self.uid_map);
+        gid_map.copy_from_slice(&self.gid_map);
         bytes
     }
 
@@ -54,8 +56,8 @@ impl Order {
             user: word(0),
             joins: word(1),
             is_born_in_group: word(2),
-            map_bytes: word(3),
-            map: std::array::from_fn(|at| bytes[16 + at]),
+            uid_map: std::array::from_fn(|at| bytes[12 + at]),
+            gid_map: std::array::from_fn(|at| bytes[12 + MAP_BYTES + at]),
         }
     }
 }
@@ -63,12 +65,14 @@ impl Order {
 /// What one child is given.
 pub(crate) struct Child<'a> {
     pub(crate) user: u32,
-    /// Its line of both id maps.
-    pub(crate) map: &'a [u8],
+    /// Its lines of the id maps.
+    pub(crate) uid_map: &'a [u8],
+    pub(crate) gid_map: &'a [u8],
     /// Where it will be told what to become.
     pub(crate) told_at: BorrowedFd<'a>,
     /// Where it reports.
     pub(crate) report: BorrowedFd<'a>,
+    /// The network namespace to enter; anything where its plan makes one.
     pub(crate) network: BorrowedFd<'a>,
     /// The version 2 group to be born in.
     pub(crate) birthplace: Option<RawFd>,
@@ -76,7 +80,8 @@ pub(crate) struct Child<'a> {
     pub(crate) joins: &'a [OwnedFd],
 }
 
-/// What a maker is given.
+/// What a maker or a porter is given.
+#[derive(Clone, Copy)]
 pub(crate) struct Given<'a> {
     pub(crate) null: BorrowedFd<'a>,
     /// A pidfd of the worker.
@@ -95,36 +100,19 @@ pub(crate) struct Maker {
 impl Maker {
     /// Starts one below a keeper, on the keeper's thread. It reports when it is ready.
     pub(crate) fn start(keeper: &Keeper, plan: &Plan, given: &Given<'_>) -> io::Result<Maker> {
-        let Given { null, worker, report, memory } = given;
         let (socket, theirs) = sys::packet_pair()?;
-        let null = null.as_raw_fd();
-        let allotment = Allotment {
-            user: 0,
-            uid_map: &[],
-            gid_map: &[],
-            descriptors: [null, null, null, theirs.as_raw_fd(), null, null],
-            report: report.as_raw_fd(),
-            worker: worker.as_raw_fd(),
-            joins: &[],
-            network: -1,
-            handover: -1,
-            memory: Some(memory),
-        };
-        let pidfd = keeper.make(plan, &allotment, None)?;
+        let pidfd = keeper.make(plan, &Allotment::of_servant(given, theirs.as_raw_fd()), None)?;
         Ok(Maker { socket, pidfd })
     }
 
     /// Makes a child; its pidfd. It reports when it waits.
     pub(crate) fn make(&self, child: &Child<'_>) -> io::Result<OwnedFd> {
-        let mut map = [0; MAP_BYTES];
-        let too_much = || io::Error::from(io::ErrorKind::InvalidInput);
-        map.get_mut(..child.map.len()).ok_or_else(too_much)?.copy_from_slice(child.map);
         let order = Order {
             user: child.user,
             joins: child.joins.len() as u32,
             is_born_in_group: child.birthplace.is_some().into(),
-            map_bytes: child.map.len() as u32,
-            map,
+            uid_map: padded(child.uid_map)?,
+            gid_map: padded(child.gid_map)?,
         };
         let mut descriptors = vec![child.told_at.as_raw_fd(), child.report.as_raw_fd(), child.network.as_raw_fd()];
         descriptors.extend(child.birthplace);
@@ -141,6 +129,18 @@ impl Maker {
     }
 }
 
+/// A line of an id map with NUL bytes behind it.
+fn padded(line: &[u8]) -> io::Result<[u8; MAP_BYTES]> {
+    let mut padded = [0; MAP_BYTES];
+    let too_much = || io::Error::from(io::ErrorKind::InvalidInput);
+    padded.get_mut(..line.len()).ok_or_else(too_much)?.copy_from_slice(line);
+    Ok(padded)
+}
+
+fn line(padded: &[u8; MAP_BYTES]) -> &[u8] {
+    padded.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
 impl Drop for Maker {
     fn drop(&mut self) {
         // It ends when its socket does; this is for one that hangs in the kernel, whose signal waits.
@@ -150,7 +150,7 @@ impl Drop for Maker {
 }
 
 /// Where a maker is told what to make.
-const TOLD_AT: RawFd = 3;
+pub(crate) const TOLD_AT: RawFd = 3;
 /// Where it keeps the host's `/proc` and the handle on the worker.
 const PROC: RawFd = 6;
 const WORKER: RawFd = 7;
@@ -201,11 +201,10 @@ fn make(
     if joins.len() != order.joins as usize || joins.len() > JOINS {
         return Err(libc::EBADMSG);
     }
-    let map = order.map.get(..order.map_bytes as usize).ok_or(libc::EBADMSG)?;
     let allotment = Allotment {
         user: order.user,
-        uid_map: map,
-        gid_map: map,
+        uid_map: line(&order.uid_map),
+        gid_map: line(&order.gid_map),
         descriptors: [0, 0, 0, *told_at, 0, 0],
         report: *report,
         worker: WORKER,
@@ -237,7 +236,7 @@ fn keep_only(proc: RawFd, worker: RawFd) -> Result<(), Errno> {
     close_from(FIRST_FREE)
 }
 
-fn close_from(first: RawFd) -> Result<(), Errno> {
+pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
     // SAFETY: no pointers.
     unsafe { call(libc::SYS_close_range, [first.into(), Word::from(u32::MAX), 0]) }.map(drop)
 }

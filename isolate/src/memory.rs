@@ -9,8 +9,9 @@
 use std::io;
 use std::ops::Range;
 
+use crate::program::Program;
 use crate::sys::{Errno, Word, call};
-use crate::zygote::maps::{self, Backing};
+use crate::zygote::maps::{self, Backing, Mapping};
 
 /// Memory of a maker and its children.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Memory {
     pub(crate) large: Vec<Range<u64>>,
     /// What a waiting child must keep: the kernel's own mappings, which lie together.
     pub(crate) kernel: Range<u64>,
+    pub(crate) program: Program,
 }
 
 /// A plan and what it points to are small pieces of the heap.
@@ -36,14 +38,31 @@ impl Memory {
         let kernel = maps::kernel_mappings(&mappings).map(|(_, range)| range);
         let kernel = kernel.cloned().reduce(|all, range| all.start.min(range.start)..all.end.max(range.end));
         let kernel = kernel.ok_or_else(|| io::Error::other("the kernel has no mapping here"))?;
+        let program = program(&mappings)?;
         let private =
             mappings.into_iter().filter(|mapping| !mapping.is_shared && mapping.backing == Backing::Anonymous);
         let heap = heap_of(&text);
         let is_heap = |range: &Range<u64>| Some(range.start) == heap || range.start.is_multiple_of(THREAD_HEAP_ALIGN);
         let is_large = |range: &Range<u64>| range.end - range.start >= LARGE && !is_heap(range);
         let large = private.map(|mapping| mapping.range).filter(is_large).take(MOST).collect();
-        Ok(Memory { large, kernel })
+        Ok(Memory { large, kernel, program })
     }
+}
+
+/// Of the worker's own program: whose path says where it is, also if it was removed meanwhile.
+fn program(mappings: &[Mapping]) -> io::Result<Program> {
+    let path = std::fs::read_link("/proc/self/exe")?;
+    let path = path.to_string_lossy();
+    let is_of_it = |mapping: &&Mapping| match &mapping.backing {
+        Backing::File { path: of, .. } | Backing::Other(of) => *of == path,
+        _ => false,
+    };
+    let mappings = mappings.iter().filter(is_of_it).map(|mapping| (mapping.range.clone(), mapping.protection));
+    let status = std::fs::read_to_string("/proc/self/stat")?;
+    // The 47th field; the second, in parentheses, may hold anything.
+    let heap = status.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(44)?.parse().ok());
+    let heap = heap.ok_or_else(|| io::Error::other("the kernel does not say where the heap begins"))?;
+    Ok(Program { mappings: mappings.collect(), heap })
 }
 
 /// Where the first heap begins, which a plan may lie in however large it is.

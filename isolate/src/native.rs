@@ -28,7 +28,7 @@ use crate::remains::{Exit, Remains};
 use crate::seccomp::{Filter, FilterError};
 use crate::spawn::{self, Outcome};
 use crate::spec::{Spec, SpecError, check_name};
-use crate::state::{Process, State};
+use crate::state::State;
 use crate::sys;
 use crate::users::UserLease;
 use crate::zygote::Image;
@@ -247,17 +247,8 @@ impl Native {
     /// The process id, and a record where no control group remembers the sandbox.
     fn handles(&self, spec: &Spec, remains: &Remains) -> Result<(i32, Option<PathBuf>), StartError> {
         let pid = sys::pid_of(remains.pidfd()).map_err(preparing("learn the process id"))?;
-        let record = remains.group.is_none().then(|| self.record(pid, &spec.name)).transpose()?;
-        Ok((pid, record))
-    }
-
-    fn record(&self, pid: i32, name: &str) -> Result<PathBuf, StartError> {
-        let path = self.state.record(name);
-        match Process::observe(pid.cast_unsigned()).and_then(|process| process.write(&path)) {
-            // A trial, or a program that is over already.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path),
-            result => result.map(|()| path).map_err(preparing("record the sandbox")),
-        }
+        let record = remains.group.is_none().then(|| self.state.note(pid, &spec.name)).transpose();
+        Ok((pid, record.map_err(preparing("record the sandbox"))?))
     }
 
     /// The keeper that sandboxes of this thread are nested below.
@@ -326,9 +317,7 @@ impl Mechanism for Native {
         self.host.privilege == Privilege::Root
     }
 
-    /// Only root can, with control groups: an ordinary user may not enter a network namespace that was made ahead.
     fn prepare(&mut self, options: PoolOptions) -> Result<bool, StartError> {
-        let (Privilege::Root, Some(groups)) = (self.host.privilege, &self.groups) else { return Ok(false) };
         if calls::code().is_none() {
             return Ok(false);
         }
@@ -339,11 +328,12 @@ impl Mechanism for Native {
             filter: self.filter,
             template: options.template.clone(),
             mount_points: options.mount_points.clone(),
-            groups: Arc::clone(groups),
+            groups: self.groups.clone(),
+            state: self.state.clone(),
             null: copy(&self.null)?,
             worker: copy(&self.worker)?,
         };
-        self.prepared = Some(PreparedStarts::new(recipe, options, self.host.groups.memory)?);
+        self.prepared = Some(PreparedStarts::new(recipe, options)?);
         Ok(true)
     }
 

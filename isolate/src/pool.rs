@@ -7,12 +7,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cgroup::Groups;
+use crate::cgroup::{Group, Groups};
 use crate::host::{Host, Privilege};
 use crate::keeper::Keeper;
 use crate::limits::START_PATIENCE;
@@ -20,12 +20,14 @@ use crate::maker::{Child, Given, Maker};
 use crate::mechanism::StartError;
 use crate::memory::Memory;
 use crate::native::{cloning, preparing, succeeded};
-use crate::network::{self, Returned};
+use crate::network::{self, Network, Returned};
 use crate::plan::{INSIDE_ID, Plan};
+use crate::porter::Porter;
 use crate::remains::Remains;
 use crate::seccomp::Filter;
 use crate::spawn;
 use crate::spec::{Spec, check_name};
+use crate::state::State;
 use crate::sys;
 use crate::users::UserLease;
 
@@ -97,12 +99,18 @@ pub(crate) struct Recipe {
     pub(crate) filter: &'static Filter,
     pub(crate) template: Spec,
     pub(crate) mount_points: Vec<&'static str>,
-    pub(crate) groups: Arc<Groups>,
+    pub(crate) groups: Option<Arc<Groups>>,
+    pub(crate) state: State,
     pub(crate) null: OwnedFd,
     pub(crate) worker: OwnedFd,
 }
 
 impl Pool {
+    /// Makes a maker and ends it: whether sandboxes can be made ahead here.
+    pub(crate) fn try_on(recipe: &Recipe) -> Result<(), StartError> {
+        Workshop::open(recipe).map(drop)
+    }
+
     /// Starts the threads. The first sandboxes come a moment later.
     pub(crate) fn start(recipe: Recipe, size: usize, threads: usize) -> io::Result<Pool> {
         let desk = Desk {
@@ -228,9 +236,11 @@ impl Desk {
 }
 
 impl Waiting {
+    /// Whether it has died, or cannot be given what is its own any more.
     pub(crate) fn is_dead(&self) -> bool {
         // A descriptor that cannot be looked at is for the start to report.
         sys::poll_readable(self.remains.pidfd.as_fd(), Duration::ZERO).unwrap_or(false)
+            || !self.remains.keeper.as_ref().is_none_or(|keeper| keeper.has_its_porter())
     }
 }
 
@@ -252,8 +262,28 @@ struct Worker {
 /// A keeper and the maker below it, and what the maker's children perform.
 struct Workshop {
     plan: Plan,
-    keeper: Arc<Keeper>,
+    // Ends before the keeper, which does not end before everything below it was reaped.
     maker: Maker,
+    keeper: Arc<Keeper>,
+}
+
+impl Workshop {
+    fn open(recipe: &Recipe) -> Result<Workshop, StartError> {
+        let Recipe { host, filter, template, mount_points, null, worker, .. } = recipe;
+        let plan = Plan::maker(template, mount_points, host, filter)?;
+        if host.privilege == Privilege::Root {
+            network::leave().map_err(preparing("leave the last sandbox's network"))?;
+        }
+        let mut keeper = Keeper::start(worker.as_fd(), host.privilege).map_err(cloning)?;
+        let memory = Memory::of_this_process().map_err(preparing("read the mappings"))?;
+        let given = Given { null: null.as_fd(), worker: worker.as_fd(), report: null.as_fd(), memory: &memory };
+        if host.privilege != Privilege::Root {
+            let porter = Plan::porter();
+            keeper.engage(reporting(&porter, |report| Porter::start(&keeper, &porter, &Given { report, ..given }))?);
+        }
+        let maker = reporting(&plan, |report| Maker::start(&keeper, &plan, &Given { report, ..given }))?;
+        Ok(Workshop { plan, keeper: Arc::new(keeper), maker })
+    }
 }
 
 impl Worker {
@@ -341,64 +371,54 @@ impl Worker {
     fn make_in(&mut self, workshop: &mut Option<Workshop>) -> Result<Waiting, StartError> {
         let place = match workshop.take() {
             Some(workshop) if workshop.keeper.serves_this_thread() => workshop,
-            _ => self.open()?,
+            _ => Workshop::open(&self.recipe)?,
         };
         let made = self.make(&place);
         *workshop = Some(place);
         made
     }
 
-    fn open(&self) -> Result<Workshop, StartError> {
-        let Recipe { host, filter, template, mount_points, null, worker, .. } = &*self.recipe;
-        let plan = Plan::maker(template, mount_points, host, filter)?;
-        network::leave().map_err(preparing("leave the last sandbox's network"))?;
-        let keeper = Keeper::start(worker.as_fd(), Privilege::Root).map_err(cloning)?;
-        let (reports, report) = report_pipe()?;
-        let memory = Memory::of_this_process().map_err(preparing("read the mappings"))?;
-        let given = Given { null: null.as_fd(), worker: worker.as_fd(), report: report.as_fd(), memory: &memory };
-        let maker = Maker::start(&keeper, &plan, &given).map_err(cloning)?;
-        drop(report);
-        succeeded(&plan, spawn::outcome(reports))?;
-        Ok(Workshop { plan, keeper: Arc::new(keeper), maker })
-    }
-
     fn make(&mut self, Workshop { plan, keeper, maker }: &Workshop) -> Result<Waiting, StartError> {
         self.made += 1;
-        let Recipe { template, groups, .. } = &*self.recipe;
+        let Recipe { host, template, groups, state, null, .. } = &*self.recipe;
         // No name of an earlier run, whose groups may not be swept yet.
         let name = format!("w{}-{}-{}", std::process::id(), self.number, self.made);
         check_name(&name)?;
-        let user = UserLease::take().ok_or_else(|| {
-            let source = io::Error::from(io::ErrorKind::QuotaExceeded);
-            StartError::Prepare { action: "take a host user id", source }
-        })?;
-        let network = self.networks.take().map_err(preparing("make a network namespace"))?;
-        let group = groups.create(&name, &template.limits)?;
-        let entrances = group.birthplace().and_then(|birthplace| Ok((birthplace, group.entrances()?)));
-        let (birthplace, joins) = entrances.map_err(preparing("open the control group"))?;
+        let Identity { user, uid, gid } = Identity::take(host.privilege)?;
+        let network = user.as_ref().map(|_| self.networks.take()).transpose();
+        let network = network.map_err(preparing("make a network namespace"))?;
+        let group = groups.as_ref().map(|groups| groups.create(&name, &template.limits)).transpose()?;
+        let entrances = group.as_ref().map(|group| Ok((group.birthplace()?, group.entrances()?))).transpose();
+        let (birthplace, joins) = entrances.map_err(preparing("open the control group"))?.unwrap_or_default();
         let (socket, theirs) = sys::packet_pair().map_err(preparing("make a pair of sockets"))?;
         let (reports, report) = report_pipe()?;
-        let map = format!("{INSIDE_ID} {} 1\n", user.id());
+        let [uid_map, gid_map] = [uid, gid].map(|id| format!("{INSIDE_ID} {id} 1\n"));
         let child = Child {
-            user: user.id(),
-            map: map.as_bytes(),
+            user: uid,
+            uid_map: uid_map.as_bytes(),
+            gid_map: gid_map.as_bytes(),
             told_at: theirs.as_fd(),
             report: report.as_fd(),
-            network: network.namespace().as_fd(),
+            network: network.as_ref().map_or(null, Network::namespace).as_fd(),
             birthplace: birthplace.as_ref().map(AsRawFd::as_raw_fd),
             joins: &joins,
         };
         let pidfd = match maker.make(&child) {
             Ok(pidfd) => pidfd,
             Err(error) => {
-                let _ = group.remove();
+                let _ = group.map(Group::remove);
                 return Err(cloning(error));
             }
         };
         drop((report, theirs));
-        let mut remains = Remains::new(pidfd, Some(group), Some(user), Arc::clone(keeper), Some(network));
+        let mut remains = Remains::new(pidfd, group, user, Arc::clone(keeper), network);
         let pid = succeeded(bare(plan), spawn::outcome(reports))
-            .and_then(|_| sys::pid_of(remains.pidfd.as_fd()).map_err(preparing("learn the process id")));
+            .and_then(|_| sys::pid_of(remains.pidfd.as_fd()).map_err(preparing("learn the process id")))
+            .and_then(|pid| {
+                let noted = remains.group.is_none().then(|| state.note(pid, &name)).transpose();
+                remains.record = noted.map_err(preparing("record the sandbox"))?;
+                Ok(pid)
+            });
         match pid {
             Ok(pid) => {
                 remains.network.iter_mut().for_each(|network| network.settle(pid));
@@ -410,6 +430,35 @@ impl Worker {
             }
         }
     }
+}
+
+/// Who a sandbox is on the host.
+struct Identity {
+    /// Of a user of its own.
+    user: Option<UserLease>,
+    uid: u32,
+    gid: u32,
+}
+
+impl Identity {
+    fn take(privilege: Privilege) -> Result<Identity, StartError> {
+        if let Privilege::User { uid, gid } = privilege {
+            return Ok(Identity { user: None, uid, gid });
+        }
+        let source = io::Error::from(io::ErrorKind::QuotaExceeded);
+        let user = UserLease::take().ok_or(StartError::Prepare { action: "take a host user id", source })?;
+        let id = user.id();
+        Ok(Identity { user: Some(user), uid: id, gid: id })
+    }
+}
+
+/// Starts a process of ours that performs this plan, and waits until it is ready.
+fn reporting<T>(plan: &Plan, start: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> Result<T, StartError> {
+    let (reports, report) = report_pipe()?;
+    let started = start(report.as_fd()).map_err(cloning)?;
+    drop(report);
+    succeeded(plan, spawn::outcome(reports))?;
+    Ok(started)
 }
 
 /// The plan of a maker's children.

@@ -20,6 +20,7 @@ use crate::order::{self, Becoming, FAILURE_BYTES, Order, Part};
 use crate::plan::files::{READ_ONLY, WRITABLE};
 use crate::plan::{Step, Strings};
 use crate::pool::{Pool, PoolOptions, Recipe, Waiting, discard};
+use crate::porter::Porter;
 use crate::remains::Remains;
 use crate::spec::{Bind, Spec};
 use crate::sys;
@@ -35,8 +36,10 @@ pub(crate) struct PreparedStarts {
     pool: Pool,
     template: Spec,
     mount_points: Vec<&'static str>,
-    /// Whether the memory limit is a control group's, which can still be changed.
+    /// Whether the memory limit is a control group's.
     limits_memory: bool,
+    /// Most that RLIMIT_DATA can be.
+    data_bytes: u64,
     passage: Option<Passage>,
     /// Those that have loaded an image, the one loaded last at the end.
     loaded: VecDeque<Loaded>,
@@ -69,11 +72,14 @@ struct Taken {
 }
 
 impl PreparedStarts {
-    pub(crate) fn new(recipe: Recipe, options: PoolOptions, limits_memory: bool) -> Result<PreparedStarts, StartError> {
+    pub(crate) fn new(recipe: Recipe, options: PoolOptions) -> Result<PreparedStarts, StartError> {
+        let (limits_memory, data_bytes) = (recipe.host.groups.memory, recipe.host.hard_limits.data_bytes);
+        Pool::try_on(&recipe)?;
         let pool = Pool::start(recipe, options.size, options.threads).map_err(preparing("start a thread"))?;
         let PoolOptions { template, mount_points, loaded: loaded_most, .. } = options;
         let loaded = VecDeque::with_capacity(loaded_most);
-        Ok(PreparedStarts { pool, template, mount_points, limits_memory, passage: None, loaded, loaded_most })
+        let passage = None;
+        Ok(PreparedStarts { pool, template, mount_points, limits_memory, data_bytes, passage, loaded, loaded_most })
     }
 
     pub(crate) fn wait_until_full(&self, patience: Duration) -> bool {
@@ -91,9 +97,7 @@ impl PreparedStarts {
             cores: self.template.cores.clone(),
             ..spec.clone()
         };
-        if self.limits_memory {
-            same.limits.memory_bytes = self.template.limits.memory_bytes;
-        }
+        same.limits.memory_bytes = self.template.limits.memory_bytes;
         same == self.template && order::fits(spec) && self.own_binds(spec).all(|bind| self.serves_bind(bind))
     }
 
@@ -228,6 +232,13 @@ impl PreparedStarts {
         if let Some(group) = remains.group.as_ref().filter(|_| spec.limits != self.template.limits) {
             group.limit_memory(&spec.limits).map_err(preparing("set the memory limit"))?;
         }
+        if !self.limits_memory
+            && let Some(process) = threads.first()
+        {
+            // It waits with all that the worker may have.
+            let bytes = spec.limits.memory_bytes.min(self.data_bytes);
+            sys::limit_data(*process, bytes).map_err(preparing("set the memory limit"))?;
+        }
         if !spec.cores.is_empty() {
             let mut mask = [0_u64; CORES / 64];
             spec.cores.iter().for_each(|core| mask[core / 64] |= 1 << (core % 64));
@@ -243,6 +254,9 @@ impl PreparedStarts {
         let own: Vec<Bind> = self.own_binds(spec).cloned().collect();
         if own.is_empty() {
             return Ok(());
+        }
+        if let Some(porter) = remains.keeper.as_ref().and_then(|keeper| keeper.porter()) {
+            return own.iter().try_for_each(|bind| carry(porter, remains, bind));
         }
         let trees: Result<Vec<Attachment>, StartError> = own.iter().map(attachment).collect();
         let trees = trees?;
@@ -277,6 +291,17 @@ fn step_of(bind: &Bind) -> Step {
         attributes: if bind.read_only { READ_ONLY } else { WRITABLE },
         follow: false,
     }
+}
+
+fn carry(porter: &Porter, remains: &Remains, bind: &Bind) -> Result<(), StartError> {
+    let source = text(bind.source.as_os_str().as_bytes());
+    let attributes = if bind.read_only { READ_ONLY } else { WRITABLE };
+    let carried = porter.attach(remains.pidfd.as_fd(), &source, &text(&bind.target), attributes);
+    carried.map_err(|error| match error.kind() {
+        // The porter was ended from outside.
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => StartError::Killed,
+        _ => step_refused(Some(&step_of(bind)), ATTACHING, errno(&error)),
+    })
 }
 
 fn attachment(bind: &Bind) -> Result<Attachment, StartError> {

@@ -47,7 +47,7 @@ impl Protections {
             yes("pid namespace", "own processes only, own /proc"),
             yes(
                 "mount namespace",
-                if root { "owned by the host's root" } else { "owned by the sandbox's user namespace" },
+                if root { "owned by the host's root" } else { "owned by a user namespace of the worker's, outside" },
             ),
             yes("network namespace", "loopback only"),
             yes("ipc namespace", ""),

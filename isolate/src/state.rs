@@ -74,6 +74,16 @@ impl State {
         self.records().join(name)
     }
 
+    /// Records a sandbox; where.
+    pub(crate) fn note(&self, pid: i32, name: &str) -> io::Result<PathBuf> {
+        let path = self.record(name);
+        match Process::observe(pid.cast_unsigned()).and_then(|process| process.write(&path)) {
+            // A trial, or a program that is over already.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path),
+            result => result.map(|()| path),
+        }
+    }
+
     /// Who used this directory last, if its process still runs and is not this one.
     pub(crate) fn other_owner(&self) -> Option<Process> {
         let owner = Process::read(&self.owner_file()).ok()?;

@@ -414,8 +414,13 @@ pub(crate) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Moves the calling thread into a namespace.
 pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kinds: i32) -> io::Result<()> {
+    enter(namespace.as_raw_fd(), kinds).map_err(io::Error::from_raw_os_error)
+}
+
+/// The same between `clone3` and `exec`.
+pub(crate) fn enter(namespace: RawFd, kinds: i32) -> Result<(), Errno> {
     // SAFETY: no pointers.
-    unsafe { checked(libc::SYS_setns, [namespace.as_raw_fd().into(), kinds.into()]) }.map(drop)
+    unsafe { call(libc::SYS_setns, [namespace.into(), kinds.into()]) }.map(drop)
 }
 
 /// Takes the calling thread out of what it shares.
@@ -490,26 +495,55 @@ fn move_mount(tree: RawFd, at: RawFd, target: &CStr, flags: Word) -> Result<(), 
 
 /// A copy of the mount at a path without links, with these attributes on everything below, attached nowhere yet.
 pub(crate) fn detached_tree(source: &CStr, attributes: u64) -> io::Result<OwnedFd> {
-    let tree = detach_copy(source, false).map(|tree| fresh(tree.into())).map_err(io::Error::from_raw_os_error)?;
+    detached_copy(source, attributes).map(|tree| fresh(tree.into())).map_err(io::Error::from_raw_os_error)
+}
+
+/// The same between `clone3` and `exec`.
+pub(crate) fn detached_copy(source: &CStr, attributes: u64) -> Result<RawFd, Errno> {
+    let tree = detach_copy(source, false)?;
     let below = Word::from(libc::AT_EMPTY_PATH) | AT_RECURSIVE;
-    set_mount_attributes(tree.as_raw_fd(), c"", below, attributes).map_err(io::Error::from_raw_os_error)?;
-    Ok(tree)
+    let set = set_mount_attributes(tree, c"", below, attributes);
+    if set.is_err() {
+        // SAFETY: opened here, and known to nobody else.
+        let _ = unsafe { call(libc::SYS_close, [tree.into()]) };
+    }
+    set.map(|()| tree)
 }
 
 /// Attaches a detached tree in the mount namespace of the calling thread, at a path without links.
 pub(crate) fn attach_tree(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
-    let place = resolve::file_without_links(target)?;
-    attach_copy_at(tree.as_raw_fd(), place.as_raw_fd()).map_err(io::Error::from_raw_os_error)
+    attach_copy_without_links(tree.as_raw_fd(), target).map_err(io::Error::from_raw_os_error)
+}
+
+/// The same between `clone3` and `exec`.
+pub(crate) fn attach_copy_without_links(tree: RawFd, target: &CStr) -> Result<(), Errno> {
+    let place = resolve::without_links(target)?;
+    let moved = attach_copy_at(tree, place);
+    // SAFETY: opened here, and known to nobody else.
+    unsafe { call(libc::SYS_close, [place.into()]) }?;
+    moved
 }
 
 /// Makes an open directory the root and another the working directory of the calling thread, which shares neither with others.
 pub(crate) fn stand_in(root: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> io::Result<()> {
+    stand_at(root.as_raw_fd(), directory.as_raw_fd()).map_err(io::Error::from_raw_os_error)
+}
+
+/// The same between `clone3` and `exec`.
+pub(crate) fn stand_at(root: RawFd, directory: RawFd) -> Result<(), Errno> {
     // SAFETY: descriptors and a static path.
     unsafe {
-        checked(libc::SYS_fchdir, [root.as_raw_fd().into()])?;
-        checked(libc::SYS_chroot, [c".".as_ptr() as Word])?;
-        checked(libc::SYS_fchdir, [directory.as_raw_fd().into()]).map(drop)
+        call(libc::SYS_fchdir, [root.into()])?;
+        call(libc::SYS_chroot, [c".".as_ptr() as Word])?;
+        call(libc::SYS_fchdir, [directory.into()]).map(drop)
     }
+}
+
+/// Limits the data of a process, which may have had more.
+pub(crate) fn limit_data(pid: i32, bytes: u64) -> io::Result<()> {
+    let both = [bytes, bytes];
+    // SAFETY: a struct rlimit64 is two u64, which outlive the call; the old limit is not asked for.
+    unsafe { checked(libc::SYS_prlimit64, [pid.into(), libc::RLIMIT_DATA.into(), both.as_ptr() as Word]) }.map(drop)
 }
 
 /// Gives a process these cores.

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use vilya_engine::SandboxId;
 use vilya_ipc::host::ReadOnlyBy;
-use vilya_isolate::{Begun, CopyOf, PoolOptions, Spec};
+use vilya_isolate::{Begun, CopyOf, Mechanism, PoolOptions, Spec};
 
 use crate::ahead::Ahead;
 use crate::imports::Learned;
@@ -219,10 +219,11 @@ impl Starter {
             && start.record.image.is_none()
             && self.mechanisms.is_chosen(start.record.manifest.mechanism)
             && !is_set_at_start(&start.record);
+        let of_rings_ahead = read_only_by(self.mechanisms.chosen());
         let mechanism = self.mechanisms.get(start.record.manifest.mechanism).map_err(|error| error.to_string())?;
-        let read_only_by = if mechanism.distinct_users() { ReadOnlyBy::Permission } else { ReadOnlyBy::Seal };
+        let read_only_by = read_only_by(mechanism);
         let lanes = start.record.manifest.concurrency;
-        let ahead = if lanes == 1 && read_only_by == ReadOnlyBy::Permission { self.rings.take() } else { None };
+        let ahead = if lanes == 1 && read_only_by == of_rings_ahead { self.rings.take() } else { None };
         let ring = ahead.map_or_else(|| Ring::new(lanes, self.defaults.payload_limit_bytes, read_only_by), Ok)?;
         let Ring { host, stdout, stderr, descriptors } = ring;
         let waited = can_wait.then(|| self.ahead.become_function(mechanism, spec, &descriptors)).flatten();
@@ -232,4 +233,9 @@ impl Starter {
         };
         Ok(Unfinished { start, begun, host, stdout, stderr, copied: None })
     }
+}
+
+/// What keeps a sandbox of this mechanism from writing what it may only read.
+fn read_only_by(mechanism: &dyn Mechanism) -> ReadOnlyBy {
+    if mechanism.distinct_users() { ReadOnlyBy::Permission } else { ReadOnlyBy::Seal }
 }

@@ -103,7 +103,11 @@ impl Layout {
                 return Err("its sandboxes reach nothing; use the native mechanism".to_owned());
             }
             // Steps of sandboxes that are made ahead, which plans of whole sandboxes do not have.
-            Step::AwaitOrder | Step::MakeOthers(_) => {}
+            Step::AwaitOrder
+            | Step::MakeOthers(_)
+            | Step::Carry
+            | Step::ShowProgram { .. }
+            | Step::ReplaceProc { .. } => {}
             // What no runtime can be told; the protections of a mechanism say so, and the filter still forbids the first.
             Step::ForbidUserNamespaces
             | Step::DieWithParent

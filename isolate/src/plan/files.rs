@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{INSIDE_ID, Milestone, Step, text};
-use crate::host::{Host, SystemEntry};
+use crate::host::{Host, Privilege, SystemEntry};
 use crate::limits::{ROOT_BYTES, ROOT_INODES, TMP_INODES};
 use crate::reach::Reach;
 use crate::spec::{ImageRoot, Root, Spec};
@@ -34,7 +34,11 @@ pub(super) fn shared_steps(steps: &mut Vec<Step>, template: &Spec, host: &Host, 
     system(steps, host);
     etc(steps, template, host);
     device_files(steps);
-    steps.extend(["proc", "tmp"].map(|name| Step::Directory(text(name))));
+    match host.privilege {
+        Privilege::Root => steps.push(Step::Directory(text("proc"))),
+        Privilege::User { .. } => steps.push(bind("/proc", "proc", READ_ONLY)),
+    }
+    steps.push(Step::Directory(text("tmp")));
     binds(steps, template);
     steps.extend(mount_points.iter().map(|name| Step::Directory(text(name.trim_start_matches('/')))));
     steps.extend([Step::EnterRoot, Step::SealRoot, Step::Reached(Milestone::Mounted)]);
@@ -43,7 +47,11 @@ pub(super) fn shared_steps(steps: &mut Vec<Step>, template: &Spec, host: &Host, 
 /// What each child of a maker adds to the root that it was born with.
 pub(super) fn own_steps(steps: &mut Vec<Step>, template: &Spec, host: &Host) {
     steps.push(private("dev/shm", libc::MS_NOEXEC, template.limits.tmp_bytes));
-    proc(steps, host);
+    match host.privilege {
+        Privilege::Root => steps.push(Step::Proc { target: text("proc") }),
+        Privilege::User { .. } => steps.push(Step::ReplaceProc { target: text("proc"), by: text("tmp") }),
+    }
+    masks(steps, host);
     steps.push(private("tmp", 0, template.limits.tmp_bytes));
     steps.extend([Step::EmptyInput, Step::Reached(Milestone::Mounted)]);
 }
@@ -63,7 +71,8 @@ pub(super) fn steps(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
     device_files(steps);
     steps.push(private("dev/shm", libc::MS_NOEXEC, spec.limits.tmp_bytes));
     steps.push(Step::Directory(text("proc")));
-    proc(steps, host);
+    steps.push(Step::Proc { target: text("proc") });
+    masks(steps, host);
     steps.push(Step::Directory(text("tmp")));
     steps.push(private("tmp", 0, spec.limits.tmp_bytes));
     binds(steps, spec);
@@ -158,8 +167,7 @@ fn device_files(steps: &mut Vec<Step>) {
     steps.push(Step::Directory(text("dev/shm")));
 }
 
-fn proc(steps: &mut Vec<Step>, host: &Host) {
-    steps.push(Step::Proc { target: text("proc") });
+fn masks(steps: &mut Vec<Step>, host: &Host) {
     steps.extend(host.masked_files.iter().map(|name| Step::Mask(text(format!("proc/{name}")))));
     steps.extend(host.masked_directories.iter().map(|name| Step::Tmpfs {
         target: text(format!("proc/{name}")),

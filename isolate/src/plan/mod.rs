@@ -1,12 +1,12 @@
 //! From a spec and the facts of the host to the list of steps that make the sandbox.
 //!
-//! Owns: which steps, and the two orders by privilege. Invariant: a pure function; the same spec and host give the same plan, which can be
+//! Owns: which steps, and their order. Invariant: a pure function; the same spec and host give the same plan, which can be
 //! performed any number of times with different allotments. Does not know: descriptors, ids and groups of one start (see
 //! `apply::Allotment`), or how a step is performed.
 //!
-//! Root sets mounts up as real root and enters a user namespace last, so that the mount namespace belongs to the initial user namespace
-//! (nothing inside can ever change it) and sources below directories that only root may enter can be bound. An ordinary user must enter
-//! the user namespace first, because only there may it mount at all.
+//! Every other namespace is made first and the sandbox's user namespace is entered last, so that nothing inside can ever change them. As
+//! root they belong to the initial user namespace, and sources below directories that only root may enter can be bound; as an ordinary user,
+//! which may not mount there, to the keeper's.
 
 pub(crate) mod files;
 mod step;
@@ -26,6 +26,9 @@ pub use step::{Milestone, Step, Strings};
 
 /// User and group id inside every sandbox.
 pub const INSIDE_ID: u32 = 1000;
+
+/// What sandboxes that never executed a program show as theirs.
+const SHOWN_PROGRAM: &str = "/usr/bin/true";
 
 /// How a sandbox is made.
 #[derive(Debug)]
@@ -55,20 +58,14 @@ impl Plan {
     /// When the spec does not pass its check.
     pub fn new(spec: &Spec, host: &Host, filter: &'static Filter, ending: Ending) -> Result<Plan, SpecError> {
         spec.check()?;
+        let mut namespaces = ISOLATED;
         // The version 1 group of the processor takes nobody who runs at a real-time priority.
         let mut steps = vec![Step::PlaceDescriptors, Step::OrdinaryProcess];
         if host.groups.joins {
             steps.push(Step::JoinGroups);
         }
         // After the groups are joined: the namespace shows the group that a process is in when it is made as the root of all.
-        let mut namespaces = ISOLATED;
-        match host.privilege {
-            Privilege::Root => steps.extend([Step::Unshare(libc::CLONE_NEWCGROUP), Step::KeepProc]),
-            Privilege::User { .. } => {
-                namespaces |= libc::CLONE_NEWUSER as u64;
-                steps.extend([Step::KeepProc, Step::MapIds, Step::Unshare(libc::CLONE_NEWCGROUP)]);
-            }
-        }
+        steps.extend([Step::Unshare(libc::CLONE_NEWCGROUP), Step::KeepProc]);
         surroundings(&mut steps, spec);
         match &spec.reach {
             Reach::Nothing => steps.push(Step::LoopbackUp),
@@ -86,8 +83,7 @@ impl Plan {
         Ok(Plan { namespaces, steps })
     }
 
-    /// Plans a maker: a process with the root of this template, whose children are sandboxes that wait to be told what to become. Only
-    /// root can have one: an ordinary user may not enter the network namespaces that are made ahead.
+    /// Plans a maker: a process with the root of this template, whose children are sandboxes that wait to be told what to become.
     ///
     /// # Errors
     /// When the template does not pass its check.
@@ -107,8 +103,18 @@ impl Plan {
             Step::Umask(0o022),
         ];
         files::shared_steps(&mut steps, template, host, mount_points);
+        // Where a sandbox is another user than the worker, it may not change the worker's program all the same.
+        let required = host.privilege != Privilege::Root;
+        steps.push(Step::ShowProgram { path: text(SHOWN_PROGRAM), required });
         steps.extend([Step::DieWithParent, Step::MakeOthers(Box::new(Plan::waiting(template, host, filter)))]);
         Ok(Plan { namespaces: libc::CLONE_NEWNS as u64, steps })
+    }
+
+    /// Plans a porter: a process with the host's mounts as its own, which attaches them in sandboxes that wait.
+    pub(crate) fn porter() -> Plan {
+        let mut steps = vec![Step::PlaceDescriptors, Step::OrdinaryProcess];
+        steps.extend([Step::NewSession, Step::DefaultSignals, Step::Umask(0o022), Step::DieWithParent, Step::Carry]);
+        Plan { namespaces: libc::CLONE_NEWNS as u64, steps }
     }
 
     /// A child of a maker: everything that [`Plan::new`] does, but for what the maker has done and for becoming a program.
@@ -117,14 +123,25 @@ impl Plan {
         if host.groups.joins {
             steps.push(Step::JoinGroups);
         }
-        steps.extend([Step::JoinNetwork, Step::Unshare(libc::CLONE_NEWCGROUP)]);
+        steps.push(Step::Unshare(libc::CLONE_NEWCGROUP));
         surroundings(&mut steps, template);
+        // One that was made ahead belongs to the initial user namespace, which only root may enter.
+        let mut namespaces = ISOLATED;
+        match host.privilege {
+            Privilege::Root => {
+                steps.push(Step::JoinNetwork);
+                namespaces &= !(libc::CLONE_NEWNET as u64);
+            }
+            Privilege::User { .. } => steps.push(Step::LoopbackUp),
+        }
         steps.push(Step::Reached(Milestone::Placed));
         files::own_steps(&mut steps, template, host);
-        confinement(&mut steps, template, host);
+        // No more than a start will lower it to: what was lowered is not raised again.
+        let limits = ResourceLimits { memory_bytes: u64::MAX, ..template.limits.clone() };
+        confinement(&mut steps, &Spec { limits, ..template.clone() }, host);
         steps.extend([Step::Filter(filter), Step::Reached(Milestone::Filtered), Step::UnblockSignals]);
         steps.push(Step::AwaitOrder);
-        Plan { namespaces: ISOLATED & !(libc::CLONE_NEWNET as u64), steps }
+        Plan { namespaces, steps }
     }
 }
 
@@ -144,8 +161,9 @@ fn confinement(steps: &mut Vec<Step>, spec: &Spec, host: &Host) {
     let enforce = rules.as_ref().map(|rules| Step::EnforceRules(rules.flags()));
     steps.extend(rules.map(Step::Rules));
     if host.privilege == Privilege::Root {
-        steps.extend([Step::BecomeUser, Step::Dumpable, Step::Unshare(libc::CLONE_NEWUSER), Step::MapIds]);
+        steps.push(Step::BecomeUser);
     }
+    steps.extend([Step::Dumpable, Step::Unshare(libc::CLONE_NEWUSER), Step::MapIds]);
     if host.user_limits_writable {
         steps.push(Step::ForbidUserNamespaces);
     }

@@ -97,6 +97,14 @@ pub enum Step {
         /// The directory.
         target: CString,
     },
+    /// The same in place of the host's, which is shown there: where mounts belong to an ordinary user, the kernel makes one only while another
+    /// can be seen.
+    ReplaceProc {
+        /// The directory.
+        target: CString,
+        /// An empty one that it is made on first.
+        by: CString,
+    },
     /// A directory.
     Directory(CString),
     /// A symbolic link.
@@ -198,6 +206,15 @@ pub enum Step {
     Listen(Vec<u16>),
     /// Waits, confined, to be told what to become.
     AwaitOrder,
+    /// Shows this program as its own, in place of the worker's. What does not go on without, ends if it cannot.
+    ShowProgram {
+        /// Its path inside.
+        path: CString,
+        /// Whether it does not go on without.
+        required: bool,
+    },
+    /// Attaches mounts in sandboxes, whenever told to.
+    Carry,
     /// Makes children that perform this plan, whenever told to.
     MakeOthers(Box<super::Plan>),
 }
@@ -234,6 +251,9 @@ impl fmt::Display for Step {
             Step::Proc { target } => {
                 write!(out, "proc on {} (ro,nosuid,nodev,noexec)", Text(target))
             }
+            Step::ReplaceProc { target, .. } => {
+                write!(out, "proc on {} in place of the host's (ro,nosuid,nodev,noexec)", Text(target))
+            }
             Step::Directory(path) => write!(out, "directory {}", Text(path)),
             Step::Link { to, path } => write!(out, "link {} -> {}", Text(path), Text(to)),
             Step::File { path, text } => write!(out, "file {} ({} bytes)", Text(path), text.len()),
@@ -269,6 +289,8 @@ impl fmt::Display for Step {
             Step::JoinNetwork => write!(out, "enter a prepared network namespace"),
             Step::Listen(ports) => write!(out, "listen at ports {ports:?} for the host's"),
             Step::AwaitOrder => write!(out, "await what to become"),
+            Step::ShowProgram { path, .. } => write!(out, "show {} as its program", Text(path)),
+            Step::Carry => write!(out, "attach mounts in sandboxes"),
             Step::MakeOthers(bare) => {
                 write!(out, "make others: clone into new {}", Namespaces(bare.namespaces))?;
                 bare.steps.iter().try_for_each(|step| write!(out, "\n  {step}"))

@@ -80,7 +80,7 @@ pub(crate) fn set_up(kind: Kind, state_directory: PathBuf, worker_id: &str) -> R
             let template = spec(&["/usr/bin/true"]);
             let options = PoolOptions { template, mount_points: vec!["/function"], size: 2, loaded: 1, threads: 1 };
             if !native.prepare(options).expect("it can, or says that it cannot") {
-                return Err(SetupError::Unavailable("sandboxes are made ahead by root, with control groups".into()));
+                return Err(SetupError::Unavailable("sandboxes cannot be made ahead for this processor".into()));
             }
             native
         }

@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 
 use vilya_isolate::{Bind, Protections};
 
-use crate::prepared::{BECOME_COPY, copy, image_of, prepared};
 use crate::support::{Room, Running, null, python, start_with};
 
 /// A room in which these rules hold; `whole` says that signals and sockets must be among them.
@@ -175,31 +174,6 @@ fn owner(pid: i32) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("its user");
     ids.split_whitespace().next().expect("the real one").to_owned()
-}
-
-/// The program that a copy never executed is the worker's, and lies outside.
-#[test]
-fn a_copy_cannot_read_the_workers_program() {
-    let Some(mut room) = prepared() else { return };
-    if room.native.host().landlock == 0 {
-        println!("skipped: this kernel has no Landlock");
-        return;
-    }
-    let probe = "become_copy()
-def tried(name, action):
-    try: action(); print(name, 'done')
-    except OSError as error: print(name, error.errno)
-tried('read', lambda: os.open('/proc/self/exe', os.O_RDONLY))
-tried('run', lambda: os.execv('/proc/self/exe', ['x']))
-tried('system', lambda: os.open('/usr/bin/python3', os.O_RDONLY))
-tried('own', lambda: open('/tmp/new', 'w'))
-";
-    let image = image_of(&mut room, &format!("{BECOME_COPY}{probe}")).expect("it can be copied");
-    let seen = copy(&mut room, &image).expect("a copy").answers();
-    for name in ["read", "run"] {
-        assert_eq!(seen[name], libc::EACCES.to_string(), "{name}: {seen:?}");
-    }
-    assert_eq!((&*seen["system"], &*seen["own"]), ("done", "done"), "{seen:?}");
 }
 
 /// A bind that may be written is not served by a sandbox that was made without a rule for it.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use vilya_isolate::{Begun, Bind, CopyOf, Image, Mechanism, Spec};
 
-use crate::prepared::{BECOME_COPY, CONFINEMENT, image_of, prepared};
+use crate::prepared::{BECOME_COPY, CONFINEMENT, image_of};
 use crate::support::{Room, Running, python, running};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,7 +30,7 @@ fn begin(room: &mut Room, spec: &Spec, image: &Arc<Image>, tells_environment: bo
 
 #[test]
 fn a_copy_that_was_loaded_ahead_is_as_confined_as_any_other() {
-    let Some(mut room) = prepared() else { return };
+    let mut room = Room::new();
     let mut expected = Room::unprepared().python(CONFINEMENT).answers();
     let program = format!("{BECOME_COPY}import resource, socket\nbecome_copy()\n{CONFINEMENT}");
     let image = image_of(&mut room, &program).expect("it can be copied");
@@ -46,7 +46,7 @@ fn a_copy_that_was_loaded_ahead_is_as_confined_as_any_other() {
 
 #[test]
 fn what_is_loaded_serves_only_what_it_was_loaded_for() {
-    let Some(mut room) = prepared() else { return };
+    let mut room = Room::new();
     let folders: Vec<_> = ["one", "two"]
         .map(|word| {
             let folder = tempfile::tempdir().expect("a folder");
@@ -85,7 +85,7 @@ fn what_is_loaded_serves_only_what_it_was_loaded_for() {
 
 #[test]
 fn what_is_not_wanted_any_more_ends() {
-    let Some(mut room) = prepared() else { return };
+    let mut room = Room::new();
     let program = format!("{BECOME_COPY}become_copy()\n");
     let [kept, dropped] = [0, 1].map(|_| image_of(&mut room, &program).expect("it can be copied"));
     load(&mut room, &whole(), &dropped, false);
@@ -108,7 +108,7 @@ fn what_is_not_wanted_any_more_ends() {
 
 #[test]
 fn pages_that_a_copy_touched_are_there_in_the_next() {
-    let Some(mut room) = prepared() else { return };
+    let mut room = Room::new();
     let program = format!(
         "{BECOME_COPY}
 import mmap, resource, time

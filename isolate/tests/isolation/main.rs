@@ -16,6 +16,7 @@ mod leaks;
 mod limits;
 mod links;
 mod loaded;
+mod owners;
 mod plans;
 mod precedence;
 mod prepared;

@@ -21,13 +21,12 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// One whose sandboxes were made before they are started, where that is possible and where the spec is the usual one.
+    /// One whose sandboxes were made before they are started, where the spec is the usual one.
     pub(crate) fn new() -> Room {
         let mut room = Room::with(CgroupPreference::Auto);
         let template = spec(&["/usr/bin/true"]);
         let options = PoolOptions { template, mount_points: vec!["/function"], size: 2, loaded: 2, threads: 1 };
-        let prepared = room.native.prepare(options).expect("sandboxes can be made ahead");
-        assert_eq!(prepared, room.is_root() && room.enforces("memory limit"));
+        assert!(room.native.prepare(options).expect("sandboxes can be made ahead"));
         room
     }
 

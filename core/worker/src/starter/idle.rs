@@ -2,11 +2,10 @@
 //!
 //! Invariant: each is one small step, so that a start waits for no more than one. It does not know which images there are.
 
-use vilya_ipc::host::ReadOnlyBy;
 use vilya_isolate::Spec;
 
-use super::Starter;
 use super::likeness::SEARCH_PATH;
+use super::{Starter, read_only_by};
 use crate::node;
 use crate::rehearsal::{self, OnStage, Part};
 use crate::ring::Ring;
@@ -17,11 +16,12 @@ impl Starter {
         let Part { spec, lanes, .. } = &request.part;
         let spec = Spec { name: format!("r{}-{}", self.sequence, spec.name), ..spec.clone() };
         self.sequence += 1;
-        let copy = Ring::new(*lanes, self.defaults.payload_limit_bytes, ReadOnlyBy::Permission).and_then(|ring| {
-            let Ring { host, stdout, stderr, descriptors } = ring;
-            let begun = self.mechanisms.chosen().begin(&spec, descriptors, Some(request.copy()));
-            begun.map(|begun| OnStage::new(begun, host, [stdout, stderr])).map_err(|error| error.to_string())
-        });
+        let copy = Ring::new(*lanes, self.defaults.payload_limit_bytes, read_only_by(self.mechanisms.chosen()))
+            .and_then(|ring| {
+                let Ring { host, stdout, stderr, descriptors } = ring;
+                let begun = self.mechanisms.chosen().begin(&spec, descriptors, Some(request.copy()));
+                begun.map(|begun| OnStage::new(begun, host, [stdout, stderr])).map_err(|error| error.to_string())
+            });
         request.answer(copy);
     }
 
@@ -46,7 +46,7 @@ impl Starter {
     pub(super) fn make_ring_ahead(&mut self) -> bool {
         let wanted = if self.zygotes.is_some() { self.defaults.prepared } else { 0 };
         self.rings.count() < wanted
-            && Ring::new(1, self.defaults.payload_limit_bytes, ReadOnlyBy::Permission)
+            && Ring::new(1, self.defaults.payload_limit_bytes, read_only_by(self.mechanisms.chosen()))
                 .map(|ring| self.rings.keep(ring))
                 .is_ok()
     }

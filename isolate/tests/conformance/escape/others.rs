@@ -67,6 +67,8 @@ pub(super) const FILES: &[Attempt] = &[
     attempt("by a directory that was left open", "for fd in os.listdir('/proc/self/fd'):\n    try: open('/proc/self/fd/' + fd + '/..' * 20 + HOST['canary']); break\n    except OSError: pass\nelse: nothing()", ABSENT, Done),
     attempt("a descriptor that was left open", "[fd for fd in range(6, 1024) if is_open(fd)] or nothing()", ABSENT, Done),
     attempt("overwrite what runs it", "os.open('/proc/self/exe', os.O_WRONLY)", UNWRITABLE, Reached),
+    attempt("change the mode of what runs it", "os.chmod('/proc/self/exe', 0o4777)", UNWRITABLE, NotTried("it would change the host's Python")),
+    attempt("change the times of what runs it", "os.utime('/proc/self/exe', (1, 1))", UNWRITABLE, NotTried("it would change the host's Python")),
     attempt("a device in its folder", "os.open(HOST['function'] + '/device', os.O_WRONLY)", NO_DEVICE, Done),
     attempt("add to its folder", "open(HOST['function'] + '/more', 'w').close()", UNWRITABLE, Done),
     attempt("change its code", "open(HOST['function'] + '/code', 'a').write('harmed')", UNWRITABLE, Done),
