@@ -1,4 +1,4 @@
-//! The process that every sandbox of a privileged worker dies with.
+//! The process that every sandbox of a worker dies with.
 //!
 //! Owns: the keeper, first process of a pid namespace of the worker's own, in which the pid namespaces of its sandboxes are nested.
 //! Invariant: when the keeper ends, the kernel kills everything in its namespace and below; and the keeper ends with the worker.
@@ -6,7 +6,7 @@
 //!
 //! Why: the parent-death signal that a sandbox is given belongs to one thread. If another thread of it calls `execve`, it takes that
 //! thread's place and the signal is gone. No filter can tell the two calls apart, so a hostile function could outlive its worker. The
-//! keeper runs nothing but ours. An ordinary user cannot have one: `setns` into a pid namespace demands CAP_SYS_ADMIN over the caller's own.
+//! keeper runs nothing but ours.
 #![allow(unsafe_code)]
 
 use std::io;
