@@ -149,7 +149,6 @@ fn processes_that_were_started_ahead_become_the_function_they_are_told() {
     let mut client = worker.client();
     let first = client.invoke("one", b"1").expect(200).json();
     assert_eq!(first["ahead"], false, "none is started before a function was");
-    let metric = "vilya_sandbox_starts_total";
     for (at, name) in (0..).zip(functions.into_iter().cycle().skip(1).take(4)) {
         let told = await_ahead(&worker, name);
         assert_eq!((&told["calls"], &told["cwd"]), (&1.into(), &"/function".into()), "{at}: {told}");

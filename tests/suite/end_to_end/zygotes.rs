@@ -96,7 +96,7 @@ fn deploy_late(worker: &Worker, name: &str, late: &str, settings: &str) {
 
 #[test]
 fn what_invocations_import_is_imported_ahead_once_it_is_known_unless_that_is_not_wanted() {
-    let Some(worker) = worker() else { return };
+    let worker = worker();
     deploy_late(&worker, "py-learns", "", "");
     let since = Instant::now();
     while answers_of_copies(&worker, "py-learns", b"1", 1) != [b"true"] {
@@ -108,7 +108,7 @@ fn what_invocations_import_is_imported_ahead_once_it_is_known_unless_that_is_not
 
 #[test]
 fn a_module_that_cannot_be_copied_is_not_imported_ahead_and_the_function_is_copied_all_the_same() {
-    let Some(worker) = worker() else { return };
+    let worker = worker();
     let thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n";
     // A zygote has no ring.
     let exit = "import os\nif os.readlink('/proc/self/fd/4') == '/dev/null': raise SystemExit(1)\n";
@@ -121,7 +121,7 @@ fn a_module_that_cannot_be_copied_is_not_imported_ahead_and_the_function_is_copi
 /// Its own ring is written by hand: names that are none, then an answer.
 #[test]
 fn a_function_that_lies_about_its_imports_harms_nobody() {
-    let Some(worker) = worker() else { return };
+    let worker = worker();
     let code = "
 import _thread, os, sys
 from vilya_runtime import layout
