@@ -3,6 +3,9 @@
 //! Invariant: no invocation runs in a rehearsal, so of a function nothing runs but what copies run by themselves. It does not know which
 //! function an image is of, or when starts use it.
 
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
