@@ -25,6 +25,7 @@ mod pool;
 mod process;
 mod python;
 mod rehearsal;
+mod remaking;
 mod request;
 mod response;
 mod ring;

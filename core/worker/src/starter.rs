@@ -205,6 +205,9 @@ impl Starter {
             self.loading.wish(Wish::new(spec.clone(), Arc::clone(image), tells_environment));
         }
         let unfinished = Unfinished { copied: copied.clone(), ..begun };
+        if way.as_ref().is_some_and(|way| way.raises_runtime) {
+            self.raise_runtime();
+        }
         if let Some(Way { raises_zygote: true, imports, .. }) = way
             && let Err(why) = self.raise_zygote_of(spec, &unfinished.start, imports)
         {

@@ -18,6 +18,7 @@ use crate::imports::{IMPORTS_MAX, Learned};
 use crate::manifest::Runtime;
 use crate::process::vital;
 use crate::rehearsal::{Part, Request, rehearse};
+use crate::remaking::Remaking;
 use crate::storage::FunctionRecord;
 
 /// A function is hot when it has been started so often: then an image pays.
@@ -39,6 +40,8 @@ pub(crate) struct Way {
     pub(crate) is_runtime: bool,
     /// Whether a zygote of the function is to be started beside it.
     pub(crate) raises_zygote: bool,
+    /// Whether the bare runtime's image is gone, and its zygote to be started again.
+    pub(crate) raises_runtime: bool,
     /// What that is to import, since invocations have.
     pub(crate) imports: Vec<String>,
 }
@@ -89,6 +92,8 @@ struct Book {
     entries: HashMap<u64, Entry>,
     /// Images of runtimes that know no function. They have run no code but ours, so they serve all.
     runtimes: Vec<(Runtime, Arc<Image>)>,
+    /// Of the one runtime that has such an image.
+    remaking: Remaking,
     bytes: u64,
     limit_bytes: u64,
     uses: u64,
@@ -150,7 +155,14 @@ impl Zygotes {
         rehearsals: Sender<Request>,
         learned: Receiver<Learned>,
     ) -> io::Result<Zygotes> {
-        let book = Book { entries: HashMap::new(), runtimes: Vec::new(), bytes: 0, limit_bytes, uses: 0 };
+        let book = Book {
+            entries: HashMap::new(),
+            runtimes: Vec::new(),
+            remaking: Remaking::new(),
+            bytes: 0,
+            limit_bytes,
+            uses: 0,
+        };
         let book = Arc::new(Mutex::new(book));
         let stopping = Arc::new(AtomicBool::new(false));
         let (zygotes, inbox) = bounded(WAITING);
@@ -167,7 +179,9 @@ impl Zygotes {
         let (own, raised) = book.own_image(record);
         let is_runtime = own.is_none();
         let image = own.or_else(|| book.runtime_image(record.manifest.runtime));
-        Way { image, is_runtime, raises_zygote: raised.is_some(), imports: raised.unwrap_or_default() }
+        let raises_runtime = record.manifest.runtime == Runtime::Python && book.remaking.begins(Instant::now());
+        let raises_zygote = raised.is_some();
+        Way { image, is_runtime, raises_zygote, raises_runtime, imports: raised.unwrap_or_default() }
     }
 
     /// Takes a zygote over: its image is taken when it waits, and it is ended. While others wait for that already, it is ended now, and
@@ -176,8 +190,9 @@ impl Zygotes {
         let Some(zygotes) = &self.zygotes else { return end(zygote.started) };
         if let Err(returned) = zygotes.try_send(zygote) {
             let Zygote { subject, started, .. } = returned.into_inner();
-            if let Subject::Function { record, .. } = subject {
-                lock(&self.book).not_made(record.version, State::Starts(0));
+            match subject {
+                Subject::Function { record, .. } => lock(&self.book).not_made(record.version, State::Starts(0)),
+                Subject::Runtime(_) => self.runtime_not_made(),
             }
             end(started);
         }
@@ -188,6 +203,11 @@ impl Zygotes {
         let mut book = lock(&self.book);
         book.entry(record);
         book.not_made(record.version, State::Refused);
+    }
+
+    /// The zygote of the bare runtime came to nothing.
+    pub(crate) fn runtime_not_made(&self) {
+        lock(&self.book).remaking.lost(Instant::now());
     }
 
     /// Whether starts may still ask for this image.
@@ -209,7 +229,7 @@ impl Zygotes {
             entry.unlearn();
             book.set(record.version, if has_learned { State::Starts(HOT_STARTS - 1) } else { State::Refused });
         }
-        book.runtimes.retain(|(_, image)| !Arc::ptr_eq(image, failed));
+        book.keep_runtimes(|image| !Arc::ptr_eq(image, failed));
     }
 }
 
@@ -264,9 +284,17 @@ impl Book {
     }
 
     fn runtime_image(&mut self, of: Runtime) -> Option<Arc<Image>> {
-        // One whose files have changed is not made again before the worker is.
-        self.runtimes.retain(|(_, image)| image.is_current());
+        self.keep_runtimes(|image| image.is_current());
         self.runtimes.iter().find(|(runtime, _)| *runtime == of).map(|(_, image)| Arc::clone(image))
+    }
+
+    fn keep_runtimes(&mut self, is_kept: impl Fn(&Arc<Image>) -> bool) {
+        let before = self.runtimes.len();
+        self.runtimes.retain(|(_, image)| is_kept(image));
+        if self.runtimes.len() < before {
+            tracing::info!("the image of the Python runtime does not fit the host any more: another is made");
+            self.remaking.lost(Instant::now());
+        }
     }
 
     fn entry(&mut self, record: &FunctionRecord) -> &mut Entry {
@@ -398,6 +426,7 @@ impl Taker {
                     book.not_made(record.version, if again { State::Starts(HOT_STARTS - 1) } else { State::Refused });
                 } else {
                     tracing::info!(name, "no zygote: {told}");
+                    book.remaking.lost(Instant::now());
                 }
             }
         }

@@ -172,6 +172,53 @@ fn the_first_sandbox_of_a_python_function_is_a_copy_of_the_runtime() {
     }
 }
 
+/// An upgrade of the interpreter: the image that was taken before is not used any more, and another is.
+#[test]
+fn the_image_of_a_runtime_that_was_changed_is_made_again() {
+    use std::os::unix::fs::PermissionsExt;
+    // An interpreter of the test's own, beside the library of the host's.
+    let asked = std::process::Command::new("/usr/bin/python3")
+        .args([
+            "-I",
+            "-c",
+            "import os, sys, sysconfig; print(os.path.realpath(sys.executable), sysconfig.get_path('stdlib'))",
+        ])
+        .output()
+        .expect("the host's Python");
+    let told = String::from_utf8(asked.stdout).expect("text");
+    let (executable, library) = told.trim().split_once(' ').expect("two paths");
+    // Not below what a sandbox has of its own.
+    let home = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    for folder in ["bin", "lib"] {
+        std::fs::create_dir(home.path().join(folder)).expect("a folder");
+    }
+    let interpreter = home.path().join("bin/python3");
+    std::fs::copy(executable, &interpreter).expect("a copy");
+    let named = std::path::Path::new(library).file_name().expect("a name");
+    std::os::unix::fs::symlink(library, home.path().join("lib").join(named)).expect("a link");
+    let setting = format!("runtimes.python.interpreter={}", interpreter.display());
+    let worker = Worker::start_with(&["cores.shards=1", &setting]);
+
+    let of_runtime = || worker.metric(STARTS, "form=\"runtime\"");
+    let code = "def handler(event, context):\n    return event\n";
+    let since = Instant::now();
+    let mut number = 0;
+    let mut start_another = || {
+        assert!(since.elapsed() < PATIENCE, "{} copies of the runtime", of_runtime());
+        let (name, before) = (format!("py-{number}"), of_runtime());
+        number += 1;
+        worker.deploy_python(&name, code, "");
+        assert_eq!(worker.client().invoke(&name, b"1").expect(200).json(), 1);
+        of_runtime() > before
+    };
+    while !start_another() {}
+    let file = std::fs::File::open(&interpreter).expect("it is there");
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("it is ours");
+    while start_another() {}
+    while !start_another() {}
+}
+
 #[test]
 fn rust_functions_are_copied_and_serve_on() {
     let worker = worker();

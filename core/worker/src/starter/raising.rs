@@ -53,6 +53,7 @@ impl Starter {
         let part = Part { spec: copied, lanes: 1, tells_environment: true };
         if let Err(why) = self.raise_zygote(&spec, part, Subject::Runtime(Runtime::Python)) {
             tracing::info!("no zygote of the Python runtime: {why}");
+            self.zygotes.iter().for_each(|zygotes| zygotes.runtime_not_made());
         }
     }
 
