@@ -38,8 +38,14 @@ pub struct MeshPair {
 
 impl Station {
     fn new() -> (Station, Post) {
-        let config =
-            Config { entries: 64, completion_entries: 256, buffer_count: 16, buffer_bytes: 4096, operations: 64 };
+        let config = Config {
+            entries: 64,
+            completion_entries: 256,
+            buffer_count: 16,
+            buffer_bytes: 4096,
+            operations: 64,
+            files: 0,
+        };
         let reactor = Reactor::new(&config).expect("this host has io_uring");
         let (sender, inbox) = unbounded();
         let post = Post { sender, waker: reactor.waker(), ring_fd: reactor.ring_fd() };

@@ -15,6 +15,7 @@ mod cgroup;
 mod host;
 mod keeper;
 mod landlock;
+mod leader;
 pub mod limits;
 mod maker;
 mod mechanism;

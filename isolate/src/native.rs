@@ -122,6 +122,7 @@ impl Native {
     pub fn new(options: NativeOptions) -> Result<Native, SetupError> {
         let NativeOptions { state_directory, worker_id, cgroup: preference, mitigations } = options;
         check_name(&worker_id)?;
+        sys::keep_dead_children();
         let state = State::at(&state_directory);
         if let Some(owner) = state.other_owner() {
             return Err(SetupError::InUse { pid: owner.pid, path: state_directory });
@@ -298,7 +299,7 @@ pub(crate) fn succeeded(plan: &Plan, outcome: io::Result<Outcome>) -> Result<Rep
 /// elsewhere: this thread has other sandboxes to start. Until then it keeps its user id, its groups and its keeper.
 pub(crate) fn give_up(remains: Remains) {
     remains.kill();
-    let dead = sys::poll_readable(remains.pidfd.as_fd(), REMOVAL_PATIENCE).unwrap_or(true);
+    let dead = sys::poll_readable(remains.pidfd(), REMOVAL_PATIENCE).unwrap_or(true);
     let reap = move || drop(remains.reap());
     if dead {
         reap();

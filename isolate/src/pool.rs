@@ -213,7 +213,7 @@ impl Drop for Pool {
 }
 
 fn is_alive(waiting: &Waiting) -> bool {
-    !sys::poll_readable(waiting.remains.pidfd.as_fd(), Duration::ZERO).unwrap_or(true)
+    !sys::poll_readable(waiting.remains.pidfd(), Duration::ZERO).unwrap_or(true)
 }
 
 pub(crate) fn discard(waiting: Waiting) {
@@ -239,7 +239,7 @@ impl Waiting {
     /// Whether it has died, or cannot be given what is its own any more.
     pub(crate) fn is_dead(&self) -> bool {
         // A descriptor that cannot be looked at is for the start to report.
-        sys::poll_readable(self.remains.pidfd.as_fd(), Duration::ZERO).unwrap_or(false)
+        sys::poll_readable(self.remains.pidfd(), Duration::ZERO).unwrap_or(false)
             || !self.remains.keeper.as_ref().is_none_or(|keeper| keeper.has_its_porter())
     }
 }
@@ -413,7 +413,7 @@ impl Worker {
         drop((report, theirs));
         let mut remains = Remains::new(pidfd, group, user, Arc::clone(keeper), network);
         let pid = succeeded(bare(plan), spawn::outcome(reports))
-            .and_then(|_| sys::pid_of(remains.pidfd.as_fd()).map_err(preparing("learn the process id")))
+            .and_then(|_| sys::pid_of(remains.pidfd()).map_err(preparing("learn the process id")))
             .and_then(|pid| {
                 let noted = remains.group.is_none().then(|| state.note(pid, &name)).transpose();
                 remains.record = noted.map_err(preparing("record the sandbox"))?;

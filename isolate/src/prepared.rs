@@ -264,7 +264,7 @@ impl PreparedStarts {
             Some(passage) => passage,
             None => Passage::of_this_thread().map_err(preparing("visit a mount namespace"))?,
         };
-        let attached = passage.attach(remains.pidfd.as_fd(), &trees);
+        let attached = passage.attach(remains.pidfd(), &trees);
         self.passage = Some(passage);
         attached.map_err(|error| step_refused(own.first().map(step_of).as_ref(), ATTACHING, errno(&error)))
     }
@@ -296,7 +296,7 @@ fn step_of(bind: &Bind) -> Step {
 fn carry(porter: &Porter, remains: &Remains, bind: &Bind) -> Result<(), StartError> {
     let source = text(bind.source.as_os_str().as_bytes());
     let attributes = if bind.read_only { READ_ONLY } else { WRITABLE };
-    let carried = porter.attach(remains.pidfd.as_fd(), &source, &text(&bind.target), attributes);
+    let carried = porter.attach(remains.pidfd(), &source, &text(&bind.target), attributes);
     carried.map_err(|error| match error.kind() {
         // The porter was ended from outside.
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => StartError::Killed,

@@ -5,23 +5,25 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cgroup::{Freezer, Group, Precedence};
 use crate::keeper::Keeper;
+use crate::leader::Leader;
 use crate::mechanism::container::{Container, End};
 use crate::network::Network;
 use crate::reach::Kept;
-use crate::sys::{self, Status};
+use crate::sys::Status;
 use crate::users::UserLease;
 
 /// What must be cleaned after a sandbox's death.
 #[derive(Debug)]
 #[must_use = "a sandbox that is not reaped leaves a zombie and its control groups"]
 pub struct Remains {
-    pub(crate) pidfd: OwnedFd,
+    leader: Leader,
     pub(crate) group: Option<Group>,
     /// Its record in the state directory, where no control group remembers it.
     pub(crate) record: Option<PathBuf>,
@@ -71,14 +73,24 @@ impl Remains {
     ) -> Remains {
         let (keeper, killed) = (Some(keeper), Cell::new(false));
         let kept = Kept::default();
-        Remains { pidfd, group, record: None, user, keeper, container: None, killed, network, kept }
+        Remains {
+            leader: Leader::Pidfd(pidfd),
+            group,
+            record: None,
+            user,
+            keeper,
+            container: None,
+            killed,
+            network,
+            kept,
+        }
     }
 
     /// Of a sandbox that another program made.
     pub(crate) fn of_container(pidfd: OwnedFd, container: Box<dyn Container>) -> Remains {
         let killed = Cell::new(false);
         Remains {
-            pidfd,
+            leader: Leader::Pidfd(pidfd),
             group: None,
             record: None,
             user: None,
@@ -91,9 +103,21 @@ impl Remains {
     }
 
     /// Readable when the sandbox is dead.
+    ///
+    /// # Panics
+    /// After [`Started::give_pidfd`](crate::Started::give_pidfd).
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        self.leader.pidfd()
+    }
+
+    /// See [`Started::give_pidfd`](crate::Started::give_pidfd).
+    pub(crate) fn give_pidfd(&mut self, pid: i32) -> io::Result<OwnedFd> {
+        match self.container {
+            // Others have a say in when its process is reaped.
+            Some(_) => self.leader.pidfd().try_clone_to_owned(),
+            None => self.leader.give(pid),
+        }
     }
 
     /// Kills every process of it. Death is learned from the pidfd.
@@ -105,7 +129,7 @@ impl Remains {
             group.kill();
         }
         // Its first process takes the whole pid namespace with it. An error means that it is dead and reaped.
-        let signalled = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL).is_ok();
+        let signalled = self.leader.kill().is_ok();
         if let Some(container) = &self.container {
             container.kill(signalled);
         }
@@ -127,10 +151,10 @@ impl Remains {
     #[must_use]
     pub fn reap(self) -> Ended {
         if let Some(container) = self.container {
-            let End { exit, starved, left_behind } = container.end(self.pidfd.as_fd());
+            let End { exit, starved, left_behind } = container.end(self.leader.pidfd());
             return Ended { exit, out_of_memory: starved && !self.killed.get() && exit != Exit::Code(0), left_behind };
         }
-        let exit = match sys::wait(self.pidfd.as_fd()) {
+        let exit = match self.leader.wait() {
             Ok(Status::Exited(code)) => Exit::Code(code),
             Ok(Status::Killed(signal)) => Exit::Signal(signal),
             Err(_) => Exit::Unknown,

@@ -106,12 +106,46 @@ pub(crate) enum Status {
 
 /// Waits until this child has ended, and reaps it.
 pub(crate) fn wait(pidfd: BorrowedFd<'_>) -> io::Result<Status> {
+    wait_for(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t)
+}
+
+/// Waits until the child with this number has ended, and reaps it.
+pub(crate) fn wait_for_child(pid: i32) -> io::Result<Status> {
+    wait_for(libc::P_PID, pid.cast_unsigned())
+}
+
+/// Whether this is the number of a child of this process that was not reaped.
+pub(crate) fn is_child(pid: i32) -> bool {
+    // SAFETY: nothing is reaped, and what is found is not asked for.
+    let look = |pid| unsafe {
+        libc::waitid(libc::P_PID, pid, std::ptr::null_mut(), libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
+    };
+    pid > 0 && look(pid.cast_unsigned()) == 0
+}
+
+/// Kills a child of this process; one that was reaped is not found, whoever has its number by then. The caller sees to it that nobody
+/// reaps it meanwhile.
+pub(crate) fn kill_child(pid: i32) -> io::Result<()> {
+    if !is_child(pid) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: no pointers.
+    unsafe { checked(libc::SYS_kill, [pid.into(), libc::SIGKILL.into()]) }.map(drop)
+}
+
+/// Has the kernel keep dead children of this process until they are waited for, whatever this process was started with: their numbers
+/// are nobody else's until then.
+pub(crate) fn keep_dead_children() {
+    // SAFETY: the default action is no function. It cannot fail for this signal.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+fn wait_for(kind: libc::idtype_t, id: libc::id_t) -> io::Result<Status> {
     loop {
         // SAFETY: all zeroes is a valid siginfo_t.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         // SAFETY: `info` outlives the call, which fills it.
-        let result =
-            unsafe { libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &raw mut info, libc::WEXITED) };
+        let result = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED) };
         if result == 0 {
             // SAFETY: a successful waitid fills the fields of SIGCHLD.
             let status = unsafe { info.si_status() };

@@ -12,6 +12,8 @@ const COMPLETION_ENTRIES_MAX: u32 = 65_536;
 const BUFFERS_MAX: u16 = 32_768;
 /// Largest provided buffer, in bytes.
 const BUFFER_BYTES_MAX: u32 = 1 << 24;
+/// Most files that a ring keeps (the kernel's own limit).
+pub const FILES_MAX: u32 = 1 << 20;
 /// Completions copied out of the queue at a time, on the stack.
 pub(crate) const HARVEST_BATCH: usize = 32;
 /// Longest one submission sends, in bytes: the kernel reports a result in 31 bits.
@@ -39,11 +41,21 @@ pub struct Config {
     pub buffer_bytes: u32,
     /// Operations in flight. One more is refused.
     pub operations: u32,
+    /// Files that operations own and the ring keeps, at most as many as the process may have descriptors. What finds no
+    /// place takes a descriptor.
+    pub files: u32,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { entries: 512, completion_entries: 4096, buffer_count: 512, buffer_bytes: 16 * 1024, operations: 8192 }
+        Config {
+            entries: 512,
+            completion_entries: 4096,
+            buffer_count: 512,
+            buffer_bytes: 16 * 1024,
+            operations: 8192,
+            files: 0,
+        }
     }
 }
 
@@ -70,7 +82,8 @@ impl Config {
         within("buffer_count", self.buffer_count.into(), 1, BUFFERS_MAX.into())?;
         power("buffer_count", self.buffer_count.into())?;
         within("buffer_bytes", self.buffer_bytes, 1, BUFFER_BYTES_MAX)?;
-        within("operations", self.operations, 1, token::INDEX_MAX)
+        within("operations", self.operations, 1, token::INDEX_MAX)?;
+        within("files", self.files, 0, FILES_MAX)
     }
 }
 
@@ -122,6 +135,7 @@ mod tests {
             Config { buffer_bytes: 0, ..base.clone() },
             Config { operations: 0, ..base.clone() },
             Config { operations: u32::MAX, ..base.clone() },
+            Config { files: FILES_MAX + 1, ..base.clone() },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

@@ -19,6 +19,7 @@
 //! | `shutdown` | getting every buffer back from the kernel, or leaking it |
 //! | `ops/*` | one operation a file: its submission entry and what its completions mean |
 //! | `slots`, `token` | operations in flight, and the 64 bits that name one to the kernel |
+//! | `kept` | files that operations own, in the ring's own table |
 //! | `buffers` | the provided-buffer ring and [`Chunk`]s |
 //! | `postbox` | messages posted to other rings, so that a failed one finds its owner |
 //! | `window` | memory of the caller's that the kernel receives into or sends from |
@@ -32,6 +33,7 @@ mod config;
 mod counters;
 mod error;
 mod gate;
+mod kept;
 mod ops;
 mod postbox;
 mod reactor;
@@ -45,7 +47,7 @@ mod waker;
 mod window;
 
 pub use buffers::Chunk;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, FILES_MAX};
 pub use counters::Counters;
 pub use error::{Refused, RefusedReason, SetupError};
 pub use ops::{Completion, Op, Outcome, SendData};

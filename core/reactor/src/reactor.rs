@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::{Config, HARVEST_BATCH};
 use crate::counters::Counters;
 use crate::error::{Refused, RefusedReason, SetupError};
+use crate::kept::Table;
 use crate::ops::{self, Completion, Held, Op, Outcome, cancel, message};
 use crate::postbox::Postbox;
 use crate::ring::{Entered, Ring, Sleep};
@@ -54,6 +55,7 @@ pub struct Reactor {
     pub(crate) ring: Ring,
     pub(crate) buffers: Buffers,
     pub(crate) slots: Slots,
+    pub(crate) kept: Table,
     pub(crate) postbox: Postbox,
     pub(crate) counters: Counters,
     pub(crate) closing: bool,
@@ -81,12 +83,16 @@ impl Reactor {
         // SAFETY: `Buffers` unmaps when it is dropped; shutdown gets every operation back and unregisters before that,
         // or leaks it. Field order closes the ring first.
         unsafe { ring.register_buffers(&buffers.registration())? };
+        if config.files > 0 {
+            ring.register_files(config.files)?;
+        }
         let waker =
             Waker::new().map_err(|source| SetupError::explain("eventfd", source, crate::error::Host::read()))?;
         let mut reactor = Reactor {
             ring,
             buffers,
             slots: Slots::new(config.operations),
+            kept: Table::new(config.files),
             postbox: Postbox::new(config.entries),
             counters: Counters::default(),
             closing: false,
@@ -152,7 +158,7 @@ impl Reactor {
         slot.abandoned = true;
         if !slot.armed {
             // Waits in `unarmed`, where its token is dead from now on.
-            self.slots.remove(op.0);
+            self.retire(op.0);
         } else if slot.held.can_cancel() {
             self.cancel(op.0);
         }
@@ -251,6 +257,11 @@ impl Reactor {
         self.buffers.held()
     }
 
+    /// Files in the ring's own table.
+    pub fn files_kept(&self) -> u32 {
+        self.kept.held()
+    }
+
     /// Timers set and neither fired nor cleared.
     pub fn timers_live(&self) -> usize {
         self.timers.live()
@@ -265,9 +276,17 @@ impl Reactor {
             self.counters.messages_posted += 1;
             return id;
         }
-        let token = self.slots.insert(owner, Held::from_op(op));
+        let held = Held::from_op(op, |file| self.kept.keep(&self.ring, file));
+        let token = self.slots.insert(owner, held);
         self.arm(token);
         OpId(token)
+    }
+
+    /// Ends a slot, and what its operation owns.
+    pub(crate) fn retire(&mut self, token: Token) {
+        if let Some(Held::Watch { file, .. }) = self.slots.remove(token).map(|slot| slot.held) {
+            self.kept.release(&self.ring, &file);
+        }
     }
 
     /// Hands a slot's operation to the submission queue, or remembers to.

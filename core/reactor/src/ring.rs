@@ -105,6 +105,22 @@ impl Ring {
         self.uring.submitter().unregister_buf_ring(buffers::GROUP)
     }
 
+    /// Makes a table of files, all of its places empty.
+    pub(crate) fn register_files(&self, places: u32) -> Result<(), SetupError> {
+        self.uring
+            .submitter()
+            .register_files_sparse(places)
+            .map_err(|source| SetupError::explain("io_uring_register of files", source, Host::read()))
+    }
+
+    /// Puts a file into a place of the table, or takes it out with -1.
+    pub(crate) fn set_file(&self, place: u32, fd: RawFd) -> io::Result<()> {
+        match self.uring.submitter().register_files_update(place, &[fd])? {
+            1 => Ok(()),
+            _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+        }
+    }
+
     pub(crate) fn fd(&self) -> RawFd {
         self.uring.as_raw_fd()
     }

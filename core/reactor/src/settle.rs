@@ -94,7 +94,7 @@ impl Reactor {
             self.counters.swallowed += 1;
             Held::reclaim(kind, Some(&slot.held), reply, &mut self.buffers);
             if !reply.more() {
-                self.slots.remove(token);
+                self.retire(token);
             }
             return;
         }
@@ -108,7 +108,7 @@ impl Reactor {
                     out.push(Completion { owner, op: OpId(token), more: true, outcome });
                 }
                 let cut = slot.held.cut();
-                self.slots.remove(token);
+                self.retire(token);
                 (false, Some(cut))
             }
             Verdict::Again(outcome) => {
@@ -133,7 +133,7 @@ impl Reactor {
     /// The operation is over for its owner. If the kernel says that it has more to come, the slot waits for it.
     fn end(&mut self, token: Token, reply: Reply) {
         if !reply.more() {
-            self.slots.remove(token);
+            self.retire(token);
         } else if let Some(slot) = self.slots.get_mut(token) {
             slot.abandoned = true;
             self.cancel(token);
@@ -153,10 +153,12 @@ mod tests {
     use nix::sys::eventfd::{EfdFlags, EventFd};
 
     use super::*;
+    use crate::kept::Owned;
     use crate::{Config, Op, RefusedReason, SendData, Wait};
 
     fn small() -> Reactor {
-        let config = Config { entries: 4, completion_entries: 8, buffer_count: 4, buffer_bytes: 64, operations: 8 };
+        let config =
+            Config { entries: 4, completion_entries: 8, buffer_count: 4, buffer_bytes: 64, operations: 8, files: 2 };
         Reactor::new(&config).unwrap()
     }
 
@@ -265,7 +267,7 @@ mod tests {
         let mut reactor = small();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _silent = fill(&mut reactor);
-        let token = reactor.slots.insert(1, Held::from_op(Op::Accept { listener: listener.as_raw_fd() }));
+        let token = reactor.slots.insert(1, Held::from_op(Op::Accept { listener: listener.as_raw_fd() }, Owned::Open));
         reactor.arm(token);
         assert_eq!(reactor.operations_live(), 5);
         reactor.abandon(OpId(token));
@@ -282,7 +284,7 @@ mod tests {
         let mut reactor = small();
         let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
         let data = SendData::Owned(b"0123456789".to_vec());
-        let mut held = Held::from_op(Op::Send { socket: near.as_raw_fd(), data });
+        let mut held = Held::from_op(Op::Send { socket: near.as_raw_fd(), data }, Owned::Open);
         near.write_all(b"0123").unwrap();
         let short = held.complete(Reply::plain(4), &mut reactor.buffers);
         assert!(matches!(short, Verdict::Again(None)));

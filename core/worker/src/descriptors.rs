@@ -8,8 +8,10 @@ use vilya_isolate::limits::SHARED_DESCRIPTORS;
 
 use crate::config::Config;
 
-/// Of a sandbox: its process, its doorbell, and the reading ends of its output and errors.
-pub const OF_SANDBOX: u64 = 4;
+/// Of a sandbox: its doorbell, and the reading ends of its output and errors.
+pub const OF_SANDBOX: u64 = 3;
+/// Of a sandbox, in the table of its shard's ring: its process.
+const KEPT_OF_SANDBOX: u32 = 1;
 /// Of one that is made before it is needed, and of a ring that waits for it: its process, socket and network; the doorbell twice, both
 /// regions, and both ends of two pipes.
 const OF_PREPARED: u64 = 3 + 8;
@@ -84,6 +86,12 @@ impl Wanted {
     }
 }
 
+/// Files that the ring of a shard with so many sandboxes keeps: the kernel allows no more than a process may have descriptors.
+pub(crate) fn kept_within(sandboxes: u32) -> u32 {
+    let limit = limit().map_or(0, |(soft, _)| u32::try_from(soft).unwrap_or(u32::MAX));
+    sandboxes.saturating_mul(KEPT_OF_SANDBOX).min(limit).min(vilya_reactor::FILES_MAX)
+}
+
 /// The limit of this process: what it may have open now, and what it may raise that to.
 ///
 /// # Errors
@@ -132,7 +140,7 @@ mod tests {
         assert_eq!(WANTED.sandboxes_within(needed + OF_SANDBOX), 101);
         assert_eq!(WANTED.sandboxes_within(64), 0);
         let let_out = Wanted { links: 1, ..WANTED };
-        assert_eq!((let_out.sandboxes_within(needed), let_out.sandboxes_within(let_out.needed())), (80, 100));
+        assert_eq!((let_out.sandboxes_within(needed), let_out.sandboxes_within(let_out.needed())), (75, 100));
     }
 
     #[test]

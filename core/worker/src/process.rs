@@ -427,6 +427,7 @@ pub(crate) fn reactor_config(config: &Config, shard: usize) -> vilya_reactor::Co
         buffer_bytes: RECEIVE_BUFFERS.1,
         // A connection receives, sends and is closed; a sandbox has a doorbell, a death and two streams.
         operations: 3 * config.server.connections + 4 * limits.sandboxes + 1024,
+        files: descriptors::kept_within(limits.sandboxes),
     }
 }
 

@@ -152,9 +152,21 @@ pub struct Started {
 
 impl Started {
     /// Readable when the sandbox is dead.
+    ///
+    /// # Panics
+    /// After [`Started::give_pidfd`].
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.remains.pidfd()
+    }
+
+    /// Gives away what is readable when the sandbox is dead, once. What remains keeps no descriptor of a sandbox whose processes this
+    /// process is the parent of, and one of any other.
+    ///
+    /// # Errors
+    /// When there was one to be made and none left, or it was given before.
+    pub fn give_pidfd(&mut self) -> io::Result<OwnedFd> {
+        self.remains.give_pidfd(self.pid)
     }
 }
 

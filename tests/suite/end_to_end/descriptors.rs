@@ -9,11 +9,16 @@ use super::worker::{PATIENCE, Worker};
 const FEW: u64 = 2;
 const MANY: u64 = 14;
 
-/// Descriptors of the worker but for network namespaces, of which it keeps a bounded number for others.
+/// Descriptors of the worker but for network namespaces, of which it keeps a bounded number for others, and for connections, among
+/// them those over which its metrics are asked for.
 fn open(worker: &Worker) -> u64 {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", worker.pid())).expect("the worker runs").flatten();
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    targets.filter(|target| !target.to_string_lossy().starts_with("net:[")).count() as u64
+    let is_other = |target: &std::path::PathBuf| {
+        let target = target.to_string_lossy();
+        target.starts_with("net:[") || target.starts_with("socket:[")
+    };
+    targets.filter(|target| !is_other(target)).count() as u64
 }
 
 /// Waits until so many sandboxes are idle and nothing is being opened or closed, and counts.

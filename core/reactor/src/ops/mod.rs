@@ -19,6 +19,7 @@ use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use io_uring::{cqueue, squeue};
 
 use crate::buffers::{Buffers, Chunk};
+use crate::kept::Owned;
 use crate::timers::TimerId;
 use crate::token::{Kind, OpId, Token};
 use crate::window::Window;
@@ -88,6 +89,14 @@ pub enum Op {
     PollOnce {
         /// For example a pidfd.
         fd: RawFd,
+    },
+    /// As [`Op::Poll`] or [`Op::PollOnce`], of a file that is the reactor's from then on, and is let go when the operation is
+    /// over or the kernel has forgotten one that was abandoned. It takes no descriptor while the reactor has a place for it.
+    Watch {
+        /// What is polled.
+        file: OwnedFd,
+        /// Whether for the first input alone.
+        once: bool,
     },
     /// Posts a word to another reactor, which gets [`Outcome::Message`]. Completes only if it fails. It is posted in
     /// this reactor's next turn. Of failures, those are reported that the kernel finds while it takes the message.
@@ -201,6 +210,7 @@ pub(crate) enum Held {
     Read { fd: RawFd },
     Poll { fd: RawFd },
     PollOnce { fd: RawFd },
+    Watch { file: Owned, once: bool },
     Close { fd: RawFd },
 }
 
@@ -261,8 +271,8 @@ impl Verdict {
 }
 
 impl Held {
-    /// Not for messages.
-    pub(crate) fn from_op(op: Op) -> Held {
+    /// Not for messages. `keep` is what becomes of a file that the operation owns.
+    pub(crate) fn from_op(op: Op, keep: impl FnOnce(OwnedFd) -> Owned) -> Held {
         match op {
             Op::Accept { listener } => Held::Accept { listener },
             Op::Receive { socket } => Held::Receive { socket, once: false },
@@ -273,6 +283,7 @@ impl Held {
             Op::Read { fd } => Held::Read { fd },
             Op::Poll { fd } => Held::Poll { fd },
             Op::PollOnce { fd } => Held::PollOnce { fd },
+            Op::Watch { file, once } => Held::Watch { file: keep(file), once },
             Op::Close { fd } => Held::Close { fd: fd.into_raw_fd() },
             Op::Message { .. } => unreachable!("messages are posted, they hold no slot"),
         }
@@ -285,8 +296,8 @@ impl Held {
             Held::Fill { .. } => Kind::Fill,
             Held::Send(_) => Kind::Send,
             Held::Read { .. } => Kind::Read,
-            Held::Poll { .. } => Kind::Poll,
-            Held::PollOnce { .. } => Kind::PollOnce,
+            Held::Poll { .. } | Held::Watch { once: false, .. } => Kind::Poll,
+            Held::PollOnce { .. } | Held::Watch { once: true, .. } => Kind::PollOnce,
             Held::Close { .. } => Kind::Close,
         }
     }
@@ -302,6 +313,7 @@ impl Held {
             Held::Read { fd } => read::entry(*fd, buffers.buffer_bytes()),
             Held::Poll { fd } => poll::entry(*fd, true),
             Held::PollOnce { fd } => poll::entry(*fd, false),
+            Held::Watch { file, once } => poll::entry_of(file, !once),
             Held::Close { fd } => close::entry(*fd),
         };
         entry.user_data(token.to_bits())
@@ -314,8 +326,8 @@ impl Held {
             Held::Fill { .. } => fill::complete(reply),
             Held::Send(sending) => sending.complete(reply),
             Held::Read { .. } => read::complete(reply, buffers),
-            Held::Poll { .. } => poll::complete(reply),
-            Held::PollOnce { .. } => poll::complete_once(reply),
+            Held::Poll { .. } | Held::Watch { once: false, .. } => poll::complete(reply),
+            Held::PollOnce { .. } | Held::Watch { once: true, .. } => poll::complete_once(reply),
             Held::Close { fd } => close::complete(*fd, reply),
         }
     }

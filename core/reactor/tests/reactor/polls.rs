@@ -1,11 +1,12 @@
 //! Doorbells and child processes.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::thread;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use vilya_reactor::{Op, Outcome};
+use vilya_reactor::{Config, Op, Outcome};
 
 use crate::support::{Rig, scene, small};
 
@@ -65,6 +66,93 @@ fn the_death_of_a_child_is_one_completion() {
         assert!(matches!(completion.outcome, Outcome::Readable));
         assert!(child.try_wait().unwrap().expect("it is dead").success());
         assert_eq!(rig.reactor.operations_live(), 0);
+    });
+}
+
+/// How many descriptors of this process are eventfds.
+fn bells() -> usize {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    entries
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter(|to| to.ends_with("anon_inode:[eventfd]"))
+        .count()
+}
+
+/// The ring has two places for files: what they hold takes no descriptor, is heard all the same, also when the kernel ended the
+/// multishot poll and it was armed again, and what finds no place works by its descriptor.
+#[test]
+fn a_file_that_is_watched_takes_no_descriptor() {
+    scene(|| {
+        let mut rig = Rig::new(&Config { completion_entries: 16, ..small() });
+        let before = bells();
+        let rings = [(); 3].map(|()| EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap());
+        let copy = |bell: &EventFd| bell.as_fd().try_clone_to_owned().unwrap();
+        let watch = |rig: &mut Rig, at: usize| rig.submit(at as u64, Op::Watch { file: copy(&rings[at]), once: false });
+        let operations = [0, 1, 2].map(|at| watch(&mut rig, at));
+        assert_eq!((bells() - before, rig.reactor.files_kept()), (3 + 1, 2), "the last found no place");
+        assert!(rig.poll().is_none());
+        for round in 0..100 {
+            for (at, bell) in rings.iter().enumerate() {
+                bell.write(1).unwrap();
+                let completion = rig.next();
+                assert!(completion.more && completion.op == operations[at], "round {round}");
+                while rig.poll().is_some() {}
+            }
+        }
+        // A full completion queue ends multishot polls.
+        for _ in 0..32 {
+            rings[0].write(1).unwrap();
+            rings[1].write(1).unwrap();
+            rig.reactor.submit(9, Op::PollOnce { fd: rings[0].as_raw_fd() }).unwrap();
+        }
+        while rig.poll().is_some() {}
+        assert!(rig.reactor.counters().rearmed > 0, "{:?}", rig.reactor.counters());
+        rings[1].write(1).unwrap();
+        assert_eq!(rig.next().op, operations[1]);
+
+        // A place is free once the kernel has forgotten what was abandoned.
+        rig.reactor.abandon(operations[0]);
+        rig.turn_until(|rig| rig.reactor.files_kept() == 1);
+        let next = watch(&mut rig, 2);
+        assert_eq!((bells() - before, rig.reactor.files_kept()), (3 + 1, 2));
+        assert_eq!(rig.next().op, next, "it was rung before");
+        while rig.poll().is_some() {}
+        rings[0].write(1).unwrap();
+        assert!(rig.poll().is_none(), "nobody listens to it");
+        rings[2].write(1).unwrap();
+        let heard = [rig.next().op, rig.next().op];
+        assert!(heard.contains(&next) && heard.contains(&operations[2]));
+    });
+}
+
+/// One that is polled once goes when it was heard, whoever else has it open.
+#[test]
+fn a_file_that_is_watched_once_is_let_go_when_it_was_heard() {
+    scene(|| {
+        let mut rig = Rig::new(&small());
+        let (reads, writes) = std::io::pipe().unwrap();
+        let op = rig.submit(1, Op::Watch { file: reads.into(), once: true });
+        assert!(rig.poll().is_none());
+        (&writes).write_all(b"x").unwrap();
+        let completion = rig.next();
+        assert!(completion.op == op && !completion.more);
+        assert_eq!((rig.reactor.files_kept(), rig.reactor.operations_live()), (0, 0));
+        let error = (&writes).write_all(b"x").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "nobody has its other end");
+    });
+}
+
+/// What is watched goes with the reactor.
+#[test]
+fn a_dropped_reactor_lets_go_what_it_watches() {
+    scene(|| {
+        let mut rig = Rig::new(&small());
+        for _ in 0..3 {
+            let (reads, writes) = std::io::pipe().unwrap();
+            rig.submit(1, Op::Watch { file: reads.into(), once: false });
+            drop(writes);
+        }
+        drop(rig);
     });
 }
 

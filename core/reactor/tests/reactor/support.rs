@@ -36,7 +36,7 @@ fn open_descriptors() -> Vec<String> {
 }
 
 pub(crate) fn small() -> Config {
-    Config { entries: 16, completion_entries: 64, buffer_count: 16, buffer_bytes: 1024, operations: 64 }
+    Config { entries: 16, completion_entries: 64, buffer_count: 16, buffer_bytes: 1024, operations: 64, files: 2 }
 }
 
 /// A reactor and the completions that were not looked at yet.

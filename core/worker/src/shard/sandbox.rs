@@ -241,19 +241,21 @@ impl Shard {
 
     /// The starter has answered.
     pub(super) fn started(&mut self, sandbox: SandboxId, outcome: Result<StartedSandbox, String>) {
-        let StartedSandbox { mut host, started, stdout, stderr } = match outcome {
+        let StartedSandbox { mut host, mut started, stdout, stderr } = match outcome {
             Ok(started) => started,
             Err(why) => return self.start_failed(sandbox, why),
         };
         self.counters.starts.record(&started.stages);
         let key = SandboxKey::of(sandbox);
+        // The ring keeps what it only polls once. A doorbell may be left alone for a while and polled again, which takes its descriptor.
+        let watch = |file| Op::Watch { file, once: true };
         let polls = [
-            (Owner::Doorbell(key), Op::Poll { fd: host.doorbell().as_raw_fd() }),
-            (Owner::Death(key), Op::PollOnce { fd: started.pidfd().as_raw_fd() }),
-            (Owner::Output(key, Stream::Stdout), Op::Read { fd: stdout.as_raw_fd() }),
-            (Owner::Output(key, Stream::Stderr), Op::Read { fd: stderr.as_raw_fd() }),
+            (Owner::Doorbell(key), Some(Op::Poll { fd: host.doorbell().as_raw_fd() })),
+            (Owner::Death(key), started.give_pidfd().ok().map(watch)),
+            (Owner::Output(key, Stream::Stdout), Some(Op::Read { fd: stdout.as_raw_fd() })),
+            (Owner::Output(key, Stream::Stderr), Some(Op::Read { fd: stderr.as_raw_fd() })),
         ];
-        let operations = polls.map(|(owner, op)| self.reactor.submit(owner.token(), op).ok());
+        let operations = polls.map(|(owner, op)| op.and_then(|op| self.reactor.submit(owner.token(), op).ok()));
         let refused = operations.contains(&None);
         let now_ns = self.now_ns;
         let Some(entry) = self.entry(key) else {
