@@ -1,14 +1,15 @@
 //! Many sandboxes alive at once, each of which has answered, and what they take when they rest.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use vilya_benches::figures::Figures;
 use vilya_benches::role::Role;
 use vilya_benches::testbed::{RustFunction, Testbed};
 use vilya_benches::{Failure, process};
+use vilya_client::{Answer, Connection, Options, Request};
 
 use super::Pace;
-use super::cold::ColdClient;
 
 const FUNCTION: &str = "rust";
 /// A shared limit of descriptors a process, on most hosts, is not for so many at once: they come in waves.
@@ -18,6 +19,7 @@ const OPEN_LEAST: usize = 4096;
 /// Past the second after which each is told to give memory back.
 const SETTLE: Duration = Duration::from_secs(4);
 const WINDOW: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn measure(pace: &Pace, figures: &mut Figures) -> Result<(), Failure> {
     let most = (pace.alive + 100).to_string();
@@ -58,35 +60,63 @@ pub(crate) fn measure(pace: &Pace, figures: &mut Figures) -> Result<(), Failure>
 
 /// Starts so many: an invocation that holds its sandbox until the others have theirs.
 fn fill(worker: &Testbed, wanted: usize) -> Result<(), Failure> {
-    let mut holders = Vec::new();
-    while holders.len() < wanted {
-        let wave = WAVE.min(wanted - holders.len());
-        for _ in 0..wave {
-            let mut client = ColdClient::connect(worker.address())?;
-            client.send(FUNCTION, b"until-told")?;
-            holders.push(client);
-        }
-        let there = holders.len() as f64;
-        worker.await_metric("vilya_sandboxes", |alive| alive >= there)?;
+    let mut holders = Askers::new(worker)?;
+    let mut asked = 0;
+    while asked < wanted {
+        let wave = WAVE.min(wanted - asked);
+        holders.ask(wave, b"until-told")?;
+        asked += wave;
+        worker.await_metric("vilya_sandboxes", |alive| alive >= asked as f64)?;
     }
     worker.await_metric("vilya_invocations_queued", |queued| queued == 0.0)?;
+    // Their sandboxes are told that nobody waits any more.
     drop(holders);
     worker.await_metric("vilya_invocations_open", |open| open == 0.0)
 }
 
 /// Has each of them answer once, all at the same time, so that none answers for another; how many did.
 fn everyone_answers(worker: &Testbed, wanted: usize) -> Result<usize, Failure> {
-    let mut clients = Vec::with_capacity(wanted);
-    for _ in 0..wanted {
-        let mut client = ColdClient::connect(worker.address())?;
-        client.send(FUNCTION, b"hold-long")?;
-        clients.push(client);
+    let mut askers = Askers::new(worker)?;
+    askers.ask(wanted, b"hold-long")?;
+    askers.answered()
+}
+
+/// Invocations that are open at once, over the binary protocol, since a connection each would take as many descriptors as the worker has
+/// sandboxes.
+struct Askers {
+    address: SocketAddr,
+    connections: Vec<Connection>,
+}
+
+impl Askers {
+    fn new(worker: &Testbed) -> Result<Askers, Failure> {
+        let address = worker.wire_address().ok_or("the worker does not speak the binary protocol")?;
+        Ok(Askers { address, connections: Vec::new() })
     }
-    let mut answered = 0;
-    for mut client in clients {
-        answered += usize::from(client.read()?.as_bytes().starts_with(vilya_benches::http::SUCCESS));
+
+    fn ask(&mut self, count: usize, word: &[u8]) -> Result<(), Failure> {
+        for _ in 0..count {
+            if !self.connections.last().is_some_and(Connection::is_ready) {
+                self.connections
+                    .push(Connection::connect(self.address, &Options { timeout: PATIENCE, ..Options::DEFAULT })?);
+            }
+            let connection = self.connections.last_mut().expect("one was added");
+            connection.send(&Request::new(FUNCTION, word))?;
+        }
+        Ok(self.connections.iter_mut().try_for_each(Connection::flush)?)
     }
-    Ok(answered)
+
+    /// Waits for every answer; how many were good.
+    fn answered(&mut self) -> Result<usize, Failure> {
+        let (mut good, mut answer) = (0, Answer::default());
+        for connection in &mut self.connections {
+            while connection.in_flight() > 0 {
+                connection.receive(&mut answer)?;
+                good += usize::from(answer.status == 200);
+            }
+        }
+        Ok(good)
+    }
 }
 
 fn available_kib() -> Result<f64, Failure> {
