@@ -12,6 +12,7 @@ mod apply;
 mod attach;
 mod calls;
 mod cgroup;
+mod heap;
 mod host;
 mod keeper;
 mod landlock;

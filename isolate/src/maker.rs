@@ -105,6 +105,11 @@ impl Maker {
         Ok(Maker { socket, pidfd })
     }
 
+    /// Its process id, as this process sees it.
+    pub(crate) fn pid(&self) -> io::Result<i32> {
+        sys::pid_of(self.pidfd.as_fd())
+    }
+
     /// Makes a child; its pidfd. It reports when it waits.
     pub(crate) fn make(&self, child: &Child<'_>) -> io::Result<OwnedFd> {
         let order = Order {

@@ -9,6 +9,7 @@
 use std::io;
 use std::ops::Range;
 
+use crate::heap;
 use crate::program::Program;
 use crate::sys::{Errno, Word, call};
 use crate::zygote::maps::{self, Backing, Mapping};
@@ -58,11 +59,7 @@ fn program(mappings: &[Mapping]) -> io::Result<Program> {
         _ => false,
     };
     let mappings = mappings.iter().filter(is_of_it).map(|mapping| (mapping.range.clone(), mapping.protection));
-    let status = std::fs::read_to_string("/proc/self/stat")?;
-    // The 47th field; the second, in parentheses, may hold anything.
-    let heap = status.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(44)?.parse().ok());
-    let heap = heap.ok_or_else(|| io::Error::other("the kernel does not say where the heap begins"))?;
-    Ok(Program { mappings: mappings.collect(), heap })
+    Ok(Program { mappings: mappings.collect(), heap: heap::chosen() })
 }
 
 /// Where the first heap begins, which a plan may lie in however large it is.

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cgroup::{Group, Groups};
+use crate::heap;
 use crate::host::{Host, Privilege};
 use crate::keeper::Keeper;
 use crate::limits::START_PATIENCE;
@@ -282,6 +283,7 @@ impl Workshop {
             keeper.engage(reporting(&porter, |report| Porter::start(&keeper, &porter, &Given { report, ..given }))?);
         }
         let maker = reporting(&plan, |report| Maker::start(&keeper, &plan, &Given { report, ..given }))?;
+        heap::look_at(maker.pid().map_err(preparing("learn a maker's process id"))?);
         Ok(Workshop { plan, keeper: Arc::new(keeper), maker })
     }
 }

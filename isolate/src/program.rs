@@ -13,7 +13,7 @@ use std::ops::Range;
 use crate::apply;
 use crate::sys::{Errno, Word, call};
 
-/// Where the worker's program lies in memory, and its heap begins.
+/// Where the worker's program lies in memory, and where the heap of who shows another is to begin.
 #[derive(Debug)]
 pub(crate) struct Program {
     /// With `PROT_*`.
@@ -38,7 +38,7 @@ struct Places {
 /// An address that every process may have, and that tells nothing of this one.
 const NOWHERE: u64 = 0x1_0000;
 
-/// Shows this program instead of the worker's, and nothing of where that lies but its heap, which copies grow.
+/// Shows this program instead of the worker's, and nothing of where that lies; the heap begins elsewhere, where copies grow theirs.
 ///
 /// # Safety
 /// In a process of one thread that has its memory to itself.
@@ -49,12 +49,10 @@ pub(crate) unsafe fn show_instead(path: &CStr, program: &Program) -> Result<(), 
     }
     let shown = apply::open(libc::AT_FDCWD, path, libc::O_RDONLY, 0)?;
     let none = [0_u64; 2];
-    // SAFETY: an address of 0 only asks.
-    let heap_end = unsafe { call(libc::SYS_brk, [0]) }? as u64;
     let places = Places {
         code: [NOWHERE, NOWHERE + 1],
         data: [NOWHERE; 2],
-        heap: [program.heap, heap_end],
+        heap: [program.heap; 2],
         stack: NOWHERE,
         arguments: [NOWHERE; 2],
         environment: [NOWHERE; 2],

@@ -142,7 +142,8 @@ fn look(proc: &Path, tracee: &Tracee, limit_bytes: u64) -> Result<Process, Captu
         }
     }
     let listed = fs::read_to_string(proc.join("maps"))?;
-    if is_above(heap(&listed), heap(&fs::read_to_string("/proc/self/maps")?)) {
+    let own = || fs::read_to_string("/proc/self/maps").map(|maps| heap(&maps));
+    if is_above(heap(&listed), crate::heap::of_waiting().map_or_else(own, |waiting| Ok(Some(waiting)))?) {
         return Err(CaptureError::Misplaced);
     }
     let mappings = maps::parse(&listed).map_err(CaptureError::Unfit)?;

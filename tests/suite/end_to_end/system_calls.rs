@@ -23,7 +23,8 @@ fn a_pipelined_invocation_costs_a_tenth_of_a_system_call() {
     const BATCHES: usize = 8;
     const WINDOWS: usize = 11;
     let worker = Worker::start_with(&["cores.shards=1", "limits.sandboxes_per_function=1"]);
-    worker.deploy_echo("echo", "memory = \"64MiB\"\nconcurrency = 64");
+    // Memory for the stacks of as many threads, which count where no control group limits.
+    worker.deploy_echo("echo", "memory = \"256MiB\"\nconcurrency = 64");
     let mut client = WireClient::connect(worker.wire_address, false, 256 * 1024);
     let body = [b'.'; 64];
     let mut requests = Vec::new();
