@@ -54,6 +54,23 @@ def wrong(event, context):
 }
 
 #[test]
+fn the_example_that_ticks_is_the_one_of_the_readme_and_ticks() {
+    const CODE: &str = include_str!("../../../isolate/runtimes/examples/ticks/main.py");
+    let (_, handler) = CODE.split_once("\n\n\n").expect("a line of description, and the handler");
+    assert!(include_str!("../../../README.md").contains(handler.trim_end()), "the README shows it");
+    let worker = Worker::start();
+    let manifest = include_str!("../../../isolate/runtimes/examples/ticks/function.toml");
+    let files = archive(&[("function.toml", manifest.as_bytes(), 0o644), ("main.py", CODE.as_bytes(), 0o644)]);
+    assert_eq!(worker.deploy("ticks", &files).status, 201);
+    let event = include_bytes!("../../../isolate/runtimes/examples/ticks/event.json");
+    let answer = worker.client().invoke("ticks", event).expect(200);
+    assert_eq!(
+        (answer.text(), answer.header("content-type")),
+        ("data: 0\n\ndata: 1\n\ndata: 2\n\n", Some("text/event-stream"))
+    );
+}
+
+#[test]
 fn parts_come_from_other_shards_and_several_answers_at_once() {
     let worker = Worker::start_with(&["cores.shards=2", "cores.pin=false", "policies.spread=off"]);
     deploy(&worker, "many", "concurrency = 4\ntimeout = \"50s\"");
