@@ -17,9 +17,11 @@ use crate::storage::Output;
 const DRAIN_BYTES: usize = 64 * 1024;
 /// Rounds of that before an answer: a function whose other threads write without end is not waited for.
 pub(super) const DRAIN_ROUNDS: usize = 4;
-/// Read of one sandbox in a while before it has to wait for the next: 6 MiB a second, which fills the whole of a log in about one.
-const WINDOW_BYTES: usize = 64 * 1024;
-const WINDOW_NS: u64 = 10_000_000;
+/// Read of one sandbox at once if it has written little of late; and what it is given again in a second.
+const CREDIT_BYTES: u64 = 64 * 1024;
+const CREDIT_BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
+/// Read of one that has used that up, when it has been given as much again: with one call, which holds the shard up for some microseconds.
+const SIP_BYTES: usize = 16 * 1024;
 
 /// How much a sandbox has written of late.
 #[derive(Default)]
@@ -28,41 +30,34 @@ pub(super) struct Written {
     wrote: bool,
     /// Streams that wait, of which nothing is heard meanwhile.
     paused: u8,
-    window_ends_ns: u64,
-    window_bytes: usize,
+    /// Of its credit, at that time; more than all of it when it was given more than there was.
+    used_bytes: u64,
+    at_ns: u64,
 }
 
 impl Written {
     /// So much was read: until when no more is to be, if for a while.
     fn pause_after(&mut self, bytes: usize, now_ns: u64) -> Option<u64> {
-        if now_ns >= self.window_ends_ns {
-            self.window_ends_ns = now_ns.saturating_add(WINDOW_NS);
-            self.window_bytes = 0;
-        }
-        self.window_bytes += bytes;
-        (self.window_bytes >= WINDOW_BYTES).then_some(self.window_ends_ns)
+        const SECOND_NS: u64 = 1_000_000_000;
+        let since_ns = now_ns.saturating_sub(self.at_ns).min(SECOND_NS);
+        let given_bytes = since_ns * CREDIT_BYTES_PER_SECOND / SECOND_NS;
+        self.used_bytes = self.used_bytes.saturating_sub(given_bytes) + bytes as u64;
+        self.at_ns = now_ns;
+        let missing_bytes = (self.used_bytes + SIP_BYTES as u64).checked_sub(CREDIT_BYTES)?;
+        (self.used_bytes >= CREDIT_BYTES)
+            .then(|| now_ns.saturating_add(missing_bytes * SECOND_NS / CREDIT_BYTES_PER_SECOND))
     }
 }
 
 impl Shard {
     pub(super) fn output(&mut self, key: SandboxKey, stream: Stream, outcome: Outcome) {
-        let now_ns = self.now_ns;
         let Some(entry) = self.entry(key) else { return self.discard(outcome) };
         entry.output.wrote = true;
         match outcome {
             Outcome::Read(chunk) => {
                 let bytes = self.reactor.chunk(&chunk).to_vec();
                 self.reactor.recycle(chunk);
-                let pause = self.entry(key).and_then(|entry| entry.output.pause_after(bytes.len(), now_ns));
-                self.log(key.index, stream, bytes);
-                match pause {
-                    Some(until_ns) => {
-                        self.counters.output_pauses += 1;
-                        self.entry(key).into_iter().for_each(|entry| entry.output.paused += 1);
-                        self.reactor.set_timer(Owner::Pause(key, stream).token(), until_ns);
-                    }
-                    None => self.read_output(key, stream),
-                }
+                self.take_output(key, stream, bytes);
             }
             // No buffer was free: the pipe keeps what is in it.
             Outcome::Failed { errno: libc::ENOBUFS, .. } => self.read_output(key, stream),
@@ -71,18 +66,34 @@ impl Shard {
         }
     }
 
+    fn take_output(&mut self, key: SandboxKey, stream: Stream, bytes: Vec<u8>) {
+        let now_ns = self.now_ns;
+        let pause = self.entry(key).and_then(|entry| entry.output.pause_after(bytes.len(), now_ns));
+        self.log(key.index, stream, bytes);
+        match pause {
+            Some(until_ns) => {
+                self.counters.output_pauses += 1;
+                self.entry(key).into_iter().for_each(|entry| entry.output.paused += 1);
+                self.reactor.set_timer(Owner::Pause(key, stream).token(), until_ns);
+            }
+            None => self.read_output(key, stream),
+        }
+    }
+
     /// A stream has waited for long enough.
     pub(super) fn end_pause(&mut self, key: SandboxKey, stream: Stream) {
-        self.entry(key).into_iter().for_each(|entry| entry.output.paused = entry.output.paused.saturating_sub(1));
-        self.read_output(key, stream);
+        let Some(entry) = self.entry(key) else { return };
+        entry.output.paused = entry.output.paused.saturating_sub(1);
+        let waiting = entry.process.as_ref().and_then(|process| read_waiting(process.output(stream), SIP_BYTES));
+        match waiting {
+            Some(bytes) => self.take_output(key, stream, bytes),
+            None => self.read_output(key, stream),
+        }
     }
 
     pub(super) fn read_output(&mut self, key: SandboxKey, stream: Stream) {
         let Some(process) = self.entry(key).and_then(|entry| entry.process.as_ref()) else { return };
-        let fd = match stream {
-            Stream::Stdout => process.stdout.as_raw_fd(),
-            Stream::Stderr => process.stderr.as_raw_fd(),
-        };
+        let fd = process.output(stream).as_raw_fd();
         let submitted = self.reactor.submit(Owner::Output(key, stream).token(), Op::Read { fd });
         let Some(process) = self.entry(key).and_then(|entry| entry.process.as_mut()) else { return };
         match submitted {
@@ -99,9 +110,9 @@ impl Shard {
         }
         let Some(process) = &entry.process else { return };
         let mut pieces = Vec::new();
-        for (stream, fd) in [(Stream::Stdout, &process.stdout), (Stream::Stderr, &process.stderr)] {
+        for stream in [Stream::Stdout, Stream::Stderr] {
             for _ in 0..rounds {
-                match read_waiting(fd) {
+                match read_waiting(process.output(stream), DRAIN_BYTES) {
                     Some(bytes) => pieces.push((stream, bytes)),
                     None => break,
                 }
@@ -136,25 +147,22 @@ impl Shard {
     }
 }
 
-/// What is in a pipe now, without waiting; at most its capacity.
-fn read_waiting(pipe: &OwnedFd) -> Option<Vec<u8>> {
-    let waiting = waiting_bytes(pipe)?.min(DRAIN_BYTES);
-    if waiting == 0 {
+/// What is in a pipe now, without waiting; at most so much.
+fn read_waiting(pipe: &OwnedFd, most_bytes: usize) -> Option<Vec<u8>> {
+    if !has_waiting(pipe) {
         return None;
     }
-    let mut bytes = vec![0; waiting];
-    // The shard is the pipe's only reader, so what was waiting still is.
+    let mut bytes = vec![0; most_bytes];
+    // The shard is the pipe's only reader, so what was waiting still is; and a readable pipe gives what it has and does not wait for more.
     let read = nix::unistd::read(pipe, &mut bytes).ok().filter(|&read| read > 0)?;
     bytes.truncate(read);
     Some(bytes)
 }
 
-fn waiting_bytes(pipe: &OwnedFd) -> Option<usize> {
+fn has_waiting(pipe: &OwnedFd) -> bool {
     let mut fds = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(pipe), nix::poll::PollFlags::POLLIN)];
-    let ready = nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).ok()?;
-    let readable = fds[0].revents().is_some_and(|events| events.contains(nix::poll::PollFlags::POLLIN));
-    // A readable pipe gives what it has and does not wait for more.
-    (ready > 0 && readable).then_some(DRAIN_BYTES)
+    let ready = nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+    ready && fds[0].revents().is_some_and(|events| events.contains(nix::poll::PollFlags::POLLIN))
 }
 
 #[cfg(test)]
@@ -162,18 +170,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_writes_more_than_a_window_takes_waits_for_the_next() {
+    fn who_writes_more_than_its_credit_is_read_in_sips() {
+        const SIP_NS: u64 = SIP_BYTES as u64 * 1_000_000_000 / CREDIT_BYTES_PER_SECOND;
         let mut written = Written::default();
         let start = 5_000_000_000;
-        assert_eq!(written.pause_after(WINDOW_BYTES - 1, start), None);
-        assert_eq!(
-            written.pause_after(1, start + 1),
-            Some(start + WINDOW_NS),
-            "until the window ends that began with the first"
-        );
-        assert_eq!(written.pause_after(4096, start + WINDOW_NS), None);
+        assert_eq!(written.pause_after(CREDIT_BYTES as usize - 1, start), None);
+        assert_eq!(written.pause_after(1, start), Some(start + SIP_NS), "until there is enough for a sip");
+        for sip in 1..100 {
+            let now_ns = start + sip * SIP_NS;
+            assert_eq!(written.pause_after(SIP_BYTES, now_ns), Some(now_ns + SIP_NS), "one a pause");
+        }
+        let later = start + 1_000_000_000_000;
+        assert_eq!(written.pause_after(CREDIT_BYTES as usize - 1, later), None, "all of it, for one that was quiet");
         for moment in 1..100 {
-            assert_eq!(written.pause_after(4096, start + moment * WINDOW_NS), None, "a steady writer never waits");
+            assert_eq!(
+                written.pause_after(SIP_BYTES - 64, later + moment * SIP_NS),
+                None,
+                "a steady writer never waits"
+            );
         }
     }
 }

@@ -34,10 +34,19 @@ pub(super) struct Process {
     down: Arc<Arena>,
     up: Arc<Arena>,
     remains: Remains,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
     /// Doorbell, death, and the two streams, each in its place; none where the ring refused one.
     pub(super) operations: [Option<OpId>; 4],
+}
+
+impl Process {
+    pub(super) fn output(&self, stream: Stream) -> &OwnedFd {
+        match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        }
+    }
 }
 
 /// One sandbox.
