@@ -18,6 +18,7 @@ use crate::processor;
 use crate::program;
 use crate::resolve;
 use crate::seccomp::Filter;
+use crate::slice;
 use crate::stub;
 use crate::sys::{self, Errno, Word, call};
 
@@ -385,9 +386,11 @@ fn ordinary_process() -> Result<(), Errno> {
         if call(libc::SYS_getpriority, ITSELF)? > NEUTRAL {
             call(libc::SYS_setpriority, [ITSELF[0], ITSELF[1], 0])?;
         }
-        call(libc::SYS_personality, [PER_LINUX])
+        call(libc::SYS_personality, [PER_LINUX])?;
     }
-    .map(drop)
+    // A host that does not let it be asked for isolates no worse.
+    let _ = slice::shorten();
+    Ok(())
 }
 
 /// What the worker opened lies on the host's mount, through which times of the node could be changed, and shares its flags and locks with

@@ -2,8 +2,12 @@
 //! bombs of processes, memory, processor time, private files, output and doorbells.
 //!
 //! Usage: `neighbours [--json] [--quick] [--rounds N] [--window MILLISECONDS] [--only KIND]`. Each round measures alone and beside, for one
-//! bomb after the other, and a ratio is of two halves of the same round. The worker is as it is by default; client, shards, quiet function
-//! and bomb share the cores that there are.
+//! bomb after the other, and a ratio is of two halves of the same round. The worker is as it is by default, but that each function stays
+//! with one shard. Shards, quiet function and bomb share the cores that there are. So does the client, which goes before everything else, as
+//! it would on a machine of its own, and keeps to the last core.
+//!
+//! Each is measured over a connection to the shard that owns the quiet function, and over one to another shard, from which requests hop
+//! (`hop_ratio`): a client cannot choose where its connection is accepted.
 
 mod bomb;
 
@@ -40,39 +44,85 @@ fn main() -> Result<(), Failure> {
     if kinds.is_empty() {
         return Err(format!("--only {only}: there are {}", KINDS.join(", ")).into());
     }
-    let worker = Testbed::start(&[])?;
+    // Else the quiet function may get a second shard in the middle of a measurement, and lose it in another.
+    let worker = Testbed::start(&[("policies.spread", "off")])?;
     worker.deploy_rust(RustFunction { name: QUIET, role: Role::Echo, concurrency: 1 })?;
     bomb::deploy(&worker)?;
-    let mut client = Client::connect(worker.address(), ANSWER_BYTES)?;
     let message = http::echo(QUIET, PAYLOAD_BYTES);
-    listen(&mut client, &message, window)?;
+    let mut ways = ways(&worker, &message)?;
+    let stands_apart = machine::stand_apart();
+    // Else the kernel leaves it on the core of the function or on another, and whole runs differ by it.
+    if let Some(core) = machine::available_cores()?.last() {
+        machine::confine(&[*core])?;
+    }
     let mut figures = Figures::default();
     let mut lit = json!({});
+    for way in &mut ways {
+        listen(&mut way.client, &message, window)?;
+    }
     for _ in 0..rounds {
         for kind in &kinds {
-            let name = |figure: &str| format!("bombs.{kind}.{figure}");
-            let mut alone = listen(&mut client, &message, window)?;
-            let bomb = Bomb::light(&worker, kind)?;
-            std::thread::sleep(SETTLE);
-            let during = listen(&mut client, &message, window);
-            let times = bomb.put_out();
-            let mut during = during?;
-            std::thread::sleep(SETTLE);
-            lit[*kind] = (lit[*kind].as_u64().unwrap_or(0) + u64::from(times)).into();
-            for (quantile, label) in [(0.5, "p50"), (0.99, "p99")] {
-                let (alone_us, during_us) = (alone.percentile_us(quantile), during.percentile_us(quantile));
-                figures.push(&name(&format!("alone_{label}_us")), alone_us);
-                figures.push(&name(&format!("during_{label}_us")), during_us);
-                let ratio = if label == "p99" { "ratio".to_owned() } else { format!("{label}_ratio") };
-                figures.push(&name(&ratio), during_us / alone_us);
+            for way in &mut ways {
+                let mut alone = listen(&mut way.client, &message, window)?;
+                let bomb = Bomb::light(&worker, kind)?;
+                std::thread::sleep(SETTLE);
+                let during = listen(&mut way.client, &message, window);
+                let times = bomb.put_out();
+                let mut during = during?;
+                std::thread::sleep(SETTLE);
+                lit[*kind] = (lit[*kind].as_u64().unwrap_or(0) + u64::from(times)).into();
+                for (quantile, label, ratio) in [(0.5, "p50", "p50_ratio"), (0.99, "p99", "ratio")] {
+                    let (alone_us, during_us) = (alone.percentile_us(quantile), during.percentile_us(quantile));
+                    let mut push =
+                        |figure: &str, value| figures.push(&format!("bombs.{kind}.{}{figure}", way.prefix), value);
+                    push(&format!("alone_{label}_us"), alone_us);
+                    push(&format!("during_{label}_us"), during_us);
+                    push(ratio, during_us / alone_us);
+                }
             }
         }
     }
     let goals: Vec<(String, Goal)> =
         kinds.iter().map(|kind| (format!("bombs.{kind}.ratio"), Goal::AtMost(1.2))).collect();
-    let facts = json!({ "machine": machine::description(), "rounds": rounds, "invocations_of_bombs": lit });
+    let facts = json!({
+        "machine": machine::description(),
+        "rounds": rounds,
+        "invocations_of_bombs": lit,
+        "client_goes_first": stands_apart,
+    });
     print(&figures, &goals, &facts, options.has("--json"));
     Ok(())
+}
+
+/// A connection, and what the names of its figures begin with.
+struct Way {
+    client: Client,
+    prefix: &'static str,
+}
+
+/// One to the shard that owns the quiet function, and one to another, if there are several.
+fn ways(worker: &Testbed, message: &Exchange) -> Result<Vec<Way>, Failure> {
+    /// Which shard accepts a connection is the kernel's choice, by a hash.
+    const ATTEMPTS: usize = 64;
+    const PROBES: u16 = 50;
+    let mut ways: Vec<Way> = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let mut client = Client::connect(worker.address(), ANSWER_BYTES)?;
+        let before = worker.metric("vilya_mesh_sent_total")?;
+        for _ in 0..PROBES {
+            client.exchange(message)?;
+        }
+        let hops = worker.metric("vilya_mesh_sent_total")? - before >= f64::from(PROBES);
+        let prefix = if hops { "hop_" } else { "" };
+        if ways.iter().all(|way| way.prefix != prefix) {
+            ways.push(Way { client, prefix });
+        }
+    }
+    ways.sort_by_key(|way| way.prefix);
+    match ways.first() {
+        Some(way) if way.prefix.is_empty() => Ok(ways),
+        _ => Err("no connection was accepted by the shard that owns the function".into()),
+    }
 }
 
 /// Invokes the quiet function for a while, once after the other.

@@ -382,6 +382,9 @@ fn live(
     if let Some(core) = core {
         pin(core);
     }
+    if let Err(error) = vilya_isolate::ask_for_short_turns() {
+        tracing::warn!("a shard waits for the turns of other threads to end: {error}");
+    }
     let reactor = match Reactor::new(reactor) {
         Ok(reactor) => reactor,
         Err(error) => {

@@ -55,3 +55,26 @@ fn a_sandbox_gives_way_until_it_is_restored_and_everything_in_it_with_it() {
         }
     }
 }
+
+/// In microseconds; a kernel that has no slices of threads, or does not show them, tells none.
+fn slice_us_of(pid: &str) -> Option<u64> {
+    let shown = std::fs::read_to_string(format!("/proc/{pid}/sched")).ok()?;
+    let line = shown.lines().find(|line| line.starts_with("se.slice"))?;
+    line.rsplit(' ').next()?.parse::<u64>().ok().map(|ns| ns / 1000)
+}
+
+#[test]
+fn a_sandbox_asks_for_short_turns() {
+    let Some(usual_us) = slice_us_of("self") else {
+        println!("not checked here: the kernel shows no slices");
+        return;
+    };
+    for mut room in [Room::new(), Room::unprepared()] {
+        let mut running = room.start(&python(FORKS)).expect("it starts");
+        assert_eq!(running.line(), "here");
+        let asked_us = slice_us_of(&running.started.pid.to_string()).expect("it is shown as well");
+        assert!(asked_us < usual_us && asked_us <= 200, "{asked_us} us beside {usual_us}");
+        running.started.remains.kill();
+        running.finish();
+    }
+}

@@ -212,3 +212,26 @@ fn a_function_stays_home_where_spreading_is_off() {
     crowd.leave();
     assert_eq!(worker.metric("vilya_function_moves_total", ""), 0.0);
 }
+
+/// In microseconds; a kernel that has no slices of threads, or does not show them, tells none.
+fn slice_us_of(task: &std::path::Path) -> Option<u64> {
+    let shown = std::fs::read_to_string(task.join("sched")).ok()?;
+    shown.lines().find(|line| line.starts_with("se.slice"))?.rsplit(' ').next()?.parse::<u64>().ok().map(|ns| ns / 1000)
+}
+
+#[test]
+fn shards_ask_for_short_turns() {
+    let Some(usual_us) = slice_us_of("/proc/self".as_ref()) else {
+        println!("not checked here: the kernel shows no slices");
+        return;
+    };
+    let worker = Worker::start_with(&["cores.shards=1"]);
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", worker.pid())).expect("it lives");
+    let slices = |name: &str, task: &std::path::Path| {
+        let is_one = std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name));
+        is_one.then(|| slice_us_of(task).expect("it is shown as well"))
+    };
+    let shards: Vec<u64> = tasks.flatten().filter_map(|task| slices("vilya-shard-", &task.path())).collect();
+    assert_eq!(shards.len(), 1);
+    assert!(shards.iter().all(|asked_us| *asked_us < usual_us && *asked_us <= 200), "{shards:?} beside {usual_us}");
+}
