@@ -1,11 +1,13 @@
 """Starting, failing, printing and stopping."""
 
 import json
+import mmap
 import os
 import tempfile
 import unittest
 
 from fake_worker import RUNTIME, Sandbox, layout, open_when_read
+from vilya_runtime import memory
 
 
 def error(claim):
@@ -344,12 +346,14 @@ class Trimming(unittest.TestCase):
 
     def test_a_small_sandbox_and_one_that_wants_no_collection_have_none(self):
         with Sandbox(self.SOURCE).ready() as sandbox:
-            _, first = sandbox.call("see")
+            private, first = sandbox.call("see")
+            # An interpreter in a shared library of its own may hold more by itself than what counts as growth; it is collected once.
+            is_large = private >= memory._GROWTH_PAGES * mmap.PAGESIZE
             sandbox.regions.advise_trim()
-            self.assertEqual(sandbox.call("off")[1], first)
+            self.assertEqual(sandbox.call("off")[1] - first, int(is_large))
             sandbox.call("cycles")
             sandbox.regions.advise_trim()
-            self.assertEqual(sandbox.call("see")[1], first)
+            self.assertEqual(sandbox.call("see")[1] - first, int(is_large))
 
 
 class Stopping(unittest.TestCase):
