@@ -8,6 +8,8 @@ mod contract;
 mod endings;
 mod escape;
 mod groups;
+#[path = "../isolation/internet.rs"]
+mod internet;
 mod leaks;
 mod limits;
 mod neighbour;

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use vilya_isolate::Exit;
+use vilya_isolate::{Exit, Spec};
 
 use crate::support::{Room, Running, null, python};
 
@@ -18,9 +18,14 @@ pub(crate) struct Neighbour {
 
 impl Neighbour {
     pub(crate) fn start(room: &mut Room) -> Neighbour {
+        Neighbour::of(room, &python(ANSWERS))
+    }
+
+    /// One that does more than to answer five bytes with five, on its descriptor 3.
+    pub(crate) fn of(room: &mut Room, spec: &Spec) -> Neighbour {
         let (channel, theirs) = UnixStream::pair().expect("a pair of sockets");
         channel.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let running = room.start_with(&python(ANSWERS), [theirs.into(), null(), null()]).expect("it starts");
+        let running = room.start_with(spec, [theirs.into(), null(), null()]).expect("it starts");
         Neighbour { running, channel }
     }
 
@@ -29,10 +34,14 @@ impl Neighbour {
     }
 
     pub(crate) fn is_well(&mut self) {
-        self.channel.write_all(b"well?").expect("the neighbour listens");
+        assert_eq!(&self.asked(b"well?"), b"well?");
+    }
+
+    pub(crate) fn asked(&mut self, question: &[u8; 5]) -> [u8; 5] {
+        self.channel.write_all(question).expect("the neighbour listens");
         let mut word = [0; 5];
         self.channel.read_exact(&mut word).expect("the neighbour answers");
-        assert_eq!(&word, b"well?");
+        word
     }
 
     /// Tells it to end.

@@ -70,6 +70,17 @@ pub(super) const fn attempt(
 pub(super) const FORBIDDEN: &[Refusal] = &[Refusal::Errno(libc::EPERM)];
 /// By the filter, as a call that this kernel might not have.
 pub(super) const UNKNOWN: &[Refusal] = &[Refusal::Errno(libc::ENOSYS)];
+/// A container runtime cannot be told of a call without a name.
+pub(super) const UNKNOWN_OR_FORBIDDEN: &[Refusal] = &[Refusal::Errno(libc::ENOSYS), Refusal::Errno(libc::EPERM)];
+/// It leads to what a sandbox has as well, or nowhere.
+pub(super) const LEADS_NOWHERE: &[Refusal] = &[Refusal::Errno(libc::ENODATA)];
+/// There is no such file in a sandbox, or it is masked and empty, or the way there is somebody else's.
+pub(super) const HIDDEN: &[Refusal] = &[
+    Refusal::Errno(libc::ENOENT),
+    Refusal::Errno(libc::ENODATA),
+    Refusal::Errno(libc::EACCES),
+    Refusal::Errno(libc::EPERM),
+];
 /// There is no such file in a sandbox, or it is masked and empty.
 pub(super) const ABSENT: &[Refusal] = &[Refusal::Errno(libc::ENOENT), Refusal::Errno(libc::ENODATA)];
 /// It cannot be written: read-only, another's, or not there.
@@ -85,6 +96,14 @@ pub(super) const NOBODY: &[Refusal] = &[Refusal::Errno(libc::ESRCH), Refusal::Er
 
 /// What a kernel answers that was built without the thing.
 pub(super) fn is_lack(outcome: Outcome) -> bool {
-    let lacks = [libc::ENOSYS, libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP, libc::ENODEV, libc::ENXIO];
+    let lacks = [
+        libc::ENOSYS,
+        libc::ENOENT,
+        libc::EAFNOSUPPORT,
+        libc::EPROTONOSUPPORT,
+        libc::EOPNOTSUPP,
+        libc::ENODEV,
+        libc::ENXIO,
+    ];
     lacks.into_iter().any(|errno| outcome == Outcome::Refused(Refusal::Errno(errno)))
 }

@@ -11,7 +11,7 @@ const NUMBERS: &[(&str, libc::c_long)] = numbers! {
     SYS_kcmp SYS_kexec_load SYS_keyctl SYS_madvise SYS_memfd_create SYS_memfd_secret SYS_mknodat SYS_mmap SYS_mount SYS_mount_setattr
     SYS_move_mount SYS_mq_open SYS_name_to_handle_at SYS_open_by_handle_at SYS_open_tree SYS_perf_event_open SYS_personality SYS_pidfd_getfd
     SYS_pidfd_open SYS_pidfd_send_signal SYS_pivot_root SYS_prctl SYS_prlimit64 SYS_process_madvise SYS_process_vm_readv SYS_process_vm_writev
-    SYS_ptrace SYS_quotactl SYS_reboot SYS_request_key SYS_rt_sigqueueinfo SYS_sched_setaffinity SYS_sched_setattr SYS_sched_setscheduler
+    SYS_ptrace SYS_quotactl SYS_reboot SYS_renameat2 SYS_request_key SYS_rt_sigqueueinfo SYS_sched_setaffinity SYS_sched_setattr SYS_sched_setscheduler
     SYS_seccomp SYS_setgroups SYS_sethostname SYS_setns SYS_setpriority SYS_setresuid SYS_setsockopt SYS_settimeofday SYS_shmget SYS_socket SYS_swapon
     SYS_syslog SYS_tgkill SYS_umount2 SYS_unshare SYS_userfaultfd SYS_vhangup SYS_vmsplice
 };

@@ -12,7 +12,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::groups;
@@ -45,10 +45,14 @@ pub(super) struct Host {
     socket: UnixListener,
     named: UnixListener,
     name: String,
+    /// Where a neighbour that conspires waits.
+    meeting: String,
+    /// What attempts are told besides.
+    told: Map<String, Value>,
 }
 
 impl Host {
-    pub(super) fn new() -> Host {
+    pub(super) fn new(told: &Map<String, Value>) -> Host {
         let (place, function) = (open_to_all(), open_to_all());
         fs::write(place.path().join("canary"), "whole").expect("a file");
         mode(&place.path().join("canary"), 0o666);
@@ -64,7 +68,8 @@ impl Host {
             listener.set_nonblocking(true).expect("it need not wait");
         }
         port.set_nonblocking(true).expect("it need not wait");
-        Host { victim: sleeper(), other: sleeper(), place, function, port, socket, named, name }
+        let (meeting, told) = (unique("vilya-escape-meet"), told.clone());
+        Host { victim: sleeper(), other: sleeper(), place, function, port, socket, named, name, meeting, told }
     }
 
     /// The folder of the function that attacks.
@@ -72,9 +77,14 @@ impl Host {
         self.function.path()
     }
 
+    /// The name by which those who conspire meet.
+    pub(super) fn meeting(&self) -> &str {
+        &self.meeting
+    }
+
     /// What an attempt is told of it; `function` is where the folder is for whoever asks.
     pub(super) fn facts(&self, function: &str, neighbour: Option<i32>) -> Value {
-        json!({
+        let mut facts = json!({
             "victim": self.victim.id(),
             "neighbour": neighbour.map_or_else(|| self.other.id().into(), Value::from),
             "worker": std::process::id(),
@@ -83,7 +93,10 @@ impl Host {
             "function": function,
             "port": self.port.local_addr().expect("its address").port(),
             "name": self.name,
-        })
+            "meet": self.meeting,
+        });
+        facts.as_object_mut().expect("an object").extend(self.told.clone());
+        facts
     }
 
     pub(super) fn look(&mut self) -> Look {
@@ -96,7 +109,9 @@ impl Host {
         }
         look.insert("worker".to_owned(), process(std::process::id()));
         for place in [&self.place, &self.function] {
-            for entry in fs::read_dir(place.path()).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            let entries = fs::read_dir(place.path()).expect("a folder").map(|entry| entry.expect("an entry").path());
+            // Where a neighbour waits outside.
+            for entry in entries.filter(|entry| !entry.ends_with(&self.meeting)) {
                 look.insert(entry.display().to_string(), file(&entry));
             }
         }
@@ -116,6 +131,12 @@ impl Drop for Host {
             // One that an attempt killed is only waited for.
             let _ = child.kill();
             let _ = child.wait();
+        }
+        for place in ["/tmp", "/dev/shm"] {
+            for suffix in ["", "-datagrams"] {
+                // There is one only where one conspired outside.
+                let _ = fs::remove_file(Path::new(place).join(format!("{}{suffix}", self.meeting)));
+            }
         }
     }
 }

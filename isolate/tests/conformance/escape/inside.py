@@ -65,6 +65,13 @@ def is_open(fd):
         return False
 
 
+def run_code(code):
+    """Calls machine code that lies where 32 bits reach; it is told where."""
+    at = call("mmap", 0, 4096, 7, 0x62, -1, 0)
+    ctypes.memmove(at, code(at), len(code(at)))
+    ctypes.CFUNCTYPE(ctypes.c_int)(at)()
+
+
 def own_network():
     """What would change the network of the host is tried in one that is nobody else's."""
     if told["outside"]:
@@ -190,6 +197,8 @@ HOST = told["host"]
 if told["outside"]:
     # As a runtime that forgot one would leave it.
     os.dup2(os.open("/", os.O_RDONLY | os.O_DIRECTORY), 20)
+    left_open = socket.socketpair()
+    os.dup2(left_open[0].fileno(), 21)
 for name, program in told["attempts"]:
     attempt(name, program, told["outside"])
 say("end", "done", 0)

@@ -1,13 +1,15 @@
 //! What of the kernel a sandbox must not reach: calls, and the settings that procfs and sysfs show.
 
 use super::attempt::Outside::{Done, NotTried, Reached};
-use super::attempt::{ABSENT, Attempt, FORBIDDEN, Outside, Refusal, UNWRITABLE, attempt};
+use super::attempt::{ABSENT, Attempt, FORBIDDEN, Outside, Refusal, UNKNOWN_OR_FORBIDDEN, UNWRITABLE, attempt};
 
 const KILLED: &[Refusal] = &[Refusal::Signal(libc::SIGSYS), Refusal::Signal(libc::SIGSEGV)];
 /// A filter that a container runtime compiles takes x32 for another architecture.
 const FORBIDDEN_OR_KILLED: &[Refusal] = &[Refusal::Errno(libc::EPERM), Refusal::Signal(libc::SIGSYS)];
-/// A container runtime cannot be told of a call without a name.
-const UNKNOWN_OR_FORBIDDEN: &[Refusal] = &[Refusal::Errno(libc::ENOSYS), Refusal::Errno(libc::EPERM)];
+/// One maker's processors know the instruction in programs of 64 bits, the other's do not.
+#[cfg(target_arch = "x86_64")]
+const KILLED_OR_UNKNOWN: &[Refusal] =
+    &[Refusal::Signal(libc::SIGSYS), Refusal::Signal(libc::SIGSEGV), Refusal::Signal(libc::SIGILL)];
 const MODULES: Outside = NotTried("the host may load a module for it");
 
 #[rustfmt::skip]
@@ -58,6 +60,14 @@ pub(super) const CALLS: &[Attempt] = &[
     attempt("a packet socket", "call('socket', 17, 3, 0)", FORBIDDEN, Done),
     attempt("a raw socket", "call('socket', 2, 3, 1)", FORBIDDEN, Done),
     attempt("a raw socket of version 6", "call('socket', 10, 3, 58)", FORBIDDEN, Done),
+    attempt("a packet socket as it once was", "call('socket', 2, 10, 0x0300)", FORBIDDEN, Done),
+    attempt("an echo socket", "call('socket', 2, 2, 1)", FORBIDDEN, Reached),
+    attempt("a socket to the firewall", "call('socket', 16, 3, 12)", FORBIDDEN, Done),
+    attempt("a socket to those of others", "call('socket', 16, 3, 4)", FORBIDDEN, Done),
+    attempt("a socket to any family of the kernel's", "call('socket', 16, 3, 16)", FORBIDDEN, Done),
+    attempt("a socket that hears of devices", "call('socket', 16, 3, 15)", FORBIDDEN, Done),
+    attempt("a socket that hears of processes", "call('socket', 16, 3, 11)", FORBIDDEN, Done),
+    attempt("a socket to the keys of the network", "call('socket', 16, 3, 6)", FORBIDDEN, MODULES),
     attempt("an audit socket", "call('socket', 16, 3, 9)", FORBIDDEN, MODULES),
     attempt("a socket to the hypervisor", "call('socket', 40, 1, 0)", FORBIDDEN, MODULES),
     attempt("a cipher socket", "call('socket', 38, 5, 0)", FORBIDDEN, MODULES),
@@ -77,6 +87,12 @@ pub(super) const OWN_CALLS: &[Attempt] = &[
     attempt("modify_ldt", "call('modify_ldt', 0, buffer(), 16)", FORBIDDEN, Done),
     attempt("x32", "call('x32_ptrace', 0, 0, 0, 0)", FORBIDDEN_OR_KILLED, Done),
     attempt("32-bit calls", "import mmap\ncode = mmap.mmap(-1, 4096, prot=7)\ncode.write(bytes([0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xc3]))\nctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()", KILLED, Done),
+    attempt("32-bit calls from 32-bit code", "run_code(lambda at: bytes([0x48, 0x89, 0x25, 57, 0, 0, 0, 0x6a, 0x23, 0x68]) + struct.pack('I', at + 16) + bytes([0x48, 0xcb, 0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xea]) + struct.pack('IH', at + 30, 0x33) + bytes([0x48, 0x8b, 0x25, 27, 0, 0, 0, 0xc3]))", KILLED, Done),
+    attempt("32-bit calls the fast way", "run_code(lambda at: b'\\xbd' + struct.pack('I', at + 128) + bytes([0xb8, 20, 0, 0, 0, 0x0f, 0x34]))", KILLED_OR_UNKNOWN, NotTried("a program of 64 bits does not come back from it")),
+    // What it does offer, the time and the core, is on the list of calls.
+    attempt("into the middle of the vsyscall page", "ctypes.CFUNCTYPE(ctypes.c_long)(0xffffffffff600010)()", KILLED, NotTried("nobody may")),
+    attempt("beyond the calls of the vsyscall page", "ctypes.CFUNCTYPE(ctypes.c_long)(0xffffffffff600c00)()", KILLED, NotTried("nobody may")),
+    attempt("write to the vsyscall page", "ctypes.memset(0xffffffffff600000, 0xcc, 1)", KILLED, NotTried("nobody may")),
 ];
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OWN_CALLS: &[Attempt] = &[];

@@ -9,14 +9,19 @@ mod attempt;
 mod calls;
 mod host;
 mod kernel;
+mod masks;
 mod namespaces;
 mod others;
 mod privilege;
+mod reaching;
+mod smuggling;
 mod subject;
+mod surroundings;
 
 use attempt::{Attempt, Outcome, Outside, Refusal, is_lack};
 use host::Host;
 use subject::{Form, Subject, outside};
+use surroundings::Surroundings;
 
 use crate::support::{Kind, Room, each_of};
 
@@ -65,7 +70,7 @@ fn out_of_turn_when_memory_is_short() {
     } else {
         println!("not enforced by {docker:?} here: an engine without CAP_SYS_RESOURCE bounds nobody's turn");
     }
-    each_of(&kinds, |room| deny(room, others::TURNS, Form::Whole));
+    each_of(&kinds, |room| deny(room, others::TURNS, Form::Whole, &mut Surroundings::plain()));
 }
 
 #[test]
@@ -74,35 +79,72 @@ fn to_files() {
 }
 
 #[test]
+fn around_what_is_masked() {
+    nothing_gets_out(&[masks::NAMES, masks::MASKS]);
+}
+
+#[test]
+fn while_paths_change() {
+    nothing_gets_out(&[masks::RACES]);
+}
+
+#[test]
+fn by_descriptors_that_change_hands() {
+    nothing_gets_out(&[smuggling::SMUGGLING]);
+}
+
+#[test]
 fn through_privileged_programs() {
     nothing_gets_out(&[privilege::PRIVILEGES]);
-    each_of(&KINDS, |room| deny(room, privilege::PRIVILEGES, Form::Image));
+    each_of(&KINDS, |room| deny(room, privilege::PRIVILEGES, Form::Image, &mut Surroundings::plain()));
 }
 
 #[test]
 fn over_the_network() {
-    nothing_gets_out(&[others::NETWORK]);
+    nothing_gets_out(&[others::NETWORK, reaching::LINKS, reaching::OPTIONS]);
+}
+
+/// What a sandbox may reach of the host's loopback opens nothing else.
+#[test]
+fn past_the_ports_of_the_host_that_it_reaches() {
+    let attempts = [others::NETWORK, reaching::LINKS, reaching::OPTIONS, reaching::PORTS].concat();
+    prove(&attempts, &mut Surroundings::with_a_service());
+    each_of(&[Kind::Native], |room| deny(room, &attempts, Form::Whole, &mut Surroundings::with_a_service()));
+}
+
+/// What a sandbox may reach of other machines opens nothing else.
+#[test]
+fn past_the_machines_that_it_reaches() {
+    let Some(mut surroundings) = Surroundings::with_machines("escape::past_the_machines_that_it_reaches") else {
+        return;
+    };
+    let attempts = [reaching::LINKS, reaching::OPTIONS, reaching::MACHINES].concat();
+    prove(&attempts, &mut surroundings);
+    deny(&mut surroundings.let_out(), &attempts, Form::Whole, &mut surroundings);
 }
 
 fn nothing_gets_out(tables: &[&[Attempt]]) {
     let attempts: Vec<Attempt> = tables.concat();
-    prove(&attempts);
+    let mut plain = Surroundings::plain();
+    prove(&attempts, &mut plain);
     each_of(&KINDS, |room| {
-        deny(room, &attempts, Form::Whole);
-        if matches!(room.kind, Kind::Prepared) {
-            [Form::Copied, Form::Loaded].into_iter().for_each(|form| deny(room, &attempts, form));
+        let kind = room.kind;
+        let mut deny = |form| deny(room, &attempts, form, &mut Surroundings::plain());
+        deny(Form::Whole);
+        if matches!(kind, Kind::Prepared) {
+            [Form::Copied, Form::Loaded].into_iter().for_each(deny);
         }
     });
 }
 
 /// Has each attempt made where nothing stands in its way.
-fn prove(attempts: &[Attempt]) {
+fn prove(attempts: &[Attempt], surroundings: &mut Surroundings) {
     if effective_capabilities() & CAPABILITIES != CAPABILITIES {
         println!("not proved here: only a root with all of its capabilities can make these attempts outside");
         return;
     }
-    let mut host = Host::new();
-    let before = host.look();
+    let mut host = Host::new(surroundings.told());
+    let (before, quiet) = (host.look(), surroundings.look());
     let tried: Vec<Attempt> =
         attempts.iter().filter(|attempt| !matches!(attempt.outside, Outside::NotTried(_))).copied().collect();
     let outcomes = outside(&host, &tried);
@@ -128,17 +170,21 @@ fn prove(attempts: &[Attempt]) {
     } else {
         assert_eq!(before, after, "an attempt outside must do no lasting harm");
     }
+    if !surroundings.told().is_empty() {
+        assert_ne!(quiet, surroundings.look(), "what was reached around does not show");
+    }
 }
 
 /// Has each attempt made in a sandbox.
-fn deny(room: &mut Room, attempts: &[Attempt], form: Form) {
+fn deny(room: &mut Room, attempts: &[Attempt], form: Form, surroundings: &mut Surroundings) {
     let kind = room.kind;
     println!("on one of form {form:?}");
-    let mut host = Host::new();
-    let mut subject = Subject::start(room, &host, form);
-    let before = (host.look(), subject.look());
+    let mut host = Host::new(surroundings.told());
+    let mut subject = Subject::start(room, &host, form, surroundings.reach());
+    let before = (host.look(), subject.look(), surroundings.look());
     let outcomes = subject.attack(&host, attempts);
-    assert_eq!(before, (host.look(), subject.look()), "{kind:?}: the host is not as it was");
+    let after = (host.look(), subject.look(), surroundings.look());
+    assert_eq!(before, after, "{kind:?}: the host is not as it was");
     subject.end();
     let wrong: Vec<String> = attempts
         .iter()
@@ -172,6 +218,14 @@ fn every_attempt_has_a_name_of_its_own() {
         others::FILES,
         others::NETWORK,
         privilege::PRIVILEGES,
+        masks::NAMES,
+        masks::RACES,
+        masks::MASKS,
+        smuggling::SMUGGLING,
+        reaching::LINKS,
+        reaching::OPTIONS,
+        reaching::PORTS,
+        reaching::MACHINES,
     ];
     let mut names: Vec<&str> = all.concat().iter().map(|attempt| attempt.name).collect();
     let count = names.len();

@@ -4,12 +4,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vilya_isolate::{Bind, CopyOf, ImageRoot, Root, Spec, capture};
+use vilya_isolate::{Bind, CopyOf, ImageRoot, Reach, Root, Spec, capture};
 
 use super::attempt::{Attempt, Outcomes, outcome};
 use super::calls::prelude;
@@ -21,7 +21,8 @@ use crate::support::{PYTHON, Room, Running, null, python, unique};
 /// No attempt waits for long; whoever says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 const FUNCTION: &str = "/function";
-const INSIDE: &str = include_str!("inside.py");
+const INSIDE: &str = concat!(include_str!("races.py"), include_str!("reaching.py"), include_str!("inside.py"));
+const NEIGHBOUR: &str = include_str!("neighbour.py");
 
 /// How the sandbox that attacks is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +45,17 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn start(room: &mut Room, host: &Host, form: Form) -> Subject {
-        let neighbour = Neighbour::start(room);
+    /// Both reach the same.
+    pub(super) fn start(room: &mut Room, host: &Host, form: Form, reach: &Reach) -> Subject {
+        let mut conspires = python(NEIGHBOUR);
+        conspires.command.extend(["3", host.meeting(), FUNCTION].map(str::to_owned));
+        conspires.reach = reach.clone();
+        conspires.binds.push(function(host));
+        let mut neighbour = Neighbour::of(room, &conspires);
+        // It waits wherever it can.
+        neighbour.is_well();
         let (channel, theirs) = pair();
-        let spec = spec(host, form);
+        let spec = Spec { reach: reach.clone(), ..spec(host, form) };
         let running = match form {
             Form::Whole | Form::Image => start(room, &spec, theirs),
             Form::Copied | Form::Loaded => start_copy(room, &spec, theirs, form),
@@ -55,10 +63,11 @@ impl Subject {
         Subject { running, channel: BufReader::new(channel), neighbour }
     }
 
-    /// The neighbour must answer; what is seen is of the attacker.
+    /// The neighbour must answer; what is seen is of the attacker, and how many came to the neighbour.
     pub(super) fn look(&mut self) -> String {
         self.neighbour.is_well();
-        sandbox(self.running.started.pid) + &sandbox(self.neighbour.pid())
+        let came = String::from_utf8_lossy(&self.neighbour.asked(b"came?")).into_owned();
+        sandbox(self.running.started.pid) + &sandbox(self.neighbour.pid()) + &came
     }
 
     pub(super) fn attack(&mut self, host: &Host, attempts: &[Attempt]) -> Outcomes {
@@ -84,8 +93,12 @@ fn spec(host: &Host, form: Form) -> Spec {
     if form == Form::Image {
         spec.root = Root::Image(image());
     }
-    spec.binds.push(Bind { source: host.function().into(), target: FUNCTION.into(), read_only: true });
+    spec.binds.push(function(host));
     spec
+}
+
+fn function(host: &Host) -> Bind {
+    Bind { source: host.function().into(), target: FUNCTION.into(), read_only: true }
 }
 
 /// The host's own system as an image, with every program that it has.
@@ -134,19 +147,47 @@ fn load(room: &mut Room, spec: &Spec, of_image: CopyOf<'_>) {
     }
 }
 
+/// The neighbour's program where nothing confines it.
+struct Outsider {
+    process: Child,
+    channel: UnixStream,
+}
+
+impl Outsider {
+    fn start(host: &Host) -> Outsider {
+        let (mut channel, theirs) = pair();
+        let mut command = Command::new(PYTHON);
+        command.args(["-I", "-B", "-c", NEIGHBOUR, "0", host.meeting()]).arg(host.function());
+        let process = command.stdin(OwnedFd::from(theirs)).spawn().expect("the tests need /usr/bin/python3");
+        drop(command);
+        channel.write_all(b"well?").expect("it listens");
+        channel.read_exact(&mut [0; 5]).expect("it waits wherever it can");
+        Outsider { process, channel }
+    }
+
+    fn end(mut self) {
+        drop(self.channel);
+        assert!(self.process.wait().expect("our child").success());
+    }
+}
+
 /// Makes the attempts with what this process may do, in mounts of their own.
 pub(super) fn outside(host: &Host, attempts: &[Attempt]) -> Outcomes {
+    let outsider = Outsider::start(host);
     let (channel, theirs) = pair();
     let program = prelude() + INSIDE;
     let mut command = Command::new(PYTHON);
     command.args(["-I", "-B", "-c", &program, "0"]).stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
     let mut child = command.spawn().expect("the tests need /usr/bin/python3");
+    // It holds the other end.
+    drop(command);
     let function = host.function().to_string_lossy().into_owned();
     let mut channel = BufReader::new(channel);
     channel.get_mut().write_all(&order(&host.facts(&function, None), attempts, true)).expect("it listens");
     let outcomes = outcomes(&mut channel);
     drop(channel);
     assert!(child.wait().expect("our child").success());
+    outsider.end();
     outcomes
 }
 
