@@ -24,6 +24,7 @@ use crate::porter::Porter;
 use crate::remains::Remains;
 use crate::spec::{Bind, Spec};
 use crate::sys;
+use crate::users::UserLease;
 use crate::zygote::Image;
 
 /// Positions of the parts of a start, for messages.
@@ -237,7 +238,8 @@ impl PreparedStarts {
         {
             // It waits with all that the worker may have.
             let bytes = spec.limits.memory_bytes.min(self.data_bytes);
-            sys::limit_data(*process, bytes).map_err(preparing("set the memory limit"))?;
+            let user = remains.user.as_ref().map(UserLease::id);
+            sys::limit_data(*process, user, bytes).map_err(preparing("set the memory limit"))?;
         }
         if !spec.cores.is_empty() {
             let mut mask = [0_u64; CORES / 64];

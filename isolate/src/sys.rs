@@ -573,11 +573,39 @@ pub(crate) fn stand_at(root: RawFd, directory: RawFd) -> Result<(), Errno> {
     }
 }
 
-/// Limits the data of a process, which may have had more.
-pub(crate) fn limit_data(pid: i32, bytes: u64) -> io::Result<()> {
+/// Limits the data of a process, which may have had more, and which belongs to this user if not to ours. Another's is limited with
+/// CAP_SYS_RESOURCE, which a root may lack, or by that user.
+pub(crate) fn limit_data(pid: i32, user: Option<u32>, bytes: u64) -> io::Result<()> {
     let both = [bytes, bytes];
-    // SAFETY: a struct rlimit64 is two u64, which outlive the call; the old limit is not asked for.
-    unsafe { checked(libc::SYS_prlimit64, [pid.into(), libc::RLIMIT_DATA.into(), both.as_ptr() as Word]) }.map(drop)
+    let limit = || {
+        // SAFETY: a struct rlimit64 is two u64, which outlive the call; the old limit is not asked for.
+        unsafe { call(libc::SYS_prlimit64, [pid.into(), libc::RLIMIT_DATA.into(), both.as_ptr() as Word]) }.map(drop)
+    };
+    let limited = match (limit(), user) {
+        (Err(libc::EPERM), Some(user)) => with_real_ids(user, limit),
+        (limited, _) => limited,
+    };
+    limited.map_err(io::Error::from_raw_os_error)
+}
+
+/// Does something with the real ids of a user, who has a group of the same number. What this thread may do, it may all the while: that
+/// goes by the effective ids.
+///
+/// # Panics
+/// When the thread cannot have its own back.
+fn with_real_ids(user: u32, act: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    const KEPT: Word = -1;
+    let real = |uid: Word, gid: Word| {
+        // SAFETY: these calls take numbers, and change the calling thread alone.
+        unsafe {
+            call(libc::SYS_setresgid, [gid, KEPT, KEPT]).and_then(|_| call(libc::SYS_setresuid, [uid, KEPT, KEPT]))
+        }
+    };
+    // SAFETY: no arguments, cannot fail.
+    let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
+    let acted = real(user.into(), user.into()).and_then(|_| act());
+    real(uid.into(), gid.into()).expect("who has changed an id may change it back");
+    acted
 }
 
 /// Gives a process these cores.

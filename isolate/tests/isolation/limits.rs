@@ -1,8 +1,13 @@
 //! Limits hold, and breaking one is told.
 
+use std::time::Duration;
+
 use vilya_isolate::{CgroupPreference, Exit};
 
-use crate::support::{Room, groups_of, python};
+use crate::prepared::{BECOME_COPY, copy, image_of};
+use crate::support::{Ran, Room, groups_of, python};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const HOG: &str = r#"
 held = []
@@ -37,6 +42,54 @@ fn without_groups_a_process_is_limited_by_itself() {
     let ran = room.run(&hog);
     assert_eq!((ran.stdout.as_str(), ran.ended.exit), ("refused\n", Exit::Code(0)));
     assert!(!ran.ended.out_of_memory);
+}
+
+/// What it may have, whether it can have more after all, and whether its children can; then takes as much as it gets.
+const LIMITED: &str = r#"
+import os, resource
+print("limit", *resource.getrlimit(resource.RLIMIT_DATA))
+try: resource.setrlimit(resource.RLIMIT_DATA, (1 << 40, 1 << 40)); print("raised yes")
+except (ValueError, OSError): print("raised no")
+def take():
+    held = []
+    try:
+        while len(held) < 400: held.append(bytearray(1 << 20))
+    except MemoryError: pass
+    return len(held)
+reads, writes = os.pipe()
+if os.fork() == 0:
+    os.write(writes, b"%d" % take())
+    os._exit(0)
+print("child", os.read(reads, 16).decode())
+print("took", take())
+"#;
+
+/// Of one that was made ahead the limit is lowered from outside when it is started; of a copy as well.
+#[test]
+fn without_groups_what_was_made_ahead_is_limited_by_itself() {
+    let mut room = Room::prepared_with(CgroupPreference::Off);
+    assert!(!room.enforces("memory limit"));
+    for mebibytes in [64, 128] {
+        let mut spec = python(LIMITED);
+        spec.limits.memory_bytes = mebibytes << 20;
+        assert!(room.native.wait_until_prepared(PATIENCE));
+        let running = room.start(&spec).expect("it starts");
+        assert!(running.started.stages.prepared, "one was waiting");
+        is_limited_to(mebibytes, &running.finish());
+    }
+    let image = image_of(&mut room, &format!("{BECOME_COPY}become_copy()\n{LIMITED}")).expect("it can be copied");
+    // That of the usual spec.
+    is_limited_to(256, &copy(&mut room, &image).expect("a copy"));
+}
+
+fn is_limited_to(mebibytes: u64, ran: &Ran) {
+    let (bytes, seen) = (mebibytes << 20, ran.answers());
+    assert_eq!((seen["limit"].as_str(), seen["raised"].as_str()), (&*format!("{bytes} {bytes}"), "no"));
+    for taker in ["child", "took"] {
+        let took: u64 = seen[taker].parse().expect("a number");
+        assert!((mebibytes / 2..mebibytes).contains(&took), "{taker}: {seen:?}");
+    }
+    assert!(!ran.ended.out_of_memory && ran.ended.left_behind.is_empty(), "{ran:?}");
 }
 
 /// Fills the buffers of connections to itself, and says how many MiB fitted.

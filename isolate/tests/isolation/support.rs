@@ -23,7 +23,11 @@ pub(crate) struct Room {
 impl Room {
     /// One whose sandboxes were made before they are started, where the spec is the usual one.
     pub(crate) fn new() -> Room {
-        let mut room = Room::with(CgroupPreference::Auto);
+        Room::prepared_with(CgroupPreference::Auto)
+    }
+
+    pub(crate) fn prepared_with(cgroup: CgroupPreference) -> Room {
+        let mut room = Room::with(cgroup);
         let template = spec(&["/usr/bin/true"]);
         let options = PoolOptions { template, mount_points: vec!["/function"], size: 2, loaded: 2, threads: 1 };
         assert!(room.native.prepare(options).expect("sandboxes can be made ahead"));
