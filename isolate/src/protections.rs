@@ -226,3 +226,72 @@ impl fmt::Display for Protections {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Protections;
+    use crate::host::{GroupFacts, HardLimits, Host, Privilege};
+    use crate::processor::{Cores, Processor, Speculation};
+
+    fn host() -> Host {
+        Host {
+            privilege: Privilege::Root,
+            staging: "/staging".into(),
+            system: Vec::new(),
+            etc: Vec::new(),
+            masked_files: Vec::new(),
+            masked_directories: Vec::new(),
+            groups: GroupFacts::default(),
+            hard_limits: HardLimits {
+                open_files: 1024,
+                processes: 1024,
+                core_bytes: 1,
+                pending_signals: 1024,
+                data_bytes: u64::MAX,
+                locked_bytes: 0,
+                file_bytes: u64::MAX,
+                processor_seconds: u64::MAX,
+            },
+            last_capability: 40,
+            landlock: 7,
+            processor: Processor {
+                store_bypass: Speculation::Unknown,
+                indirect_branch: Speculation::Unknown,
+                cores: Cores::Shared,
+            },
+            mitigations: true,
+            user_limits_writable: true,
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_the_processor_is_what_is_done_about_it() {
+        let guesses = [
+            (Speculation::Harmless, true, true),
+            (Speculation::Off, true, true),
+            (Speculation::Controllable, true, false),
+            (Speculation::On, false, false),
+            (Speculation::Unknown, false, false),
+        ];
+        let cores = [(Cores::Single, true, true), (Cores::Controllable, true, false), (Cores::Shared, false, false)];
+        let says = |host: &Host, name| Protections::new(host, None, "none").in_force(name);
+        for mitigations in [true, false] {
+            let mut host = Host { mitigations, ..host() };
+            let expected = |with, without| if mitigations { with } else { without };
+            for (guess, with, without) in guesses {
+                host.processor.store_bypass = guess;
+                let said = says(&host, "no speculative store bypass");
+                assert_eq!(said, expected(with, without), "{guess:?} {mitigations}");
+                assert!(!says(&host, "no shared indirect branch speculation"), "the kernel does not say");
+                host.processor.indirect_branch = guess;
+                let said = says(&host, "no shared indirect branch speculation");
+                assert_eq!(said, expected(with, without), "{guess:?} {mitigations}");
+                host.processor.indirect_branch = Speculation::Unknown;
+            }
+            for (cores, with, without) in cores {
+                host.processor.cores = cores;
+                assert_eq!(says(&host, "no core shared at a time"), expected(with, without), "{cores:?} {mitigations}");
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vilya_isolate::plan::{Ending, Plan};
+use vilya_isolate::plan::{Ending, Plan, Step};
 use vilya_isolate::{
     Bind, Cores, Filter, GroupFacts, HardLimits, Host, Privilege, Processor, Reach, ResourceLimits, Root, Spec,
     Speculation, SystemEntry,
@@ -81,6 +81,52 @@ fn root_enters_its_user_namespace_last() {
 fn an_ordinary_user_enters_its_user_namespace_last() {
     let plan = planned(&host(Privilege::User { uid: 1001, gid: 1002 }, GroupFacts::default()));
     assert_eq!(plan, include_str!("golden/user.txt"), "the plan changed:\n{plan}");
+}
+
+/// Whatever a kernel offers: what it can turn off for a process is turned off, and nothing else is asked of it.
+#[test]
+fn what_the_kernel_can_turn_off_in_the_processor_is_turned_off_for_each_sandbox() {
+    use Speculation::{Controllable, Harmless, Off, On, Unknown};
+    const GUESSES: [Speculation; 5] = [Harmless, Off, Controllable, On, Unknown];
+    let mut host = host(Privilege::Root, GroupFacts::default());
+    for (store_bypass, indirect_branch) in GUESSES.into_iter().flat_map(|one| GUESSES.map(|other| (one, other))) {
+        for (cores, mitigations) in
+            [Cores::Single, Cores::Controllable, Cores::Shared].map(|cores| [(cores, true), (cores, false)]).concat()
+        {
+            host.processor = Processor { store_bypass, indirect_branch, cores };
+            host.mitigations = mitigations;
+            let expected = [
+                ("no speculative store bypass", store_bypass == Controllable),
+                ("no indirect branch speculation", indirect_branch == Controllable),
+                ("share no core at a time", cores == Cores::Controllable),
+            ];
+            for plan in [planned(&host), waiting(&host)] {
+                let lines: Vec<&str> = plan.lines().map(str::trim).collect();
+                let place = |step: &str| lines.iter().position(|line| *line == step);
+                for (step, can) in expected {
+                    assert_eq!(
+                        place(step).is_some(),
+                        can && mitigations,
+                        "{step}: {:?} {mitigations}\n{plan}",
+                        host.processor
+                    );
+                    // It takes the calls that the filter refuses.
+                    let filter = lines.iter().position(|line| line.contains("filter")).expect("there is one");
+                    assert!(place(step).is_none_or(|place| place < filter), "{plan}");
+                }
+            }
+        }
+    }
+}
+
+/// What a maker's children do.
+fn waiting(host: &Host) -> String {
+    let filter = Filter::shared().expect("the filter compiles");
+    let plan = Plan::maker(&spec(), &["/function"], host, filter).expect("the spec passes");
+    match plan.steps.last() {
+        Some(Step::MakeOthers(waiting)) => waiting.to_string(),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
