@@ -30,6 +30,7 @@ mod pulls;
 mod readme;
 mod runtimes;
 mod shards;
+mod smuggling;
 mod survival;
 mod system_calls;
 mod trimming;
