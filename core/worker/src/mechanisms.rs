@@ -21,7 +21,7 @@ use crate::network::{Network, NetworkSettings};
 pub enum MechanismKind {
     /// By the worker itself: namespaces, mounts, seccomp, control groups.
     Native,
-    /// By crun, runc or youki.
+    /// By crun or runc.
     Oci,
     /// By a Docker engine on this host.
     Docker,

@@ -1,4 +1,4 @@
-//! The `oci` mechanism: each sandbox is a bundle that crun, runc or youki runs.
+//! The `oci` mechanism: each sandbox is a bundle that crun or runc runs.
 //!
 //! Owns: the order of a start, and the end of a container. Invariant: a container is known by its directory among the bundles from before it
 //! is made until after it is removed, so that whatever kills the worker, the next start finds it. Does not know: how a runtime confines.
@@ -82,6 +82,15 @@ fn installed(runtime: Option<OciRuntime>) -> Result<Vec<(OciRuntime, PathBuf)>, 
         );
     }
     let wanted = runtime.map_or_else(|| OciRuntime::ALL.to_vec(), |runtime| vec![runtime]);
+    if let [only] = wanted[..]
+        && let Some(why) = only.lacks()
+    {
+        let name = only.name();
+        return Err(format!(
+            "{name} {why}: set sandbox.oci_runtime to \"crun\" or \"runc\", or use mechanism = \"native\""
+        ));
+    }
+    let wanted: Vec<OciRuntime> = wanted.into_iter().filter(|kind| kind.lacks().is_none()).collect();
     let found: Vec<(OciRuntime, PathBuf)> =
         wanted.iter().filter_map(|kind| kind.find().map(|program| (*kind, program))).collect();
     if !found.is_empty() {
@@ -313,4 +322,18 @@ fn protections(kind: OciRuntime, program: &Path) -> Protections {
         filter: "the native mechanism's list, loaded by the runtime",
         limits: ["memory limit", "process limit", "cpu limit"].map(limited),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{OciRuntime, installed};
+    use crate::sys;
+
+    #[test]
+    fn one_whose_filter_is_another_is_refused_whether_it_is_there_or_not() {
+        let refused = installed(Some(OciRuntime::Youki)).expect_err("never");
+        assert!(refused.contains(if sys::is_root() { "filter" } else { "needs root" }), "{refused}");
+        let found = installed(None).unwrap_or_default();
+        assert!(found.iter().all(|(kind, _)| *kind != OciRuntime::Youki));
+    }
 }

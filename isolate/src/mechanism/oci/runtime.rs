@@ -1,4 +1,4 @@
-//! The program behind the `oci` mechanism: crun, runc or youki.
+//! The program behind the `oci` mechanism: crun or runc; youki is known and refused.
 //!
 //! Owns: finding it, and its command line. Invariant: a call ends in bounded time, and one that fails says what the program wrote to its log.
 //! Does not know: what is in a bundle.
@@ -17,14 +17,14 @@ use crate::limits::START_PATIENCE;
 use crate::mechanism::Descriptors;
 use crate::sys;
 
-/// Which program makes the containers. All three take the same commands.
+/// Which program makes the containers. All take the same commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OciRuntime {
     /// The fastest to start, so the first choice.
     Crun,
     /// The one of Docker and containerd.
     Runc,
-    /// The one in Rust.
+    /// The one in Rust; refused, see `lacks`.
     Youki,
 }
 
@@ -39,6 +39,17 @@ impl OciRuntime {
             OciRuntime::Crun => "crun",
             OciRuntime::Runc => "runc",
             OciRuntime::Youki => "youki",
+        }
+    }
+
+    /// Why it is used for no sandbox, though it takes the commands: as of youki 0.7.0. A weaker filter would not show.
+    pub(crate) fn lacks(self) -> Option<&'static str> {
+        match self {
+            OciRuntime::Crun | OciRuntime::Runc => None,
+            OciRuntime::Youki => Some(
+                "takes the mask of a condition on system calls for its value, so its filter would not be the one that was asked for; \
+                 nor does it bring the loopback up",
+            ),
         }
     }
 
