@@ -12,6 +12,7 @@ mod apply;
 mod attach;
 mod calls;
 mod cgroup;
+mod freezer;
 mod heap;
 mod host;
 mod keeper;
@@ -48,7 +49,8 @@ mod unpacker;
 mod users;
 mod zygote;
 
-pub use cgroup::{CgroupPreference, Freezer, GroupError, Precedence};
+pub use cgroup::{CgroupPreference, GroupError, Precedence};
+pub use freezer::Freezer;
 pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
 pub use mechanism::docker::{Docker, DockerOptions, available as docker_available};
 pub use mechanism::oci::{Oci, OciOptions, OciRuntime, available as oci_available};

@@ -10,7 +10,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cgroup::{Freezer, Group, Precedence};
+use crate::cgroup::{Group, Precedence};
+use crate::freezer::Freezer;
 use crate::keeper::Keeper;
 use crate::leader::Leader;
 use crate::mechanism::container::{Container, End};
@@ -120,7 +121,8 @@ impl Remains {
         }
     }
 
-    /// Kills every process of it. Death is learned from the pidfd.
+    /// Kills every process of it. Death is learned from the pidfd; of a frozen one whose freezer [holds](Freezer::holds_the_killed) what was
+    /// killed and is not [prompt](Freezer::is_prompt), only after a thaw.
     pub fn kill(&self) {
         self.killed.set(true);
         // While it lives: the dead are in no namespace.
@@ -133,18 +135,24 @@ impl Remains {
         if let Some(container) = &self.container {
             container.kill(signalled);
         }
+        if let Some(freezer) = self.freezer().filter(|freezer| freezer.is_prompt() && freezer.holds_the_killed()) {
+            // It fails if nothing is left to be thawed.
+            let _ = freezer.thaw();
+        }
     }
 
     /// What freezes and thaws it, where something does.
     #[must_use]
     pub fn freezer(&self) -> Option<Freezer> {
-        self.group.as_ref().and_then(Group::freezer)
+        let ours = self.group.as_ref().and_then(Group::freezer).map(Freezer::from);
+        ours.or_else(|| self.container.as_ref()?.freezer())
     }
 
     /// What has it give way to others, where something does.
     #[must_use]
     pub fn precedence(&self) -> Option<Precedence> {
-        self.group.as_ref().and_then(Group::precedence)
+        let ours = self.group.as_ref().and_then(Group::precedence);
+        ours.or_else(|| self.container.as_ref()?.precedence())
     }
 
     /// Waits until it is dead, and cleans. Off the path of requests: removing a control group can take milliseconds.

@@ -97,6 +97,16 @@ pub(crate) fn without_mount(command: &mut Command, point: &Path) -> io::Result<(
     Ok(())
 }
 
+/// Has a command begin in a control group, whose `cgroup.procs` this is.
+pub(crate) fn begins_in(command: &mut Command, entrance: OwnedFd) {
+    let enter = move || {
+        // SAFETY: one byte that is static.
+        unsafe { checked(libc::SYS_write, [entrance.as_raw_fd().into(), c"0".as_ptr() as Word, 1]) }.map(drop)
+    };
+    // SAFETY: between fork and exec it makes a system call and nothing else; an error is a number, which needs no memory.
+    unsafe { command.pre_exec(enter) };
+}
+
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {

@@ -94,7 +94,7 @@ pub struct Running {
     control: JoinHandle<()>,
     control_post: Sender<ControlMessage>,
     nursery: Option<Nursery>,
-    nursery_threads: [JoinHandle<()>; 3],
+    nursery_threads: [JoinHandle<()>; 4],
     logs: LogWriter,
 }
 

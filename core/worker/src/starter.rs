@@ -63,11 +63,11 @@ pub(crate) fn spawn(
     mechanisms: Mechanisms,
     defaults: SandboxDefaults,
     shards: Vec<Post>,
-) -> io::Result<(Nursery, [JoinHandle<()>; 3])> {
+) -> io::Result<(Nursery, [JoinHandle<()>; 4])> {
     // Bounded by the engine: a shard has at most `sandboxes` of them between its Start and its SandboxDied.
     let (starts, start_inbox) = unbounded();
     let (reaps, reap_inbox) = unbounded();
-    let (frosts, freezer) = crate::freezer::spawn(shards.clone())?;
+    let (frosts, [freezer, pauser]) = crate::freezer::spawn(shards.clone())?;
     // What finds no room is said again by the next sandbox.
     let (imports, learned) = bounded(LEARNED_WAITING);
     let reap_posts = shards.clone();
@@ -90,7 +90,7 @@ pub(crate) fn spawn(
     let reaper = std::thread::Builder::new()
         .name("vilya-reaper".into())
         .spawn(move || vital("the reaper", || reap(&reap_inbox, &reap_posts)))?;
-    Ok((Nursery { starts, reaps, frosts, imports }, [starter, reaper, freezer]))
+    Ok((Nursery { starts, reaps, frosts, imports }, [starter, reaper, freezer, pauser]))
 }
 
 struct Starter {

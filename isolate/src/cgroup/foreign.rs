@@ -1,14 +1,18 @@
-//! Control groups that a container runtime makes: found and read, not made.
+//! Control groups that a container runtime makes: found and read, and made only where it makes none.
 //!
 //! Owns: where the group of a container is, and the empty directories that runtimes leave above such groups. Invariant: nothing is
 //! removed but an empty directory. Does not know: containers.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
 
 use super::detect::{self, Mounted};
 use super::{Controller, Version, read_at, settings};
+use crate::limits::{REMOVAL_PATIENCE, REMOVAL_PAUSE};
 
 /// The memory group of a container, open, so that it can be read when its processes are dead.
 #[derive(Debug)]
@@ -63,5 +67,36 @@ pub(crate) fn remove_empty(below: &Path) {
             // Others may be in it, or it may never have been made.
             let _ = fs::remove_dir(point.join(directory));
         }
+    }
+}
+
+/// A group of version 2 on a host that limits by version 1, for a container whose runtime makes none there: to be frozen by.
+#[derive(Debug)]
+pub(crate) struct Enrolment {
+    directory: PathBuf,
+}
+
+impl Enrolment {
+    /// Makes it at this place of the hierarchy that is mounted there.
+    pub(crate) fn make(point: &Path, group: &Path) -> io::Result<Enrolment> {
+        let directory = point.join(group);
+        fs::create_dir_all(&directory)?;
+        Ok(Enrolment { directory })
+    }
+
+    /// What a process writes 0 to, to be in it with all that it makes.
+    pub(crate) fn entrance(&self) -> io::Result<OwnedFd> {
+        File::options().write(true).open(self.directory.join("cgroup.procs")).map(OwnedFd::from)
+    }
+}
+
+/// Removes that of a container that is gone, if there is one.
+pub(crate) fn withdraw(point: &Path, group: &Path) {
+    // The last of its processes may be leaving; what stays is removed by the next sweep.
+    let deadline = Instant::now() + REMOVAL_PATIENCE;
+    while fs::remove_dir(point.join(group)).is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+        && Instant::now() < deadline
+    {
+        thread::sleep(REMOVAL_PAUSE);
     }
 }

@@ -1,40 +1,39 @@
 //! Stopping everything in a sandbox's group, and letting it run again.
 //!
-//! Owns: the freezer of version 2. Invariant: a frozen process can be killed: nothing need be thawed for a sandbox to end, and none is left when
-//! the worker dies. Does not know: why something is frozen.
+//! Owns: the freezers of both versions. Invariant: what is in a group of ours, by version 2, can be killed while it is frozen: nothing need be
+//! thawed for a sandbox to end, and none is left when the worker dies. Does not know: why something is frozen.
 //!
-//! The freezer of version 1 is not used: a process that it has frozen does not die of SIGKILL before somebody thaws it, so it would outlive a
-//! killed worker. That of version 2 is no controller and needs none; a host that limits by version 1 mostly has version 2 mounted besides, and
-//! then each sandbox has a group there for this alone. Signals (SIGSTOP) are not used either: they would have to be sent to each process of a
-//! sandbox that may be forking, and a child may send SIGCONT to its parent.
+//! The freezer of version 1 is used for containers alone, which outlive a killed worker anyway, where they are in no group of version 2: a
+//! process that it has frozen does not die of SIGKILL before somebody thaws it. That of version 2 is no controller and needs none; a host that
+//! limits by version 1 mostly has version 2 mounted besides, and then each sandbox has a group there for this alone.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use super::Version;
 use super::switch::Switch;
 use super::write_at;
 
-pub(super) const FILE: &std::ffi::CStr = c"cgroup.freeze";
+pub(super) const FILE: &CStr = c"cgroup.freeze";
+/// That of version 1, and its words for yes and no.
+pub(super) const STATE: &str = "freezer.state";
+pub(super) const STATES: [&str; 2] = ["FROZEN", "THAWED"];
 
-/// Freezes and thaws one sandbox.
+/// The switch of one sandbox's group.
 #[derive(Clone, Debug)]
-pub struct Freezer(pub(super) Switch);
+pub(crate) struct GroupFreezer {
+    pub(super) version: Version,
+    pub(super) switch: Switch,
+}
 
-impl Freezer {
-    /// Has every process of the sandbox stop, also those that it makes at this moment. They may run on for a moment after this returns.
-    ///
-    /// # Errors
-    /// When the kernel refuses; the sandbox runs on.
-    pub fn freeze(&self) -> io::Result<()> {
-        self.0.set(true)
+impl GroupFreezer {
+    pub(crate) fn set(&self, frozen: bool) -> io::Result<()> {
+        self.switch.set(frozen)
     }
 
-    /// Lets them run again. System calls in which they were stopped go on, or end as after SIGCONT.
-    ///
-    /// # Errors
-    /// When the kernel refuses, as it does when the sandbox has been cleaned up after.
-    pub fn thaw(&self) -> io::Result<()> {
-        self.0.set(false)
+    pub(crate) fn holds_the_killed(&self) -> bool {
+        self.version == Version::One
     }
 }
 

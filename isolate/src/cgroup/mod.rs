@@ -15,6 +15,7 @@ mod precedence;
 mod settings;
 mod survey;
 mod switch;
+mod switches;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -31,11 +32,12 @@ use crate::spec::ResourceLimits;
 use crate::sys;
 
 pub(crate) use detect::{as_prefix, bases, detect};
-pub use freeze::Freezer;
+pub(crate) use freeze::GroupFreezer;
 pub use precedence::Precedence;
 pub(crate) use survey::survey;
 
-pub(crate) use foreign::{MemoryEvents, is_unified, remove_empty, unified_besides};
+pub(crate) use foreign::{Enrolment, MemoryEvents, is_unified, remove_empty, unified_besides, withdraw};
+pub(crate) use switches::Switches;
 
 /// Which control groups to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -249,8 +251,9 @@ impl Group {
     }
 
     /// What freezes it, where something does.
-    pub(crate) fn freezer(&self) -> Option<Freezer> {
-        self.switch(&self.groups.freezer, freeze::FILE).map(Freezer)
+    pub(crate) fn freezer(&self) -> Option<GroupFreezer> {
+        let switch = self.switch(&self.groups.freezer, freeze::FILE)?;
+        Some(GroupFreezer { version: Version::Two, switch })
     }
 
     /// What has it give way to others, where something does.

@@ -7,6 +7,8 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use crate::cgroup::{Precedence, Switches};
+use crate::freezer::Freezer;
 use crate::protections::{Protection, Protections};
 use crate::remains::Exit;
 
@@ -14,6 +16,12 @@ use crate::remains::Exit;
 pub(crate) trait Container: fmt::Debug + Send {
     /// Kills it, besides the signal that its first process was sent already. Whether that arrived is said.
     fn kill(&self, signalled: bool);
+
+    /// What freezes and thaws it, where something does.
+    fn freezer(&self) -> Option<Freezer>;
+
+    /// What has it give way to others, where something does.
+    fn precedence(&self) -> Option<Precedence>;
 
     /// Waits until it is dead, and removes it.
     fn end(self: Box<Self>, pidfd: BorrowedFd<'_>) -> End;
@@ -29,7 +37,7 @@ pub(crate) struct End {
 }
 
 /// What differs from one mechanism to the other in how containers are confined.
-pub(crate) struct Confined {
+pub(crate) struct Confined<'a> {
     pub(crate) users: Protection,
     /// Whose the mount namespace is.
     pub(crate) mounts: &'static str,
@@ -38,10 +46,14 @@ pub(crate) struct Confined {
     /// Who loads the list of system calls.
     pub(crate) filter: &'static str,
     pub(crate) limits: [Protection; 3],
+    /// What was found of the groups of a trial container.
+    pub(crate) switches: &'a Switches,
+    /// What freezes where its groups do not, if something does.
+    pub(crate) pauses: Option<&'static str>,
 }
 
-pub(crate) fn protections(confined: Confined) -> Protections {
-    let Confined { users, mounts, system, filter, limits } = confined;
+pub(crate) fn protections(confined: Confined<'_>) -> Protections {
+    let Confined { users, mounts, system, filter, limits, switches, pauses } = confined;
     let (yes, no) = (Protection::yes, Protection::no);
     let mut list = vec![
         users,
@@ -67,9 +79,26 @@ pub(crate) fn protections(confined: Confined) -> Protections {
         ),
         yes("supplementary groups dropped", "none"),
         yes("no core dumps", "neither written nor piped to a program of the host"),
-        no("frozen while idle", "idle containers run on; mechanism = \"native\" freezes its sandboxes"),
-        no("long runs give way", "containers keep their slices; mechanism = \"native\" demotes its sandboxes"),
+        freezing(switches, pauses),
+        giving_way(switches),
     ];
     list.extend(limits);
     Protections::from(list)
+}
+
+fn freezing(switches: &Switches, pauses: Option<&str>) -> Protection {
+    const NAME: &str = "frozen while idle";
+    match (switches.freezes(), pauses) {
+        (Ok(by), _) => Protection::yes(NAME, &by),
+        (Err(_), Some(by)) => Protection::yes(NAME, by),
+        (Err(why), None) => Protection::no(NAME, &format!("idle containers run on: {why}")),
+    }
+}
+
+fn giving_way(switches: &Switches) -> Protection {
+    const NAME: &str = "long runs give way";
+    match switches.gives_precedence() {
+        Ok(by) => Protection::yes(NAME, &by),
+        Err(why) => Protection::no(NAME, &format!("containers keep their slices: {why}")),
+    }
 }

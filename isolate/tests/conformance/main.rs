@@ -7,6 +7,7 @@ mod confinement;
 mod contract;
 mod endings;
 mod escape;
+mod frozen;
 mod groups;
 #[path = "../isolation/internet.rs"]
 mod internet;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use vilya_engine::{Event, FunctionSpec, Nanos, SandboxId};
+use vilya_isolate::Freezer;
 use vilya_protocol::error::ErrorKind;
 
 use super::Shard;
@@ -39,6 +40,15 @@ impl Shard {
         } else {
             self.feed(Event::NotFrozen { sandbox });
         }
+    }
+
+    /// One that was killed while it was frozen is thawed to die, where it must be.
+    pub(super) fn release(&mut self, sandbox: SandboxId) {
+        let holds = |entry: &Sandbox| {
+            let freezer = if entry.frozen { entry.freezer() } else { None };
+            freezer.filter(Freezer::holds_the_killed)
+        };
+        self.order(sandbox, holds, Wanted::Released);
     }
 
     pub(super) fn thaw(&mut self, sandbox: SandboxId) {

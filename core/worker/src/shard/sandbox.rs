@@ -308,6 +308,7 @@ impl Shard {
         if let Some(process) = &entry.process {
             process.remains.kill();
         }
+        self.release(sandbox);
     }
 
     /// Notes that a sandbox was given something: it is to be woken, and its ring to be looked at.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// How long an answer may keep a call waiting. An engine that is busy starts a container in a second or two.
+/// How long a call may wait for its answer, unless it says otherwise. An engine that is busy starts a container in a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest answer.
 const ANSWER_BYTES: u64 = 16 << 20;
@@ -20,6 +20,7 @@ const HEADERS: usize = 64;
 #[derive(Clone, Debug)]
 pub(super) struct Engine {
     socket: PathBuf,
+    patience: Duration,
 }
 
 /// Why a call was not answered as wanted.
@@ -53,7 +54,12 @@ pub(super) enum Body<'a> {
 
 impl Engine {
     pub(super) fn at(socket: &Path) -> Engine {
-        Engine { socket: socket.to_owned() }
+        Engine { socket: socket.to_owned(), patience: PATIENCE }
+    }
+
+    /// The same, asked with less patience or more.
+    pub(super) fn with_patience(&self, patience: Duration) -> Engine {
+        Engine { patience, ..self.clone() }
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value, EngineError> {
@@ -91,8 +97,8 @@ impl Engine {
             Body::Tar(bytes) => ("application/x-tar", bytes.to_vec()),
         };
         let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(self.patience))?;
+        stream.set_write_timeout(Some(self.patience))?;
         let length = bytes.len();
         let head = format!(
             "{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"

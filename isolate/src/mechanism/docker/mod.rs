@@ -12,6 +12,7 @@
 
 mod engine;
 mod handover;
+mod pausing;
 mod request;
 
 use std::collections::HashMap;
@@ -20,10 +21,13 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cgroup::{Precedence, Switches};
+use crate::freezer::Freezer;
 use crate::host::{GroupFacts, Host};
 use crate::mechanism::container::{self, Confined, Container, End};
 use crate::mechanism::layout::Layout;
@@ -41,6 +45,7 @@ use crate::users::UserLease;
 
 use engine::{Body, Engine, EngineError, escaped};
 use handover::Handover;
+use pausing::Paused;
 
 const NAME: &str = "docker";
 const TRIAL_MEMORY_BYTES: u64 = 64 << 20;
@@ -124,7 +129,7 @@ impl Docker {
         // The engine limits all three, or says that it does not.
         let facts = GroupFacts { memory: true, processes: true, cpu: true, joins: false };
         let mut docker = Docker {
-            protections: protections(&info),
+            protections: protections(&info, &Switches::default()),
             host: Host::probe(staging, facts)?,
             filter: Filter::shared()?,
             engine,
@@ -134,11 +139,13 @@ impl Docker {
             others: HashMap::new(),
             worker_id,
         };
-        docker.trial()?;
+        let found = docker.trial()?;
+        docker.protections = protections(&info, &found);
         Ok(docker)
     }
 
-    fn trial(&mut self) -> Result<(), SetupError> {
+    /// What the groups of a container can be told.
+    fn trial(&mut self) -> Result<Switches, SetupError> {
         let mut spec = trial_spec();
         // The engine's runtime starts within these limits.
         spec.limits.memory_bytes = TRIAL_MEMORY_BYTES;
@@ -146,9 +153,9 @@ impl Docker {
         let plan = Plan::new(&spec, &self.host, self.filter, Ending::Execute)?;
         let layout = Layout::of(&plan, NAME).map_err(SetupError::Trial)?;
         self.image = self.import(&layout).map_err(|reason| SetupError::Trial(refused(reason)))?;
-        let started = self.start(&spec, Descriptors::nowhere()?).map_err(SetupError::Trial)?;
+        let (started, found) = self.begin_container(&spec, Descriptors::nowhere()?).map_err(SetupError::Trial)?;
         let ended = started.remains.reap();
-        if ended.exit == Exit::Code(0) { Ok(()) } else { Err(SetupError::TrialEnded(ended.exit)) }
+        if ended.exit == Exit::Code(0) { Ok(found) } else { Err(SetupError::TrialEnded(ended.exit)) }
     }
 
     /// Gives the engine the image of this host's links and directories, unless it has it. It stays there: the next start needs it again.
@@ -202,25 +209,15 @@ impl Docker {
         container.id = Some(created["Id"].as_str().ok_or("the engine gave no id")?.to_owned());
         self.engine.post(&container.path("/start"), &Body::Nothing).map_err(refused)?;
         let caller = handover.await_launcher().map_err(failed("hear of its launcher"))?;
+        container.switches = Switches::of_process(caller.pid, container.id.as_deref().unwrap_or_default());
         let command = &given.spec.command[0];
         caller.serve(descriptors).map_err(|error| format!("cannot execute {command}: {error}"))
     }
 }
 
-fn refused(reason: String) -> StartError {
-    StartError::Container { mechanism: NAME, reason }
-}
-
-impl Mechanism for Docker {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn distinct_users(&self) -> bool {
-        true
-    }
-
-    fn start(&mut self, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError> {
+impl Docker {
+    /// Starts a sandbox; what its groups can be told, as well.
+    fn begin_container(&mut self, spec: &Spec, descriptors: Descriptors) -> Result<(Started, Switches), StartError> {
         let begun_ns = sys::now_ns();
         let plan = Plan::new(spec, &self.host, self.filter, Ending::Execute)?;
         if let Some(bind) = spec.binds.iter().find(|bind| Path::new(&bind.target).starts_with(handover::INSIDE)) {
@@ -245,14 +242,17 @@ impl Mechanism for Docker {
             directory: &directory,
         };
         let (engine, directory) = (self.engine.clone(), directory.clone());
-        let mut container = DockerContainer { engine, id: None, directory, _user: user };
+        let switches = Switches::default();
+        let mut container = DockerContainer { engine, id: None, directory, switches, _user: user };
         let made = self.make(&given, &mut container, descriptors);
         match made {
             Ok((pid, pidfd)) => {
                 let now = sys::now_ns();
                 let (planned_ns, executed_ns, total_ns) = (planned_ns - begun_ns, now - planned_ns, now - begun_ns);
                 let stages = Stages { planned_ns, executed_ns, total_ns, ..Stages::default() };
-                Ok(Started { pid, stages, remains: Remains::of_container(pidfd, Box::new(container)) })
+                let switches = container.switches.clone();
+                let remains = Remains::of_container(pidfd, Box::new(container));
+                Ok((Started { pid, stages, remains }, switches))
             }
             Err(reason) => {
                 // What cannot be removed now is removed by the next sweep; the failure of the start is what matters.
@@ -260,6 +260,24 @@ impl Mechanism for Docker {
                 Err(refused(reason))
             }
         }
+    }
+}
+
+fn refused(reason: String) -> StartError {
+    StartError::Container { mechanism: NAME, reason }
+}
+
+impl Mechanism for Docker {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn distinct_users(&self) -> bool {
+        true
+    }
+
+    fn start(&mut self, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError> {
+        self.begin_container(spec, descriptors).map(|(started, _)| started)
     }
 
     fn protections(&self) -> &Protections {
@@ -273,6 +291,7 @@ struct DockerContainer {
     /// Once the engine has made it.
     id: Option<String>,
     directory: PathBuf,
+    switches: Switches,
     /// Given back when it is dead.
     _user: UserLease,
 }
@@ -310,6 +329,16 @@ impl Container for DockerContainer {
             // It fails if the container is dead; if the engine is, its removal says so.
             let _ = self.engine.post(&self.path("/kill"), &Body::Nothing);
         }
+    }
+
+    /// By its group where that can be written, which takes microseconds; else by the engine.
+    fn freezer(&self) -> Option<Freezer> {
+        let paused = || Some(Freezer::asking(Arc::new(Paused::new(&self.engine, self.id.as_deref()?))));
+        self.switches.freezer().map(Freezer::from).or_else(paused)
+    }
+
+    fn precedence(&self) -> Option<Precedence> {
+        self.switches.precedence()
     }
 
     fn end(self: Box<Self>, pidfd: BorrowedFd<'_>) -> End {
@@ -375,7 +404,7 @@ fn remove_all(engine: &Engine, worker_id: &str) -> Result<usize, EngineError> {
     Ok(removed)
 }
 
-fn protections(info: &Value) -> Protections {
+fn protections(info: &Value, switches: &Switches) -> Protections {
     let limit = |(name, field): (&'static str, &str)| {
         if info[field] == true {
             Protection::yes(name, "a control group of the engine's making")
@@ -393,6 +422,10 @@ fn protections(info: &Value) -> Protections {
         filter: "the native mechanism's list, loaded by the engine",
         limits: [("memory limit", "MemoryLimit"), ("process limit", "PidsLimit"), ("cpu limit", "CpuCfsQuota")]
             .map(limit),
+        switches,
+        pauses: Some(
+            "the engine's pause and unpause, tens of milliseconds each; run the worker as root to have it by the control group",
+        ),
     })
 }
 

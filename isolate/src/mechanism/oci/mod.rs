@@ -19,7 +19,8 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::cgroup::{self, MemoryEvents};
+use crate::cgroup::{self, Enrolment, MemoryEvents, Precedence, Switches};
+use crate::freezer::Freezer;
 use crate::host::{GroupFacts, Host, Privilege};
 use crate::mechanism::container::{self, Confined, Container, End};
 use crate::mechanism::layout::Layout;
@@ -138,26 +139,34 @@ impl Oci {
         let host = Host::probe(staging, facts)?;
         sys::adopt_orphans().map_err(|source| SetupError::Open { what: "the way to adopt processes", source })?;
         let mut oci = Oci {
-            protections: protections(kind, &program),
+            protections: protections(kind, &program, &Switches::default()),
             host,
             filter: Filter::shared()?,
-            runtime: Arc::new(Runtime::new(kind, program, place.state)),
+            runtime: Arc::new(Runtime::new(kind, program.clone(), place.state)),
             bundles,
             worker_id,
             unified: cgroup::is_unified(),
         };
-        oci.trial()?;
+        let found = oci.trial()?;
+        oci.protections = protections(kind, &program, &found);
         Ok(oci)
     }
 
-    fn trial(&mut self) -> Result<(), SetupError> {
+    /// What the groups of a container can be told.
+    fn trial(&mut self) -> Result<Switches, SetupError> {
         let mut spec = trial_spec();
         // The runtime itself starts within these limits, and one of them is written in Go.
         spec.limits.memory_bytes = TRIAL_MEMORY_BYTES;
         spec.limits.open_files = TRIAL_OPEN_FILES;
         let started = self.start(&spec, Descriptors::nowhere()?).map_err(SetupError::Trial)?;
+        let found = Switches::at(&self.group(&spec));
         let ended = started.remains.reap();
-        if ended.exit == Exit::Code(0) { Ok(()) } else { Err(SetupError::TrialEnded(ended.exit)) }
+        if ended.exit == Exit::Code(0) { Ok(found) } else { Err(SetupError::TrialEnded(ended.exit)) }
+    }
+
+    /// Where its groups are, below the mount of each hierarchy.
+    fn group(&self, spec: &Spec) -> PathBuf {
+        groups(&self.worker_id).join(&spec.name)
     }
 
     /// Writes the bundle and has it run; the process id.
@@ -168,10 +177,20 @@ impl Oci {
         container: &OciContainer,
         descriptors: Descriptors,
     ) -> Result<i32, String> {
-        let groups = format!("/{}", groups(&self.worker_id).join(&spec.name).display());
+        let group = self.group(spec);
+        let groups = format!("/{}", group.display());
         let given = bundle::Given { layout, spec, user: container.user.id(), groups: &groups, unified: self.unified };
         bundle::write(&container.directory, &given).map_err(|error| format!("cannot write the bundle: {error}"))?;
-        self.runtime.run(&spec.name, &container.directory, descriptors)
+        // Without one it runs all the same, and the trial has found that none is to be had.
+        let enrolment = self.runtime.hidden().and_then(|point| Enrolment::make(point, &group).ok());
+        let entrance = enrolment.and_then(|enrolment| enrolment.entrance().ok());
+        let is_enrolled = entrance.is_some();
+        let pid = self.runtime.run(&spec.name, &container.directory, descriptors, entrance)?;
+        if is_enrolled {
+            // What the runtime leaves ends by itself, unless it is frozen with the container.
+            orphans::reap();
+        }
+        Ok(pid)
     }
 }
 
@@ -195,12 +214,15 @@ impl Mechanism for Oci {
         fs::create_dir(&directory).map_err(|source| StartError::Prepare { action: "make the bundle", source })?;
         let planned_ns = sys::now_ns();
         let (runtime, name) = (Arc::clone(&self.runtime), spec.name.clone());
-        let mut container = OciContainer { runtime, name, directory, memory: None, user };
+        let group = self.group(spec);
+        let switches = Switches::default();
+        let mut container = OciContainer { runtime, name, directory, group, memory: None, switches, user };
         let made = self.make(spec, &layout, &container, descriptors);
         let pidfd = made.and_then(|pid| {
             let pidfd = sys::pidfd_open(pid).map_err(|error| format!("its process is not there: {error}"))?;
             // By its name: a process that has died already is shown in no group of its own.
-            container.memory = MemoryEvents::of_group(&groups(&self.worker_id).join(&spec.name));
+            container.memory = MemoryEvents::of_group(&container.group);
+            container.switches = Switches::at(&container.group);
             Ok((pid, pidfd))
         });
         match pidfd {
@@ -228,7 +250,10 @@ struct OciContainer {
     runtime: Arc<Runtime>,
     name: String,
     directory: PathBuf,
+    /// Below the mount of each hierarchy.
+    group: PathBuf,
     memory: Option<MemoryEvents>,
+    switches: Switches,
     /// Given back when it is dead.
     user: UserLease,
 }
@@ -238,13 +263,23 @@ impl OciContainer {
         let deleted = self.runtime.delete(&self.name, &self.directory);
         orphans::reap();
         deleted?;
+        self.runtime.hidden().iter().for_each(|point| cgroup::withdraw(point, &self.group));
         fs::remove_dir_all(&self.directory).map_err(|error| error.to_string())
     }
 }
 
 impl Container for OciContainer {
     fn kill(&self, _signalled: bool) {
-        // The signal takes the whole pid namespace; it fails only if that is gone already.
+        // The signal takes the whole pid namespace; it fails only if that is gone already. What the runtime left besides is in the group.
+        self.switches.kill();
+    }
+
+    fn freezer(&self) -> Option<Freezer> {
+        self.switches.freezer().map(Freezer::from)
+    }
+
+    fn precedence(&self) -> Option<Precedence> {
+        self.switches.precedence()
     }
 
     fn end(self: Box<Self>, pidfd: BorrowedFd<'_>) -> End {
@@ -253,6 +288,7 @@ impl Container for OciContainer {
             Ok(Status::Killed(signal)) => Exit::Signal(signal),
             Err(_) => Exit::Unknown,
         };
+        self.switches.kill();
         // Before the group is removed.
         let starved = self.memory.as_ref().is_some_and(MemoryEvents::killed);
         let left_behind = if self.remove().is_ok() { Vec::new() } else { vec![self.directory.clone()] };
@@ -292,6 +328,8 @@ pub(crate) fn sweep(state: &State, worker_id: &str, swept: &mut Swept) {
                 Some(runtime) => runtime.delete(&name.to_string_lossy(), &directory),
                 None => Err(format!("{} made it and is not installed any more", kind.name())),
             };
+            let hidden = runtime.as_ref().and_then(Runtime::hidden).filter(|_| deleted.is_ok());
+            hidden.iter().for_each(|point| cgroup::withdraw(point, &groups(worker_id).join(&name)));
             match deleted.and_then(|()| fs::remove_dir_all(&directory).map_err(|error| error.to_string())) {
                 Ok(()) => swept.containers += 1,
                 Err(why) => swept.stuck.push((directory, why)),
@@ -312,7 +350,7 @@ impl Drop for Oci {
     }
 }
 
-fn protections(kind: OciRuntime, program: &Path) -> Protections {
+fn protections(kind: OciRuntime, program: &Path, switches: &Switches) -> Protections {
     let limited = |name| Protection::yes(name, "a control group of the runtime's making");
     let users = format!("a host user id for each sandbox; made by {} {}", kind.name(), program.display());
     container::protections(Confined {
@@ -321,6 +359,8 @@ fn protections(kind: OciRuntime, program: &Path) -> Protections {
         system: "/usr and a minimal /etc; private /tmp; no /sys",
         filter: "the native mechanism's list, loaded by the runtime",
         limits: ["memory limit", "process limit", "cpu limit"].map(limited),
+        switches,
+        pauses: None,
     })
 }
 

@@ -81,6 +81,11 @@ impl Runtime {
         Runtime { kind, program, state, hidden }
     }
 
+    /// Where version 2 of control groups is mounted and the runtime does not see it: containers are in no group there unless they are born in one.
+    pub(super) fn hidden(&self) -> Option<&Path> {
+        self.hidden.as_deref()
+    }
+
     /// Whether it still knows this container.
     pub(super) fn knows(&self, name: &str) -> bool {
         self.state.join(name).exists()
@@ -101,10 +106,19 @@ impl Runtime {
         Ok(command)
     }
 
-    /// Makes a container from a bundle and runs its program; the process id of that.
-    pub(super) fn run(&self, name: &str, bundle: &Path, descriptors: Descriptors) -> Result<i32, String> {
+    /// Makes a container from a bundle and runs its program; the process id of that. `entrance` leads into a group that it is to be born in.
+    pub(super) fn run(
+        &self,
+        name: &str,
+        bundle: &Path,
+        descriptors: Descriptors,
+        entrance: Option<OwnedFd>,
+    ) -> Result<i32, String> {
         let (log, pid_file) = (bundle.join("log"), bundle.join("pid"));
         let mut command = self.command(&log)?;
+        if let Some(entrance) = entrance {
+            sys::begins_in(&mut command, entrance);
+        }
         command.args(["run", "--detach", "--preserve-fds", "3", "--pid-file"]).arg(&pid_file);
         command.arg("--bundle").arg(bundle).arg(name);
         let Descriptors { ring, stdout, stderr } = descriptors;
