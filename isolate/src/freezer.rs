@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::cgroup::GroupFreezer;
+use crate::warden::Ward;
 
 /// Freezes and thaws one sandbox.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Freezer(By);
 enum By {
     /// Its control group.
     Group(GroupFreezer),
+    /// A process of ours that traces it.
+    Warden(Arc<Ward>),
     /// A program that is asked, which may take its time.
     Asked(Arc<dyn Pausing>),
 }
@@ -29,6 +32,12 @@ pub(crate) trait Pausing: fmt::Debug + Send + Sync {
 impl From<GroupFreezer> for Freezer {
     fn from(group: GroupFreezer) -> Freezer {
         Freezer(By::Group(group))
+    }
+}
+
+impl From<Arc<Ward>> for Freezer {
+    fn from(ward: Arc<Ward>) -> Freezer {
+        Freezer(By::Warden(ward))
     }
 }
 
@@ -56,14 +65,15 @@ impl Freezer {
     fn set(&self, frozen: bool) -> io::Result<()> {
         match &self.0 {
             By::Group(group) => group.set(frozen),
+            By::Warden(ward) => ward.set_stopped(frozen),
             By::Asked(program) => program.set_paused(frozen).map_err(io::Error::other),
         }
     }
 
-    /// Whether the kernel alone does it, in microseconds; otherwise it may take seconds.
+    /// Whether it takes microseconds, or half a second at the very most; otherwise it may take seconds.
     #[must_use]
     pub fn is_prompt(&self) -> bool {
-        matches!(self.0, By::Group(_))
+        !matches!(self.0, By::Asked(_))
     }
 
     /// Whether a frozen process that was killed does not die before it is thawed.
@@ -71,6 +81,7 @@ impl Freezer {
     pub fn holds_the_killed(&self) -> bool {
         match &self.0 {
             By::Group(group) => group.holds_the_killed(),
+            By::Warden(_) => false,
             // By which group it stops them is its own affair.
             By::Asked(_) => true,
         }

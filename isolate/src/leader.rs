@@ -56,3 +56,65 @@ impl Leader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::process::{Child, Command, Stdio};
+    use std::time::Duration;
+
+    use super::Leader;
+    use crate::sys::{self, Status};
+
+    fn sleeping() -> (Child, i32, Leader) {
+        let child = Command::new("/usr/bin/sleep").arg("1000").stdin(Stdio::null()).spawn().expect("it starts");
+        let pid = child.id().cast_signed();
+        (child, pid, Leader::Pidfd(sys::pidfd_open(pid).expect("it lives")))
+    }
+
+    fn dies(pidfd: &impl AsFd) -> bool {
+        sys::poll_readable(pidfd.as_fd(), Duration::from_secs(30)).expect("a pidfd can be polled")
+    }
+
+    #[test]
+    fn it_is_killed_and_waited_for_by_its_descriptor() {
+        let (_child, _, leader) = sleeping();
+        leader.kill().expect("it lives");
+        assert!(dies(&leader.pidfd()));
+        assert_eq!(leader.wait().expect("nobody else does"), Status::Killed(libc::SIGKILL));
+    }
+
+    #[test]
+    fn and_by_its_number_once_its_descriptor_was_given_away() {
+        let (_child, pid, mut leader) = sleeping();
+        let pidfd = leader.give(pid).expect("a child is named by its number");
+        assert!(matches!(leader, Leader::Child(named) if named == pid));
+        leader.kill().expect("it lives");
+        assert!(dies(&pidfd));
+        // Dead and not waited for, it still has its number.
+        leader.kill().expect("it is nobody else's");
+        assert_eq!(leader.wait().expect("nobody else does"), Status::Killed(libc::SIGKILL));
+    }
+
+    #[test]
+    fn a_number_that_is_no_childs_any_more_is_not_signalled() {
+        let (mut child, pid, mut leader) = sleeping();
+        let _pidfd = leader.give(pid).expect("a child is named by its number");
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        assert_eq!(leader.kill().expect_err("it was waited for").raw_os_error(), Some(libc::ESRCH));
+        leader.wait().expect_err("there is nothing to wait for");
+    }
+
+    #[test]
+    fn a_descriptor_is_given_away_once_and_that_of_no_child_stays() {
+        let (mut child, pid, mut leader) = sleeping();
+        let _pidfd = leader.give(pid).expect("the first time");
+        leader.give(pid).expect_err("it has none");
+        // The parent of this process is no child of it.
+        let parent = std::os::unix::process::parent_id().cast_signed();
+        let mut other = Leader::Pidfd(sys::pidfd_open(parent).expect("it lives"));
+        other.give(parent).expect("another of the same");
+        assert!(!sys::poll_readable(other.pidfd(), Duration::ZERO).expect("it is there"), "it lives");
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+    }
+}

@@ -47,9 +47,10 @@ mod sweep;
 mod sys;
 mod unpacker;
 mod users;
+mod warden;
 mod zygote;
 
-pub use cgroup::{CgroupPreference, GroupError, Precedence};
+pub use cgroup::{CgroupPreference, GroupError, Precedence, container_freezer};
 pub use freezer::Freezer;
 pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
 pub use mechanism::docker::{Docker, DockerOptions, available as docker_available};

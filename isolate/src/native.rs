@@ -21,7 +21,7 @@ use crate::mechanism::{Begun, CopyOf, Descriptors, Mechanism, Stages, StartError
 use crate::plan::{Ending, INSIDE_ID, Milestone, Plan, Step};
 use crate::pool::{PoolOptions, Recipe};
 use crate::prepared::PreparedStarts;
-use crate::protections::Protections;
+use crate::protections::{Protection, Protections};
 use crate::reach::egress::{Egress, EgressError, EgressOptions, Link};
 use crate::reach::{Handover, Reach};
 use crate::remains::{Exit, Remains};
@@ -31,6 +31,7 @@ use crate::spec::{Spec, SpecError, check_name};
 use crate::state::State;
 use crate::sys;
 use crate::users::UserLease;
+use crate::warden::{Ward, Warden};
 use crate::zygote::Image;
 
 /// How to set the mechanism up.
@@ -112,6 +113,8 @@ pub struct Native {
     prepared: Option<PreparedStarts>,
     worker_id: String,
     egress: Option<Arc<Egress>>,
+    /// Where no control group freezes.
+    warden: Option<Arc<Warden>>,
 }
 
 impl Native {
@@ -152,8 +155,12 @@ impl Native {
             prepared: None,
             worker_id,
             egress: None,
+            warden: None,
         };
         native.trial()?;
+        if native.groups.as_ref().is_none_or(|groups| groups.freezes().is_err()) {
+            native.engage_warden();
+        }
         Ok(native)
     }
 
@@ -189,6 +196,36 @@ impl Native {
         let started = self.perform(&plan, &spec, descriptors).map_err(SetupError::Trial)?;
         let ended = started.remains.reap();
         if ended.exit == Exit::Code(0) { Ok(()) } else { Err(SetupError::TrialEnded(ended.exit)) }
+    }
+
+    /// Has sandboxes stopped by a process of ours, if a trial sandbox can be.
+    fn engage_warden(&mut self) {
+        const NAME: &str = "frozen while idle";
+        let engaged = Warden::start().map(Arc::new).map_err(|error| error.to_string()).and_then(|warden| {
+            self.warden = Some(warden);
+            self.stop_one().map_err(|error| error.to_string())
+        });
+        self.protections.change(match engaged {
+            Ok(()) => Protection::yes(NAME, "every thread traced and stopped by a process of the worker's"),
+            Err(why) => {
+                self.warden = None;
+                let said = self.protections.detail(NAME);
+                Protection::no(NAME, &format!("{said}; and a trial sandbox could not be stopped by tracing it: {why}"))
+            }
+        });
+    }
+
+    /// Stops a sandbox and lets it go on.
+    fn stop_one(&mut self) -> Result<(), StartError> {
+        let stopped = preparing("stop a trial sandbox");
+        let spec = Spec { command: vec!["/usr/bin/sleep".into(), "60".into()], ..trial_spec() };
+        let plan = self.plan(&spec)?;
+        let descriptors =
+            Descriptors::nowhere().map_err(|error| preparing("open /dev/null")(io::Error::other(error)))?;
+        let remains = self.perform(&plan, &spec, descriptors)?.remains;
+        let tried = remains.freezer().map(|freezer| freezer.freeze().and_then(|()| freezer.thaw()));
+        give_up(remains);
+        tried.unwrap_or(Ok(())).map_err(stopped)
     }
 
     fn perform(&mut self, plan: &Plan, spec: &Spec, descriptors: Descriptors) -> Result<Started, StartError> {
@@ -236,6 +273,7 @@ impl Native {
         match self.handles(spec, &remains) {
             Ok((pid, record)) => {
                 remains.record = record;
+                remains.ward = self.warden.as_ref().map(|warden| Ward::new(warden, pid));
                 Ok(Started { pid, stages, remains })
             }
             Err(error) => {
@@ -333,6 +371,7 @@ impl Mechanism for Native {
             state: self.state.clone(),
             null: copy(&self.null)?,
             worker: copy(&self.worker)?,
+            warden: self.warden.clone(),
         };
         self.prepared = Some(PreparedStarts::new(recipe, options)?);
         Ok(true)

@@ -31,6 +31,7 @@ use crate::spec::{Spec, check_name};
 use crate::state::State;
 use crate::sys;
 use crate::users::UserLease;
+use crate::warden::{Ward, Warden};
 
 /// How a pool is to be.
 #[derive(Clone, Debug)]
@@ -104,6 +105,7 @@ pub(crate) struct Recipe {
     pub(crate) state: State,
     pub(crate) null: OwnedFd,
     pub(crate) worker: OwnedFd,
+    pub(crate) warden: Option<Arc<Warden>>,
 }
 
 impl Pool {
@@ -419,6 +421,7 @@ impl Worker {
             .and_then(|pid| {
                 let noted = remains.group.is_none().then(|| state.note(pid, &name)).transpose();
                 remains.record = noted.map_err(preparing("record the sandbox"))?;
+                remains.ward = self.recipe.warden.as_ref().map(|warden| Ward::new(warden, pid));
                 Ok(pid)
             });
         match pid {

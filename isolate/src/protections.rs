@@ -83,6 +83,19 @@ impl Protections {
         Protections(list)
     }
 
+    /// What is said of one.
+    pub(crate) fn detail(&self, name: &str) -> &str {
+        self.0.iter().find(|protection| protection.name == name).map_or("", |protection| &protection.detail)
+    }
+
+    /// Says something else of one.
+    pub(crate) fn change(&mut self, to: Protection) {
+        self.0
+            .iter_mut()
+            .filter(|protection| protection.name == to.name)
+            .for_each(|protection| *protection = to.clone());
+    }
+
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Protection> {
         self.0.iter()

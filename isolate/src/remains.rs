@@ -19,6 +19,7 @@ use crate::network::Network;
 use crate::reach::Kept;
 use crate::sys::Status;
 use crate::users::UserLease;
+use crate::warden::Ward;
 
 /// What must be cleaned after a sandbox's death.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ use crate::users::UserLease;
 pub struct Remains {
     leader: Leader,
     pub(crate) group: Option<Group>,
+    /// What stops it, where its group does not.
+    pub(crate) ward: Option<Arc<Ward>>,
     /// Its record in the state directory, where no control group remembers it.
     pub(crate) record: Option<PathBuf>,
     /// Given back when it is dead.
@@ -77,6 +80,7 @@ impl Remains {
         Remains {
             leader: Leader::Pidfd(pidfd),
             group,
+            ward: None,
             record: None,
             user,
             keeper,
@@ -93,6 +97,7 @@ impl Remains {
         Remains {
             leader: Leader::Pidfd(pidfd),
             group: None,
+            ward: None,
             record: None,
             user: None,
             keeper: None,
@@ -145,7 +150,8 @@ impl Remains {
     #[must_use]
     pub fn freezer(&self) -> Option<Freezer> {
         let ours = self.group.as_ref().and_then(Group::freezer).map(Freezer::from);
-        ours.or_else(|| self.container.as_ref()?.freezer())
+        let traced = || self.ward.clone().map(Freezer::from);
+        ours.or_else(traced).or_else(|| self.container.as_ref()?.freezer())
     }
 
     /// What has it give way to others, where something does.
@@ -162,6 +168,7 @@ impl Remains {
             let End { exit, starved, left_behind } = container.end(self.leader.pidfd());
             return Ended { exit, out_of_memory: starved && !self.killed.get() && exit != Exit::Code(0), left_behind };
         }
+        self.ward.iter().for_each(|ward| ward.forget());
         let exit = match self.leader.wait() {
             Ok(Status::Exited(code)) => Exit::Code(code),
             Ok(Status::Killed(signal)) => Exit::Signal(signal),

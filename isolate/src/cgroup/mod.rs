@@ -38,6 +38,7 @@ pub(crate) use survey::survey;
 
 pub(crate) use foreign::{Enrolment, MemoryEvents, is_unified, remove_empty, unified_besides, withdraw};
 pub(crate) use switches::Switches;
+pub use switches::container_freezer;
 
 /// Which control groups to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

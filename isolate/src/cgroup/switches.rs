@@ -99,6 +99,23 @@ impl Switches {
     }
 }
 
+/// Which freezer containers of this host can be frozen by, as far as it can be told without one.
+///
+/// # Errors
+/// Why none.
+pub fn container_freezer() -> Result<&'static str, &'static str> {
+    let mounts = mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+    let writable = |version| {
+        let freezes = |mount: &&Mount| version == Version::Two || mount.options.iter().any(|one| one == "freezer");
+        mounts.iter().filter(|mount| mount.version == version).filter(freezes).any(|mount| sys::may_write(&mount.point))
+    };
+    match (writable(Version::Two), writable(Version::One)) {
+        (true, _) => Ok("cgroup v2"),
+        (false, true) => Ok("the freezer of cgroup v1"),
+        (false, false) => Err("no hierarchy that freezes is mounted and may be written here"),
+    }
+}
+
 /// A hierarchy that is mounted.
 struct Mount {
     version: Version,

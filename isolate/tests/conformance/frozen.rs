@@ -10,7 +10,7 @@ use vilya_isolate::{Ended, Exit, Freezer};
 
 use crate::endings::dies;
 use crate::groups;
-use crate::support::{Room, Running, each, null, python};
+use crate::support::{Kind, Room, Running, each_of, null, python};
 
 /// Longest wait for what the kernel or a program brings about at once.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -100,7 +100,7 @@ fn ticks(pid: &str) -> u64 {
 
 #[test]
 fn nothing_runs_in_a_frozen_sandbox_until_it_is_thawed() {
-    each(|room| {
+    each_of(&Kind::VARIED, |room| {
         let Some(mut counting) = Counting::start(room) else { return };
         for _ in 0..3 {
             let before = counting.count();
@@ -125,7 +125,7 @@ fn nothing_runs_in_a_frozen_sandbox_until_it_is_thawed() {
 
 #[test]
 fn a_frozen_sandbox_is_killed_and_leaves_nothing() {
-    each(|room| {
+    each_of(&Kind::VARIED, |room| {
         let Some(Counting { running, freezer, .. }) = Counting::start(room) else { return };
         freezer.freeze().expect("it is frozen");
         running.started.remains.kill();
@@ -143,7 +143,7 @@ fn a_frozen_sandbox_is_killed_and_leaves_nothing() {
 
 #[test]
 fn the_death_of_a_frozen_sandbox_is_told_by_its_descriptor() {
-    each(|room| {
+    each_of(&Kind::VARIED, |room| {
         let Some(Counting { running, freezer, .. }) = Counting::start(room) else { return };
         freezer.freeze().expect("it is frozen");
         kill(Pid::from_raw(running.started.pid), Signal::SIGKILL).expect("it is there");
@@ -158,7 +158,7 @@ fn the_death_of_a_frozen_sandbox_is_told_by_its_descriptor() {
 
 #[test]
 fn a_sandbox_gives_way_until_it_is_restored() {
-    each(|room| {
+    each_of(&Kind::VARIED, |room| {
         let mut running =
             room.start(&python("print('up', flush=True); import time; time.sleep(1000)")).expect("it starts");
         assert_eq!(running.line(), "up");

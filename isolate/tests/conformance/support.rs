@@ -20,11 +20,24 @@ pub(crate) enum Kind {
     Native,
     /// The same, with sandboxes made ahead, which a start takes if the spec is the usual one.
     Prepared,
+    /// Without control groups.
+    Ungrouped,
     Oci(OciRuntime),
     Docker,
 }
 
 impl Kind {
+    /// The same mechanism may be among them more than once.
+    pub(crate) const VARIED: [Kind; 7] = [
+        Kind::Native,
+        Kind::Prepared,
+        Kind::Ungrouped,
+        Kind::Oci(OciRuntime::Crun),
+        Kind::Oci(OciRuntime::Runc),
+        Kind::Oci(OciRuntime::Youki),
+        Kind::Docker,
+    ];
+
     pub(crate) const ALL: [Kind; 5] = [
         Kind::Native,
         Kind::Oci(OciRuntime::Crun),
@@ -69,10 +82,10 @@ pub(crate) fn each_of(kinds: &[Kind], check: impl Fn(&mut Room)) {
 pub(crate) fn set_up(kind: Kind, state_directory: PathBuf, worker_id: &str) -> Result<Box<dyn Mechanism>, SetupError> {
     let worker_id = worker_id.to_owned();
     Ok(match kind {
-        Kind::Native => Box::new(Native::new(NativeOptions {
+        Kind::Native | Kind::Ungrouped => Box::new(Native::new(NativeOptions {
             state_directory,
             worker_id,
-            cgroup: CgroupPreference::Auto,
+            cgroup: if matches!(kind, Kind::Ungrouped) { CgroupPreference::Off } else { CgroupPreference::Auto },
             mitigations: true,
         })?),
         Kind::Prepared => {
@@ -131,7 +144,7 @@ impl Room {
     /// Containers of this worker that the runtime or the engine knows.
     pub(crate) fn containers(&self) -> usize {
         match self.kind {
-            Kind::Native | Kind::Prepared => 0,
+            Kind::Native | Kind::Prepared | Kind::Ungrouped => 0,
             Kind::Docker => {
                 let known = self.state.path().join("isolate/docker/sandboxes");
                 std::fs::read_dir(known).expect("its state").count() + containers_of(&self.worker_id)

@@ -29,3 +29,4 @@ mod sandboxes;
 mod support;
 mod sweeping;
 mod unpacking;
+mod wards;

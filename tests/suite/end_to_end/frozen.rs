@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::worker::{PATIENCE, Worker, control_groups, worker_id};
+use super::worker::{PATIENCE, Worker, archive, control_groups, sandbox_processes, worker_id};
 
 /// A thread that counts for as long as it may.
 const COUNTS: &str = "\
@@ -189,5 +189,64 @@ fn frozen_sandboxes_end_with_their_worker_whether_it_stops_or_is_killed() {
             assert!(!processes.iter().copied().any(is_there));
         }
         assert_eq!(control_groups(&id), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+/// A worker with the counting function on a mechanism of other programs; none where it is not to be had.
+fn counting_on(mechanism: &str, name: &str) -> Option<Worker> {
+    let socket = std::env::var("VILYA_TEST_DOCKER_SOCKET").unwrap_or_else(|_| "/var/run/docker.sock".into());
+    let worker = Worker::start_with(&["cores.shards=1", &format!("sandbox.docker_socket={socket}")]);
+    let manifest =
+        format!("name = \"{name}\"\nruntime = \"python\"\nmechanism = \"{mechanism}\"\nfreeze_after = \"100ms\"\n");
+    let files = [("function.toml", manifest.as_bytes(), 0o644), ("main.py", COUNTS.as_bytes(), 0o644)];
+    let answer = worker.deploy(name, &archive(&files));
+    if answer.status == 400 {
+        println!("skipped: {}", answer.text());
+        return None;
+    }
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    Some(worker)
+}
+
+#[test]
+fn containers_are_frozen_and_thawed_and_end_as_sandboxes_do() {
+    for mechanism in ["oci", "docker"] {
+        let name = format!("counts-{mechanism}-{}", std::process::id());
+        let Some(worker) = counting_on(mechanism, &name) else { continue };
+        let mut client = worker.client();
+        let mut count = || client.invoke(&name, b"null").expect(200).json().as_u64().expect("a number");
+        let mut before = count();
+        let Some(processes) = frozen(&worker) else { continue };
+        await_that("it uses no processor time", || {
+            let spent = ticks(processes[0]);
+            std::thread::sleep(Duration::from_millis(300));
+            ticks(processes[0]) == spent
+        });
+        await_that("its thread goes on", || {
+            let now = count();
+            std::mem::replace(&mut before, now) < now
+        });
+        assert_eq!(frozen(&worker), Some(processes.clone()), "the same container");
+        // Removed while it is frozen.
+        assert_eq!(worker.client().request("DELETE", &format!("/v1/functions/{name}"), b"").status, 204);
+        await_that("it is gone", || worker.metric("vilya_sandboxes", "shard") == 0.0);
+        assert!(!processes.iter().copied().any(is_there));
+    }
+}
+
+#[test]
+fn frozen_containers_of_a_killed_worker_are_gone_when_the_next_serves() {
+    for mechanism in ["oci", "docker"] {
+        let name = format!("left-{mechanism}-{}", std::process::id());
+        let Some(worker) = counting_on(mechanism, &name) else { continue };
+        worker.client().invoke(&name, b"null").expect(200);
+        if frozen(&worker).is_none() {
+            continue;
+        }
+        assert_eq!(sandbox_processes(&name).len(), 1);
+        let state = worker.crash();
+        let worker = Worker::start_on(state, &[]);
+        await_that("it is gone", || sandbox_processes(&name).is_empty());
+        assert_eq!(worker.stop(), Some(0));
     }
 }

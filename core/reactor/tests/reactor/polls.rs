@@ -125,6 +125,34 @@ fn a_file_that_is_watched_takes_no_descriptor() {
     });
 }
 
+/// A poll of a file that the ring keeps, paused and gone on with: its end is told once, its place is free again, and what rang meanwhile is
+/// heard by the next.
+#[test]
+fn a_watch_that_is_interrupted_gives_its_place_back_and_the_next_hears_what_rang_meanwhile() {
+    scene(|| {
+        let mut rig = Rig::new(&small());
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap();
+        for round in 0..100 {
+            let file = bell.as_fd().try_clone_to_owned().unwrap();
+            let op = rig.submit(1, Op::Watch { file, once: false });
+            bell.write(1).unwrap();
+            let completion = rig.next();
+            assert!(completion.op == op && completion.more, "round {round}");
+            while rig.poll().is_some() {}
+            assert_eq!(rig.reactor.files_kept(), 1);
+            rig.reactor.interrupt(op);
+            rig.reactor.interrupt(op);
+            let ended = rig.next();
+            assert!(ended.op == op && !ended.more, "round {round}");
+            assert!(matches!(ended.outcome, Outcome::Failed { errno: libc::ECANCELED, .. }), "{:?}", ended.outcome);
+            assert!(rig.poll().is_none(), "it ends once");
+            bell.write(1).unwrap();
+            assert!(rig.poll().is_none(), "nobody listens");
+            assert_eq!((rig.reactor.files_kept(), rig.reactor.operations_live()), (0, 0));
+        }
+    });
+}
+
 /// One that is polled once goes when it was heard, whoever else has it open.
 #[test]
 fn a_file_that_is_watched_once_is_let_go_when_it_was_heard() {

@@ -79,6 +79,8 @@ pub(super) struct Facts {
     pub(super) node: Result<(PathBuf, bool), String>,
     pub(super) oci: Result<(), String>,
     pub(super) docker: Result<(), String>,
+    /// What containers are frozen by, or why by no control group.
+    pub(super) container_freezer: Result<&'static str, &'static str>,
     /// Whether functions can reach other machines, where they may.
     pub(super) egress: Option<Result<(), String>>,
     /// Bytes free where the state is kept.
@@ -125,6 +127,7 @@ pub(super) fn gather(config: &Config) -> Facts {
         node: node::interpreter(&config.runtimes.node).map(is_for_all),
         oci: offered.check(MechanismKind::Oci),
         docker: offered.check(MechanismKind::Docker),
+        container_freezer: vilya_isolate::container_freezer(),
         egress: config.sandbox.network.egress.trial(),
         state: scratch.as_ref().map_err(ToString::to_string).and_then(|scratch| free_bytes(&scratch.path)),
         addresses: addresses(config).into_iter().map(|address| (address, can_listen(address))).collect(),

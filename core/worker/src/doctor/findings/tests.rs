@@ -42,6 +42,7 @@ fn good() -> Facts {
         node: Ok(("/usr/bin/node".into(), true)),
         oci: Ok(()),
         docker: Ok(()),
+        container_freezer: Ok("cgroup v2"),
         egress: None,
         state: Ok(64 << 30),
         state_directory: "/var/lib/vilya".into(),
@@ -205,4 +206,18 @@ fn what_is_as_it_should_be_says_what_it_is() {
     assert!(detail(&facts, "host loopback 5432").contains("reach"));
     facts.groups = Ok(vec![hierarchy(1, &["memory", "pids", "cpu"], true), hierarchy(2, &[], true)]);
     assert!(detail(&facts, "control groups").contains("version 1"));
+}
+
+#[test]
+fn it_is_said_what_idle_containers_are_frozen_by() {
+    let said = |facts: &Facts, name: &str| {
+        let found = decide(facts).into_iter().find(|finding| finding.name == name).expect("it was looked at");
+        (found.status, found.detail)
+    };
+    let mut facts = good();
+    assert_eq!(said(&facts, "oci"), (Status::Ok, "there; idle containers are frozen by cgroup v2".into()));
+    facts.container_freezer = Err("none is mounted");
+    assert_eq!(said(&facts, "oci"), (Status::Limited, "there; idle containers run on: none is mounted".into()));
+    let (status, detail) = said(&facts, "docker");
+    assert!(status == Status::Ok && detail.contains("paused by the engine"), "{detail}");
 }
