@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vilya_isolate::{Ended, Exit, Freezer};
@@ -126,7 +127,10 @@ fn nothing_runs_in_a_frozen_sandbox_until_it_is_thawed() {
 #[test]
 fn a_frozen_sandbox_is_killed_and_leaves_nothing() {
     each_of(&Kind::VARIED, |room| {
-        let Some(Counting { running, freezer, .. }) = Counting::start(room) else { return };
+        let Some(mut counting) = Counting::start(room) else { return };
+        counting.count();
+        // Who is told nothing more would end by itself.
+        let Counting { running, freezer, ask: _ask, told: _told } = counting;
         freezer.freeze().expect("it is frozen");
         running.started.remains.kill();
         if !freezer.is_prompt() && freezer.holds_the_killed() {
@@ -144,12 +148,22 @@ fn a_frozen_sandbox_is_killed_and_leaves_nothing() {
 #[test]
 fn the_death_of_a_frozen_sandbox_is_told_by_its_descriptor() {
     each_of(&Kind::VARIED, |room| {
-        let Some(Counting { running, freezer, .. }) = Counting::start(room) else { return };
+        let Some(mut counting) = Counting::start(room) else { return };
+        counting.count();
+        // Who is told nothing more would end by itself.
+        let Counting { running, freezer, ask: _ask, told: _told } = counting;
         freezer.freeze().expect("it is frozen");
-        kill(Pid::from_raw(running.started.pid), Signal::SIGKILL).expect("it is there");
+        match kill(Pid::from_raw(running.started.pid), Signal::SIGKILL) {
+            Err(Errno::EPERM) => {
+                println!("not checked here: only its mechanism may kill it: {:?}", room.kind);
+                running.started.remains.kill();
+            }
+            result => result.expect("it is there"),
+        }
         if freezer.holds_the_killed() {
             println!("dies when it is thawed: {:?}", room.kind);
-            freezer.thaw().expect("it is thawed");
+            // It fails if its mechanism had it go on to die.
+            let _ = freezer.thaw();
         }
         assert!(dies(running.started.pidfd(), PATIENCE));
         assert_eq!(running.finish().ended.exit, Exit::Signal(libc::SIGKILL));
