@@ -15,11 +15,14 @@ mod service;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::sys::{self, Errno};
 
 /// What it is told: what to do, and the first process of the sandbox.
 const MESSAGE_BYTES: usize = 8;
+/// How long it may take to answer: ten times what it takes at the most.
+const PATIENCE: Duration = Duration::from_secs(5);
 const STOP: u32 = 1;
 const RELEASE: u32 = 0;
 
@@ -41,6 +44,11 @@ impl Warden {
         // Held until the answer is there, so that it is the answer to this. Nothing that holds it leaves it half said.
         let socket = held(&self.socket);
         sys::send_with(socket.as_raw_fd(), &message(what, leader), &[]).map_err(io::Error::from_raw_os_error)?;
+        if !sys::poll_readable(socket.as_fd(), PATIENCE)? {
+            // What it would answer later must not be taken for the answer to something else. What it has stopped goes on.
+            let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        }
         let mut answer = [0; size_of::<Errno>()];
         match sys::receive_owned(socket.as_fd(), &mut answer)? {
             (0, _) => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
@@ -91,6 +99,9 @@ impl Ward {
                 io::ErrorKind::TimedOut,
                 "it makes threads and processes faster than they are stopped",
             )),
+            Err(error) if error.raw_os_error() == Some(libc::E2BIG) => {
+                Err(io::Error::new(io::ErrorKind::QuotaExceeded, "it has more threads than are stopped"))
+            }
             result => result,
         }
     }

@@ -86,7 +86,8 @@ fn settle(null: RawFd, control: RawFd, worker: RawFd) -> Result<(), Errno> {
 }
 
 fn serve() -> io::Result<()> {
-    let mut watch = Watch { children: child_signals()?, threads: BTreeMap::new(), stopping: None };
+    let mut watch =
+        Watch { children: child_signals()?, sandboxes: BTreeMap::new(), homes: BTreeMap::new(), stopping: None };
     sys::send_with(CONTROL, &[0], &[]).map_err(io::Error::from_raw_os_error)?;
     let mut bytes = [0; MESSAGE_BYTES];
     loop {
@@ -134,9 +135,8 @@ fn ready<const N: usize>(descriptors: [RawFd; N], patience_ms: i32) -> io::Resul
 }
 
 /// A thread that is traced.
+#[derive(Default)]
 struct Thread {
-    /// The first process of its sandbox.
-    leader: i32,
     /// Once it has stopped: the signal that it was about to be given, or 0.
     stopped: Option<i32>,
     /// It goes on as soon as it has stopped.
@@ -146,8 +146,10 @@ struct Thread {
 struct Watch {
     /// Readable when there is something to hear.
     children: OwnedFd,
-    /// By their ids.
-    threads: BTreeMap<i32, Thread>,
+    /// The traced threads of each sandbox by their ids, and the sandbox by its first process.
+    sandboxes: BTreeMap<i32, BTreeMap<i32, Thread>>,
+    /// The sandbox of each thread that is traced.
+    homes: BTreeMap<i32, i32>,
     /// Whose threads are being stopped now: what appears meanwhile was made by one of them.
     stopping: Option<i32>,
 }
@@ -175,9 +177,6 @@ impl Watch {
                 continue;
             }
             clean = 0;
-            if self.threads.len() > THREADS {
-                return Err(libc::E2BIG);
-            }
             if Instant::now() > deadline {
                 return Err(libc::ETIMEDOUT);
             }
@@ -187,7 +186,7 @@ impl Watch {
             }
         }
         // One that has died has nothing to be stopped.
-        if self.threads.values().any(|thread| thread.leader == leader) { Ok(()) } else { Err(libc::ESRCH) }
+        if self.sandboxes.contains_key(&leader) { Ok(()) } else { Err(libc::ESRCH) }
     }
 
     fn release(&mut self, leader: i32) -> Result<(), Errno> {
@@ -197,36 +196,34 @@ impl Watch {
     }
 
     fn let_go(&mut self, leader: i32) {
-        self.threads.retain(|tid, thread| {
-            if thread.leader == leader && thread.stopped.is_none() {
-                thread.is_leaving = true;
+        let threads: Vec<i32> = self.sandboxes.get(&leader).into_iter().flat_map(BTreeMap::keys).copied().collect();
+        for tid in threads {
+            let Some(thread) = self.thread(tid) else { continue };
+            thread.is_leaving = true;
+            if let Some(signal) = thread.stopped {
+                self.forget(tid);
+                detach(tid, signal);
             }
-            match thread.stopped {
-                Some(signal) if thread.leader == leader => {
-                    detach(*tid, signal);
-                    false
-                }
-                _ => true,
-            }
-        });
+        }
     }
 
     /// Traces every thread below a process that is not traced yet; how many there were.
     fn walk(&mut self, leader: i32) -> Result<usize, Errno> {
-        let (mut found, mut seen, mut next) = (0, BTreeSet::from([leader]), vec![leader]);
+        let (mut found, mut met, mut seen, mut next) = (0, 0, BTreeSet::from([leader]), vec![leader]);
         while let Some(process) = next.pop() {
             // What cannot be read has ended.
             let tids = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
             let tids = tids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
             for tid in tids {
-                if self.threads.get(&tid).is_none_or(|thread| thread.is_leaving) {
+                met += 1;
+                if self.thread(tid).is_none_or(|thread| thread.is_leaving) {
                     found += usize::from(self.trace(tid, leader)?);
                 }
                 let children = fs::read_to_string(format!("/proc/{process}/task/{tid}/children")).unwrap_or_default();
                 let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
                 next.extend(children.filter(|pid| seen.insert(*pid)));
             }
-            if seen.len() > THREADS || self.threads.len() > THREADS {
+            if seen.len() > THREADS || met > THREADS {
                 return Err(libc::E2BIG);
             }
         }
@@ -235,14 +232,14 @@ impl Watch {
 
     /// Whether there is such a thread and it was not traced before.
     fn trace(&mut self, tid: i32, leader: i32) -> Result<bool, Errno> {
-        if let Some(thread) = self.threads.get_mut(&tid) {
+        if let Some(thread) = self.thread(tid) {
             // It was let go on and has not got there.
             thread.is_leaving = false;
             return Ok(true);
         }
         let follow = libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACECLONE;
         let traced = request(libc::PTRACE_SEIZE, tid, follow.into()).and_then(|()| {
-            self.threads.insert(tid, Thread { leader, stopped: None, is_leaving: false });
+            self.know(leader, tid);
             request(libc::PTRACE_INTERRUPT, tid, 0)
         });
         match traced {
@@ -257,7 +254,8 @@ impl Watch {
 
     /// Whether every thread of a sandbox that is known has stopped, or will before it runs again.
     fn is_quiet(&self, leader: i32) -> bool {
-        let mut running = self.threads.iter().filter(|(_, thread)| thread.leader == leader && thread.stopped.is_none());
+        let threads = self.sandboxes.get(&leader).into_iter().flatten();
+        let mut running = threads.filter(|(_, thread)| thread.stopped.is_none());
         // In `vfork` it waits for its child, which is stopped, and no signal but the last reaches it.
         running.all(|(tid, _)| matches!(state_of(*tid), Some(b'D' | b't' | b'Z' | b'X') | None))
     }
@@ -284,20 +282,38 @@ impl Watch {
                 let signal = if status >> 16 == 0 { libc::WSTOPSIG(status) } else { 0 };
                 self.has_stopped(tid, signal);
             } else {
-                self.threads.remove(&tid);
+                self.forget(tid);
             }
         }
     }
 
     fn has_stopped(&mut self, tid: i32, signal: i32) {
-        match (self.threads.get_mut(&tid), self.stopping) {
+        let stopping = self.stopping;
+        match (self.thread(tid), stopping) {
             (Some(thread), _) if !thread.is_leaving => thread.stopped = Some(signal),
-            (None, Some(leader)) => {
-                self.threads.insert(tid, Thread { leader, stopped: Some(signal), is_leaving: false });
-            }
+            (None, Some(leader)) => self.know(leader, tid).stopped = Some(signal),
             _ => {
-                self.threads.remove(&tid);
+                self.forget(tid);
                 detach(tid, signal);
+            }
+        }
+    }
+
+    fn thread(&mut self, tid: i32) -> Option<&mut Thread> {
+        self.sandboxes.get_mut(self.homes.get(&tid)?)?.get_mut(&tid)
+    }
+
+    fn know(&mut self, leader: i32, tid: i32) -> &mut Thread {
+        self.homes.insert(tid, leader);
+        self.sandboxes.entry(leader).or_default().entry(tid).or_default()
+    }
+
+    fn forget(&mut self, tid: i32) {
+        let Some(leader) = self.homes.remove(&tid) else { return };
+        if let Some(threads) = self.sandboxes.get_mut(&leader) {
+            threads.remove(&tid);
+            if threads.is_empty() {
+                self.sandboxes.remove(&leader);
             }
         }
     }

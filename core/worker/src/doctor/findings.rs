@@ -10,6 +10,7 @@ use super::{Finding, Status};
 use crate::mechanisms::MechanismKind;
 
 mod cores;
+mod idle;
 mod kernel;
 mod reach;
 #[cfg(test)]
@@ -38,11 +39,11 @@ pub(super) fn decide(facts: &Facts) -> Vec<Finding> {
     findings.push(interpreter("node", &facts.node, install_node));
     findings.push(mechanism(
         MechanismKind::Oci,
-        facts,
         &facts.oci,
         if facts.is_root { "apt-get install crun" } else { "sudo vilya serve" },
     ));
-    findings.push(mechanism(MechanismKind::Docker, facts, &facts.docker, "apt-get install docker.io"));
+    findings.push(mechanism(MechanismKind::Docker, &facts.docker, "apt-get install docker.io"));
+    findings.extend(idle::idle(facts));
     findings.push(egress(facts));
     findings.push(state(facts));
     findings.extend(facts.addresses.iter().map(|(address, can_listen)| {
@@ -242,21 +243,10 @@ fn interpreter(name: &str, found: &Result<(std::path::PathBuf, bool), String>, i
     }
 }
 
-fn mechanism(kind: MechanismKind, facts: &Facts, there: &Result<(), String>, install: &str) -> Finding {
-    match (there, facts.container_freezer) {
-        (Ok(()), Ok(freezer)) => {
-            ok("mechanisms", kind.as_str(), format!("there; idle containers are frozen by {freezer}"))
-        }
-        (Ok(()), Err(_)) if kind == MechanismKind::Docker => ok(
-            "mechanisms",
-            kind.as_str(),
-            "there; idle containers are paused by the engine, tens of milliseconds each",
-        ),
-        (Ok(()), Err(why)) => {
-            let detail = format!("there; idle containers run on: {why}");
-            limited("mechanisms", kind.as_str(), detail, "mount -t cgroup2 none /sys/fs/cgroup")
-        }
-        (Err(why), _) => limited("mechanisms", kind.as_str(), why, install),
+fn mechanism(kind: MechanismKind, there: &Result<(), String>, install: &str) -> Finding {
+    match there {
+        Ok(()) => ok("mechanisms", kind.as_str(), "there"),
+        Err(why) => limited("mechanisms", kind.as_str(), why, install),
     }
 }
 

@@ -27,7 +27,7 @@ pub enum Status {
 pub struct Finding {
     /// How well it is served.
     pub status: Status,
-    /// What it belongs to: `sandboxes`, `kernel`, `limits`, `neighbours`, `runtimes`, `mechanisms`, `worker`.
+    /// What it belongs to: `sandboxes`, `kernel`, `limits`, `neighbours`, `runtimes`, `mechanisms`, `idle`, `network`, `worker`.
     pub group: &'static str,
     /// What was looked at.
     pub name: String,

@@ -209,15 +209,23 @@ fn what_is_as_it_should_be_says_what_it_is() {
 }
 
 #[test]
-fn it_is_said_what_idle_containers_are_frozen_by() {
-    let said = |facts: &Facts, name: &str| {
-        let found = decide(facts).into_iter().find(|finding| finding.name == name).expect("it was looked at");
-        (found.status, found.detail)
+fn it_is_said_what_idle_sandboxes_are_frozen_by() {
+    let said = |facts: &Facts| -> Vec<(Status, String)> {
+        let found = decide(facts).into_iter().filter(|finding| finding.group == "idle");
+        found.map(|finding| (finding.status, finding.name)).collect()
     };
     let mut facts = good();
-    assert_eq!(said(&facts, "oci"), (Status::Ok, "there; idle containers are frozen by cgroup v2".into()));
+    let ok = |name: &str| (Status::Ok, name.to_owned());
+    assert_eq!(said(&facts), [ok("oci: cgroup v2"), ok("docker: cgroup v2")]);
+    let freezes = |in_force| Protection { name: "frozen while idle", in_force, detail: "by a trial".into() };
+    facts.sandboxes = Ok(vec![freezes(true)]);
     facts.container_freezer = Err("none is mounted");
-    assert_eq!(said(&facts, "oci"), (Status::Limited, "there; idle containers run on: none is mounted".into()));
-    let (status, detail) = said(&facts, "docker");
-    assert!(status == Status::Ok && detail.contains("paused by the engine"), "{detail}");
+    let limited = (Status::Limited, "oci while idle".to_owned());
+    assert_eq!(said(&facts), [ok("native: by a trial"), limited, ok("docker: paused by the engine")]);
+    // What was tried is not guessed, and what is not there is not spoken of.
+    facts.mechanism = MechanismKind::Oci;
+    facts.docker = Err("no engine".into());
+    assert_eq!(said(&facts), [ok("oci: by a trial")]);
+    facts.sandboxes = Ok(vec![freezes(false)]);
+    assert_eq!(said(&facts), Vec::new());
 }
