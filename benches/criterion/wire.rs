@@ -28,6 +28,7 @@ const fn response(id: u64) -> ResponseHead<'static> {
         id,
         status: 200,
         bytes: bytes as u64,
+        in_parts: false,
         report,
         content_type: b"application/json",
         payload_bytes: bytes as u32,
@@ -37,7 +38,13 @@ const fn response(id: u64) -> ResponseHead<'static> {
 fn greeted() -> ServerDecoder {
     let mut decoder = ServerDecoder::new(Limits::DEFAULT);
     let mut out = Vec::new();
-    let hello = Hello { lowest_version: 1, highest_version: 1, wants_map: false, response_credit_bytes: 1 << 20 };
+    let hello = Hello {
+        lowest_version: 1,
+        highest_version: 1,
+        wants_map: false,
+        takes_parts: false,
+        response_credit_bytes: 1 << 20,
+    };
     wire::hello(&mut out, &hello);
     decoder.decode(&out).expect("it is well formed");
     decoder

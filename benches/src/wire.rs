@@ -104,6 +104,7 @@ fn greeting() -> Vec<u8> {
         lowest_version: VERSION,
         highest_version: VERSION,
         wants_map: false,
+        takes_parts: false,
         response_credit_bytes: RESPONSE_CREDIT_BYTES,
     };
     hello(&mut out, &versions);
@@ -291,6 +292,7 @@ mod tests {
                                 id,
                                 status: 200,
                                 bytes: bytes as u64,
+                                in_parts: false,
                                 report: Report::default(),
                                 content_type: b"",
                                 payload_bytes: bytes as u32,

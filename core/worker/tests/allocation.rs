@@ -147,7 +147,13 @@ impl Wire {
     fn open(address: SocketAddr) -> Wire {
         let stream = TcpStream::connect(address).expect("it listens");
         let mut wire = Wire { stream, decoder: ClientDecoder::new(), out: Vec::new() };
-        let hello = Hello { lowest_version: 1, highest_version: 1, wants_map: false, response_credit_bytes: 1 << 20 };
+        let hello = Hello {
+            lowest_version: 1,
+            highest_version: 1,
+            wants_map: false,
+            takes_parts: true,
+            response_credit_bytes: 1 << 20,
+        };
         wire::hello(&mut wire.out, &hello);
         wire.stream.write_all(&wire.out).expect("sent");
         wire.answers(0);

@@ -111,6 +111,7 @@ impl Session {
             lowest_version: VERSION,
             highest_version: VERSION,
             wants_map: options.wants_map,
+            takes_parts: false,
             response_credit_bytes: window_bytes,
         };
         wire::hello(&mut output, &hello);
@@ -300,6 +301,9 @@ impl State {
     fn take<'a>(&mut self, item: ClientItem<'a>) -> Result<Event<'a>, WireError> {
         Ok(match item {
             ClientItem::NeedMore => Event::NeedMore,
+            ClientItem::Response(head) if head.in_parts => {
+                return Err(broken("an answer comes in parts that were not asked for"));
+            }
             ClientItem::Response(head) => {
                 let exchange = in_flight(&mut self.exchanges, head.id)?;
                 if exchange.answered {
@@ -347,6 +351,7 @@ impl State {
                     Event::Handled
                 }
             }
+            ClientItem::Cut { .. } => return Err(broken("an answer is cut that is in no parts")),
             ClientItem::Credit { id, bytes } => match self.exchanges.get_mut(id) {
                 Some(exchange) if !exchange.sending_over => {
                     exchange.credit = exchange.credit.saturating_add(bytes);

@@ -66,7 +66,8 @@ fn every_frame_that_breaks_a_rule_is_an_error() {
 }
 
 fn response(id: u64, bytes: u64, payload_bytes: u32) -> Vec<u8> {
-    let head = ResponseHead { id, status: 200, bytes, report: Report::default(), content_type: b"", payload_bytes };
+    let report = Report::default();
+    let head = ResponseHead { id, status: 200, bytes, in_parts: false, report, content_type: b"", payload_bytes };
     let mut out = Vec::new();
     wire::response_head(&mut out, &head).expect("it is valid");
     out.resize(out.len() + payload_bytes as usize, b'x');

@@ -21,7 +21,13 @@ fn encoded() -> Vec<Vec<u8>> {
         write(&mut out);
         out
     };
-    let hello = Hello { lowest_version: 1, highest_version: 1, wants_map: true, response_credit_bytes: 65_536 };
+    let hello = Hello {
+        lowest_version: 1,
+        highest_version: 1,
+        wants_map: true,
+        takes_parts: false,
+        response_credit_bytes: 65_536,
+    };
     let welcome = Welcome {
         version: 1,
         shard: 0,
@@ -45,7 +51,16 @@ fn encoded() -> Vec<Vec<u8>> {
         shard: 1,
         start: Start::Warm,
     };
-    let response = ResponseHead { id: 1, status: 200, bytes: 5, report, content_type: b"text/plain", payload_bytes: 5 };
+    let response = ResponseHead {
+        id: 1,
+        status: 200,
+        bytes: 5,
+        in_parts: false,
+        report,
+        content_type: b"text/plain",
+        payload_bytes: 5,
+    };
+    let in_parts = ResponseHead { id: 3, bytes: 0, in_parts: true, payload_bytes: 8, ..response };
     let large = RequestHead { bytes: 100_000, payload_bytes: 65_536, ..RequestHead::new(2, "echo") };
     vec![
         frame(&|out| wire::hello(out, &hello)),
@@ -62,6 +77,16 @@ fn encoded() -> Vec<Vec<u8>> {
         frame(&|out| wire::request_head(out, &large).expect("the head is valid")),
         frame(&|out| wire::credit(out, 2, 65_536)),
         frame(&|out| wire::data_head(out, 2, 34_464, true)),
+        frame(&|out| {
+            wire::response_head(out, &in_parts).expect("the head is valid");
+            out.extend_from_slice(b"tick 0 \n");
+        }),
+        frame(&|out| {
+            wire::data_head(out, 3, 8, false);
+            out.extend_from_slice(b"tick 1 \n");
+        }),
+        frame(&|out| wire::data_head(out, 3, 0, true)),
+        frame(&|out| wire::cut(out, 3, 502, b"{\"errorType\":\"X\"}\n")),
         frame(&|out| wire::cancel(out, 2)),
         frame(&|out| wire::goaway(out, 503, "stopping")),
     ]
@@ -79,23 +104,27 @@ fn the_examples_are_what_the_encoders_write() {
 #[test]
 fn the_examples_are_read() {
     let examples = examples();
-    let [hello, welcome, map, request, response, large, credit, data, cancel, goaway] = examples.as_slice() else {
+    let [hello, welcome, map, request, response, large, credit, data, begun, part, end, cut, cancel, goaway] =
+        examples.as_slice()
+    else {
         panic!("WIRE.md has other examples than this test");
     };
     let payload = |bytes: usize| vec![b'x'; bytes];
     let client = [&hello[..], request, large, &payload(65_536), data, &payload(34_464), cancel].concat();
     let reading = read_server(&client, Limits::DEFAULT, &[]);
     assert_eq!((reading.error, reading.events.len(), reading.at_frame_start), (None, 5, true));
-    let server = [&welcome[..], map, response, credit, goaway].concat();
+    let server = [&welcome[..], map, response, credit, begun, part, end, cut, goaway].concat();
     let reading = read_client(&server, &[]);
-    assert_eq!((reading.error, reading.events.len(), reading.at_frame_start), (None, 5, true));
+    assert_eq!((reading.error, reading.events.len(), reading.at_frame_start), (None, 9, true));
 }
 
 /// What the page says in numbers is what the code has.
 #[test]
 fn the_bounds_are_the_codes() {
     let page = include_str!("../WIRE.md").replace(',', "");
-    for number in [wire::FRAME_BYTES_MIN, wire::FRAME_BYTES_CAP, wire::PING_BYTES, wire::GOAWAY_TEXT_BYTES] {
+    let numbers =
+        [wire::FRAME_BYTES_MIN, wire::FRAME_BYTES_CAP, wire::PING_BYTES, wire::GOAWAY_TEXT_BYTES, wire::CUT_BYTES];
+    for number in numbers {
         assert!(page.contains(&format!(" {number} ")) || page.contains(&format!(" {number}\n")), "{number}");
     }
     assert!(page.contains("version 1\n"));

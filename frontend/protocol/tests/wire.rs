@@ -88,6 +88,7 @@ fn heads_that_break_a_rule_are_not_encoded() {
         id: 1,
         status: 200,
         bytes: 0,
+        in_parts: false,
         report: wire::Report::default(),
         content_type: b"",
         payload_bytes: 0,
@@ -110,6 +111,9 @@ fn heads_that_break_a_rule_are_not_encoded() {
         ResponseHead { status: 0, ..response },
         ResponseHead { content_type: &long, ..response },
         ResponseHead { payload_bytes: 1, ..response },
+        ResponseHead { in_parts: true, bytes: 1, ..response },
+        ResponseHead { in_parts: true, status: 500, ..response },
+        ResponseHead { in_parts: true, payload_bytes: u32::MAX, ..response },
     ] {
         assert!(wire::response_head(&mut out, &head).is_err(), "{head:?}");
     }
@@ -163,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn any_header_that_is_taken_is_encoded_to_the_same_bytes(bytes: [u8; 32], kind in 0u8..13, low in any::<bool>()) {
+    fn any_header_that_is_taken_is_encoded_to_the_same_bytes(bytes: [u8; 32], kind in 0u8..14, low in any::<bool>()) {
         let mut bytes = bytes;
         bytes[4] = kind;
         if low {

@@ -147,6 +147,7 @@ impl Server {
                 id,
                 status: 200,
                 bytes: asked.size,
+                in_parts: false,
                 report: Report::default(),
                 content_type: b"",
                 payload_bytes: part as u32,

@@ -40,6 +40,11 @@ pub(super) enum Frame {
         payload: Vec<u8>,
         end: bool,
     },
+    Cut {
+        id: u64,
+        status: u16,
+        body: String,
+    },
     Credit {
         id: u64,
         bytes: u64,
@@ -104,7 +109,8 @@ impl WireClient {
     }
 
     pub(super) fn greet(&mut self, lowest_version: u16, highest_version: u16, wants_map: bool, credit: u64) {
-        let hello = Hello { lowest_version, highest_version, wants_map, response_credit_bytes: credit };
+        let hello =
+            Hello { lowest_version, highest_version, wants_map, takes_parts: false, response_credit_bytes: credit };
         let mut out = Vec::new();
         wire::hello(&mut out, &hello);
         self.send(&out);
@@ -304,6 +310,9 @@ impl WireClient {
                         continue;
                     }
                     self.open.take().expect("it was just there")
+                }
+                ClientItem::Cut { id, status, body } => {
+                    Frame::Cut { id, status, body: String::from_utf8_lossy(body).into_owned() }
                 }
                 ClientItem::Credit { id, bytes } => Frame::Credit { id, bytes },
                 ClientItem::Pong { id, body } => Frame::Pong { id, body: body.to_vec() },

@@ -265,6 +265,7 @@ impl Conversation<'_> {
             id,
             status,
             bytes: body.len() as u64,
+            in_parts: false,
             report,
             content_type: content_type.as_bytes(),
             payload_bytes: first as u32,

@@ -84,7 +84,15 @@ mod tests {
             let mut input = Vec::new();
             let answer = |input: &mut Vec<u8>, id, bytes, payload_bytes: u32| {
                 let report = Report::default();
-                let head = ResponseHead { id, status: 200, bytes, report, content_type: b"a/b", payload_bytes };
+                let head = ResponseHead {
+                    id,
+                    status: 200,
+                    bytes,
+                    in_parts: false,
+                    report,
+                    content_type: b"a/b",
+                    payload_bytes,
+                };
                 response_head(input, &head).unwrap();
                 input.extend(std::iter::repeat_n(0, payload_bytes as usize));
             };

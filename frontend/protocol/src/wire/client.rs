@@ -38,7 +38,7 @@ pub enum ClientItem<'a> {
     Data {
         /// The request that is answered.
         id: u64,
-        /// Bytes of payload in this frame; 0 only at the end of an answer that is cut short after a CANCEL.
+        /// Bytes of payload in this frame; 0 only at the end of an answer in parts, or of one that is cut short after a CANCEL.
         payload_bytes: u32,
         /// The payload ends with this frame.
         end: bool,
@@ -49,6 +49,15 @@ pub enum ClientItem<'a> {
         bytes: &'a [u8],
         /// The frame ends with it.
         frame_done: bool,
+    },
+    /// An answer in parts ends here and is not whole.
+    Cut {
+        /// The request that is answered.
+        id: u64,
+        /// A status of the error table.
+        status: u16,
+        /// The error as JSON, or nothing; at most [`CUT_BYTES`](super::CUT_BYTES).
+        body: &'a [u8],
     },
     /// The server takes more of a request.
     Credit {
@@ -177,7 +186,7 @@ fn admit(header: &Header, greeted: bool) -> Result<(), WireError> {
         (Kind::Goaway, _) | (Kind::Welcome, false) => Ok(()),
         (Kind::Welcome, true) => Err(WireError::broken("WELCOME comes twice")),
         (_, false) => Err(WireError::broken("a frame comes before WELCOME")),
-        (Kind::Map | Kind::Response | Kind::Data | Kind::Credit | Kind::Pong, true) => Ok(()),
+        (Kind::Map | Kind::Response | Kind::Data | Kind::Cut | Kind::Credit | Kind::Pong, true) => Ok(()),
         (Kind::Hello | Kind::Request | Kind::Cancel | Kind::Ping, true) => Err(CLIENTS),
     }
 }
@@ -189,6 +198,7 @@ fn parse<'a>(header: &Header, head: &'a [u8], shards: u16) -> Result<ClientItem<
     Ok(match header.kind {
         Kind::Response => ClientItem::Response(ResponseHead::parse(header, head)?),
         Kind::Data => ClientItem::Data { id: header.id, payload_bytes: header.payload_bytes(), end: header.end() },
+        Kind::Cut => ClientItem::Cut { id: header.id, status: header.status, body: &head[HEADER_BYTES..] },
         Kind::Credit => ClientItem::Credit { id: header.id, bytes: header.bytes },
         Kind::Pong => ClientItem::Pong { id: header.id, body: &head[HEADER_BYTES..] },
         Kind::Map => ClientItem::Map(MapFrame::parse(head, shards)?),

@@ -3,7 +3,7 @@
 //!
 //! Does not know: whether a frame may be sent at this point.
 
-use super::limits::{GOAWAY_TEXT_BYTES, HELLO_BYTES, PING_BYTES, WELCOME_FIXED_BYTES};
+use super::limits::{CUT_BYTES, GOAWAY_TEXT_BYTES, HELLO_BYTES, PING_BYTES, WELCOME_FIXED_BYTES};
 use super::{Header, Hello, Kind, RequestHead, ResponseHead, Welcome, WireError};
 
 /// Appends a HELLO.
@@ -42,7 +42,7 @@ pub fn request_head(out: &mut Vec<u8>, head: &RequestHead<'_>) -> Result<(), Wir
     Ok(())
 }
 
-/// Appends the head of a DATA, whose `payload_bytes` bytes of payload follow: at least one unless it is the end.
+/// Appends the head of a DATA, whose `payload_bytes` bytes of payload follow: at least one unless it is the end of an answer.
 pub fn data_head(out: &mut Vec<u8>, id: u64, payload_bytes: u32, end: bool) {
     debug_assert!(id != 0 && (payload_bytes != 0 || end));
     let flags = if end { Header::END } else { 0 };
@@ -56,6 +56,15 @@ pub fn response_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) -> Result<(), W
     out.extend_from_slice(&head.report.encode());
     out.extend_from_slice(head.content_type);
     Ok(())
+}
+
+/// Appends a CUT: an answer in parts ends and is not whole. `status` is that of an error; a `body` of more than 16,384 bytes,
+/// of which no part would be JSON, is left out.
+pub fn cut(out: &mut Vec<u8>, id: u64, status: u16, body: &[u8]) {
+    debug_assert!(id != 0 && matches!(status, 400..=599));
+    let body = if body.len() <= CUT_BYTES as usize { body } else { &[] };
+    out.extend_from_slice(&Header { length: body.len() as u32, status, id, ..Header::new(Kind::Cut) }.encode());
+    out.extend_from_slice(body);
 }
 
 /// Appends a CREDIT of `bytes`, at least one.

@@ -9,7 +9,7 @@ use super::{Header, Limits, WireError};
 #[derive(Debug)]
 pub(super) struct Gather {
     fixed: [u8; HEAD_BYTES],
-    /// Heads that do not fit into `fixed`: the bodies of WELCOME and MAP, which count as heads. At most one frame.
+    /// Heads that do not fit into `fixed`: the bodies of WELCOME, MAP and CUT, which count as heads. At most one frame.
     long: Vec<u8>,
     filled: usize,
     /// The header of the head that is being gathered, once it is there.

@@ -13,12 +13,15 @@ pub struct Hello {
     pub highest_version: u16,
     /// Whether the client wants the map, and its changes.
     pub wants_map: bool,
+    /// Whether the client takes answers in parts.
+    pub takes_parts: bool,
     /// Bytes of an answer's payload that the server may send before the client's CREDIT.
     pub response_credit_bytes: u64,
 }
 
 impl Hello {
     const WANTS_MAP: u32 = 1;
+    const TAKES_PARTS: u32 = 2;
 
     /// The version that both sides speak; `None` if there is none, which GOAWAY 505 answers.
     pub const fn version(&self) -> Option<u16> {
@@ -33,8 +36,9 @@ impl Hello {
         let hello = Hello {
             lowest_version: u16_at(body, 8),
             highest_version: u16_at(body, 10),
-            // The other bits are for versions that are not agreed on yet.
+            // The other bits ask for what this side does not know, and does without.
             wants_map: u32_at(body, 12) & Hello::WANTS_MAP != 0,
+            takes_parts: u32_at(body, 12) & Hello::TAKES_PARTS != 0,
             response_credit_bytes: u64_at(body, 16),
         };
         if hello.lowest_version == 0 || hello.lowest_version > hello.highest_version {
@@ -47,7 +51,8 @@ impl Hello {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&self.lowest_version.to_le_bytes());
         out.extend_from_slice(&self.highest_version.to_le_bytes());
-        let wants = if self.wants_map { Hello::WANTS_MAP } else { 0 };
+        let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+        let wants = bit(self.wants_map, Hello::WANTS_MAP) | bit(self.takes_parts, Hello::TAKES_PARTS);
         out.extend_from_slice(&wants.to_le_bytes());
         out.extend_from_slice(&self.response_credit_bytes.to_le_bytes());
     }

@@ -161,10 +161,12 @@ impl Report {
 pub struct ResponseHead<'a> {
     /// The request that is answered.
     pub id: u64,
-    /// 200 to 599, as over HTTP.
+    /// 200 to 599, as over HTTP; at most 299 of an answer in parts.
     pub status: u16,
-    /// Bytes of the whole payload.
+    /// Bytes of the whole payload; 0 of an answer in parts.
     pub bytes: u64,
+    /// The answer comes in parts: its payload ends where a DATA says so, or a CUT.
+    pub in_parts: bool,
     /// How the request was run.
     pub report: Report,
     /// Type of the payload, a valid header value of at most 255 bytes; empty: not said.
@@ -177,7 +179,7 @@ impl<'a> ResponseHead<'a> {
     /// True if the payload of this frame is the whole payload: END is set.
     #[inline]
     pub const fn whole(&self) -> bool {
-        self.payload_bytes as u64 == self.bytes
+        self.payload_bytes as u64 == self.bytes && !self.in_parts
     }
 
     /// Reads the head in `bytes`, which are those before the payload, header included.
@@ -191,6 +193,7 @@ impl<'a> ResponseHead<'a> {
             id: header.id,
             status: header.status,
             bytes: header.bytes,
+            in_parts: header.parts(),
             report: Report::decode(report)?,
             content_type,
             payload_bytes: header.payload_bytes(),
@@ -205,10 +208,18 @@ impl<'a> ResponseHead<'a> {
         if !matches!(self.status, 200..=599) {
             return Err(WireError::broken("the status of a RESPONSE is not between 200 and 599"));
         }
-        let length = length(REPORT_BYTES + self.content_type.len(), self.payload_bytes, self.bytes, self.id)?;
+        if self.in_parts && (self.bytes != 0 || self.status > 299) {
+            return Err(WireError::broken("an answer in parts begins with its size or an error"));
+        }
+        let bytes = if self.in_parts { u64::MAX } else { self.bytes };
+        let length = length(REPORT_BYTES + self.content_type.len(), self.payload_bytes, bytes, self.id)?;
         Ok(Header {
             length,
-            flags: if self.whole() { Header::END } else { 0 },
+            flags: match (self.in_parts, self.whole()) {
+                (true, _) => Header::PARTS,
+                (false, true) => Header::END,
+                (false, false) => 0,
+            },
             status: self.status,
             id: self.id,
             bytes: self.bytes,

@@ -3,7 +3,9 @@
 //! Invariant: a decoded header keeps every rule that a header alone can show: its kind exists, reserved bits and the
 //! fields that its kind does not use are zero, and its lengths fit each other and the limit.
 
-use super::limits::{GOAWAY_TEXT_BYTES, HEADER_BYTES, HELLO_BYTES, MAP_FIXED_BYTES, PING_BYTES, REPORT_BYTES};
+use super::limits::{
+    CUT_BYTES, GOAWAY_TEXT_BYTES, HEADER_BYTES, HELLO_BYTES, MAP_FIXED_BYTES, PING_BYTES, REPORT_BYTES,
+};
 use super::{Limits, WELCOME_FIXED_BYTES, WireError};
 use crate::name;
 
@@ -33,6 +35,8 @@ pub enum Kind {
     Pong = 10,
     /// The server ends the connection, or will.
     Goaway = 11,
+    /// An answer in parts ends before it is whole.
+    Cut = 12,
 }
 
 impl Kind {
@@ -49,6 +53,7 @@ impl Kind {
             9 => Kind::Ping,
             10 => Kind::Pong,
             11 => Kind::Goaway,
+            12 => Kind::Cut,
             _ => return None,
         })
     }
@@ -61,13 +66,13 @@ pub struct Header {
     pub length: u32,
     /// What the frame is.
     pub kind: Kind,
-    /// [`Header::END`], or zero.
+    /// [`Header::END`], [`Header::PARTS`], or zero.
     pub flags: u8,
-    /// RESPONSE: 200 to 599. GOAWAY: 400 to 599.
+    /// RESPONSE: 200 to 599. GOAWAY, CUT: 400 to 599.
     pub status: u16,
     /// The request that the frame is about, never 0 there. PING and PONG: anything.
     pub id: u64,
-    /// REQUEST, RESPONSE: bytes of the whole payload. CREDIT: bytes granted, never 0.
+    /// REQUEST, RESPONSE: bytes of the whole payload; 0 with [`Header::PARTS`]. CREDIT: bytes granted, never 0.
     pub bytes: u64,
     /// REQUEST: milliseconds that the client waits, from when the server has the head; 0: as long as it takes.
     pub deadline_ms: u32,
@@ -82,6 +87,9 @@ pub struct Header {
 impl Header {
     /// Flag of REQUEST, DATA and RESPONSE: the payload ends with this frame.
     pub const END: u8 = 1;
+
+    /// Flag of RESPONSE: the answer comes in parts, whose number and size nobody knows yet.
+    pub const PARTS: u8 = 2;
 
     /// A header of `kind` with zeros in it.
     pub const fn new(kind: Kind) -> Header {
@@ -152,6 +160,12 @@ impl Header {
         self.flags & Header::END != 0
     }
 
+    /// True if the answer that begins with this frame comes in parts.
+    #[inline]
+    pub const fn parts(&self) -> bool {
+        self.flags & Header::PARTS != 0
+    }
+
     /// Bytes of the frame before its payload, header included. Only for a header that was decoded.
     #[inline]
     pub(super) const fn head_bytes(&self) -> usize {
@@ -190,6 +204,9 @@ impl Header {
                 if !matches!(self.status, 200..=599) {
                     return Err(WireError::broken("the status of a RESPONSE is not between 200 and 599"));
                 }
+                if self.parts() {
+                    return self.check_parts();
+                }
                 self.check_whole(REPORT_BYTES + usize::from(self.content_type_bytes))
             }
             Kind::Data if self.length == 0 && !self.end() => {
@@ -208,6 +225,13 @@ impl Header {
                 }
                 fixed(self.length <= GOAWAY_TEXT_BYTES)
             }
+            Kind::Cut => {
+                if !matches!(self.status, 400..=599) {
+                    return Err(WireError::broken("the status of a CUT is not between 400 and 599"));
+                }
+                fixed(self.length <= CUT_BYTES)?;
+                self.check_id()
+            }
         }
     }
 
@@ -215,11 +239,23 @@ impl Header {
         if self.id == 0 { Err(WireError::broken("the id of a request is 0")) } else { Ok(()) }
     }
 
+    /// For the RESPONSE of an answer in parts: nothing is known of its size or of its end.
+    fn check_parts(&self) -> Result<(), WireError> {
+        self.check_id()?;
+        if self.end() || self.bytes != 0 || self.status > 299 {
+            return Err(WireError::broken("an answer in parts begins with its size, its end or an error"));
+        }
+        if self.length < (REPORT_BYTES + usize::from(self.content_type_bytes)) as u32 {
+            return Err(SHORT);
+        }
+        Ok(())
+    }
+
     /// For a frame that announces its payload: the lengths fit, and END says whether the payload is whole.
     fn check_whole(&self, before_bytes: usize) -> Result<(), WireError> {
         self.check_id()?;
         let Some(payload_bytes) = self.length.checked_sub(before_bytes as u32) else {
-            return Err(WireError::broken("a frame is shorter than what its header says is in it"));
+            return Err(SHORT);
         };
         if u64::from(payload_bytes) > self.bytes {
             return Err(WireError::broken("a frame has more payload than it announces"));
@@ -232,9 +268,10 @@ impl Header {
 }
 
 /// The bits that each kind leaves zero, as the four words of a header.
-const UNUSED: [[u64; 4]; 12] = {
+const UNUSED: [[u64; 4]; 13] = {
     const STATUS: u64 = 0xffff << 48;
     const END: u64 = (Header::END as u64) << 40;
+    const PARTS: u64 = (Header::PARTS as u64) << 40;
     /// All of the first word but the length, the kind, and what is given.
     const fn first(used: u64) -> u64 {
         !(0xff_ffff_ffff | used)
@@ -250,14 +287,17 @@ const UNUSED: [[u64; 4]; 12] = {
         [first(0), NO, NO, NO],
         [first(END), YES, YES, VALUES],
         [first(END), YES, NO, NO],
-        [first(END | STATUS), YES, YES, CONTENT_TYPE],
+        [first(END | PARTS | STATUS), YES, YES, CONTENT_TYPE],
         [first(0), YES, YES, NO],
         [first(0), YES, NO, NO],
         [first(0), YES, NO, NO],
         [first(0), YES, NO, NO],
         [first(STATUS), NO, NO, NO],
+        [first(STATUS), YES, NO, NO],
     ]
 };
+
+const SHORT: WireError = WireError::broken("a frame is shorter than what its header says is in it");
 
 const RESERVED: WireError = WireError::broken("a field or bit that the kind of frame does not use is not zero");
 
@@ -314,6 +354,8 @@ mod tests {
             Header { length: 64, id: 0, ..new(Kind::Ping) },
             Header { length: 0, id: 9, ..new(Kind::Pong) },
             Header { length: 512, status: 503, ..new(Kind::Goaway) },
+            Header { length: 35, flags: 2, status: 200, id: 7, content_type_bytes: 2, ..new(Kind::Response) },
+            Header { length: CUT_BYTES, status: 500, id: 7, ..new(Kind::Cut) },
         ]
     }
 
@@ -336,11 +378,12 @@ mod tests {
                 Kind::Credit => &[0..4, 4..5, 8..16, 16..24],
                 Kind::Cancel | Kind::Ping | Kind::Pong => &[0..4, 4..5, 8..16],
                 Kind::Goaway => &[0..4, 4..5, 6..8],
+                Kind::Cut => &[0..4, 4..5, 6..8, 8..16],
             };
             for at in (0..HEADER_BYTES).filter(|at| !used.iter().any(|range| range.contains(at))) {
                 for bit in 0..8 {
                     let ends = matches!(header.kind, Kind::Request | Kind::Data | Kind::Response);
-                    if at == 5 && bit == 0 && ends {
+                    if at == 5 && bit == 0 && ends || (at, bit, header.kind) == (5, 1, Kind::Response) {
                         continue;
                     }
                     let mut bytes = header.encode();
@@ -385,11 +428,20 @@ mod tests {
             Header { length: 65, ..Header::new(Kind::Ping) },
             Header { length: 513, status: 503, ..Header::new(Kind::Goaway) },
             Header { status: 399, ..Header::new(Kind::Goaway) },
+            Header { flags: 3, bytes: 0, ..response },
+            Header { flags: 2, ..response },
+            Header { flags: 2, bytes: 0, status: 300, ..response },
+            Header { flags: 2, bytes: 0, id: 0, ..response },
+            Header { flags: 2, bytes: 0, length: 31, ..response },
+            Header { status: 500, ..Header::new(Kind::Cut) },
+            Header { id: 1, status: 399, ..Header::new(Kind::Cut) },
+            Header { id: 1, status: 600, ..Header::new(Kind::Cut) },
+            Header { id: 1, status: 500, length: CUT_BYTES + 1, ..Header::new(Kind::Cut) },
         ];
         for header in wrong {
             assert!(Header::decode(&header.encode(), &Limits::DEFAULT).is_err(), "{header:?}");
         }
-        for kind in [0, 12, 255] {
+        for kind in [0, 13, 255] {
             let mut bytes = request.encode();
             bytes[4] = kind;
             assert!(Header::decode(&bytes, &Limits::DEFAULT).is_err());

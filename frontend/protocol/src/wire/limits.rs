@@ -26,6 +26,9 @@ pub const PING_BYTES: u32 = 64;
 /// Most bytes of the text of a GOAWAY.
 pub const GOAWAY_TEXT_BYTES: u32 = 512;
 
+/// Most bytes of a CUT: an error as JSON.
+pub const CUT_BYTES: u32 = 16 * 1024;
+
 /// Longest content type and longest traceparent: what a byte can say.
 pub(super) const VALUE_BYTES: usize = u8::MAX as usize;
 

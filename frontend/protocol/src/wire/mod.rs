@@ -26,14 +26,16 @@ mod server;
 pub mod adversarial;
 
 pub use client::{ClientDecoder, ClientItem, ClientStep};
-pub use encode::{cancel, credit, data_head, goaway, hello, map, ping, pong, request_head, response_head, welcome};
+pub use encode::{
+    cancel, credit, cut, data_head, goaway, hello, map, ping, pong, request_head, response_head, welcome,
+};
 pub use handshake::{Hello, Ports, Welcome};
 pub use head::{Report, RequestHead, ResponseHead, Start};
 pub use header::{Header, Kind};
 pub use home::home_shard;
 pub use limits::{
-    FRAME_BYTES_CAP, FRAME_BYTES_MIN, GOAWAY_TEXT_BYTES, HEAD_BYTES, HEADER_BYTES, HELLO_BYTES, Limits, PING_BYTES,
-    REPORT_BYTES, WELCOME_FIXED_BYTES,
+    CUT_BYTES, FRAME_BYTES_CAP, FRAME_BYTES_MIN, GOAWAY_TEXT_BYTES, HEAD_BYTES, HEADER_BYTES, HELLO_BYTES, Limits,
+    PING_BYTES, REPORT_BYTES, WELCOME_FIXED_BYTES,
 };
 pub use map::{Entries, Entry, MapFrame, Owners};
 pub use server::{Item, ServerDecoder, Step};

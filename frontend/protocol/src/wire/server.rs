@@ -156,7 +156,7 @@ fn admit(header: &Header, greeted: bool) -> Result<(), WireError> {
         (_, false) => Err(WireError::broken("a frame comes before HELLO")),
         (Kind::Data, true) if header.length == 0 => Err(WireError::broken("a DATA of a request carries nothing")),
         (Kind::Request | Kind::Data | Kind::Credit | Kind::Cancel | Kind::Ping, true) => Ok(()),
-        (Kind::Welcome | Kind::Map | Kind::Response | Kind::Pong | Kind::Goaway, true) => Err(SERVERS),
+        (Kind::Welcome | Kind::Map | Kind::Response | Kind::Pong | Kind::Goaway | Kind::Cut, true) => Err(SERVERS),
     }
 }
 
@@ -171,7 +171,7 @@ fn parse<'a>(header: &Header, head: &'a [u8]) -> Result<Item<'a>, WireError> {
         Kind::Cancel => Item::Cancel { id: header.id },
         Kind::Ping => Item::Ping { id: header.id, body: &head[HEADER_BYTES..] },
         Kind::Hello => Item::Hello(Hello::parse(head)?),
-        Kind::Welcome | Kind::Map | Kind::Response | Kind::Pong | Kind::Goaway => {
+        Kind::Welcome | Kind::Map | Kind::Response | Kind::Pong | Kind::Goaway | Kind::Cut => {
             return Err(SERVERS);
         }
     })

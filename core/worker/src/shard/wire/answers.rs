@@ -314,6 +314,7 @@ impl Shard {
             id,
             status: response.status,
             bytes: total as u64,
+            in_parts: false,
             report: report(&response, request_id.0),
             content_type,
             payload_bytes: inline as u32,

@@ -35,6 +35,7 @@ pub enum ClientEvent {
     Map { generation: u64, first: bool, last: bool, entries: Vec<(String, Vec<u16>)> },
     Response { head: String, whole: bool, payload: Vec<u8> },
     Data { id: u64, end: bool, payload: Vec<u8> },
+    Cut { id: u64, status: u16, body: Vec<u8> },
     Credit { id: u64, bytes: u64 },
     Pong { id: u64, body: Vec<u8> },
     Goaway { status: u16, text: String },
@@ -124,6 +125,9 @@ pub fn read_client(wire: &[u8], cuts: &[usize]) -> Reading<ClientEvent> {
                 }),
                 ClientItem::Response(head) => events.push(ClientEvent::response(&head, &[])),
                 ClientItem::Data { id, end, .. } => events.push(ClientEvent::Data { id, end, payload: Vec::new() }),
+                ClientItem::Cut { id, status, body } => {
+                    events.push(ClientEvent::Cut { id, status, body: body.to_vec() });
+                }
                 ClientItem::Credit { id, bytes } => events.push(ClientEvent::Credit { id, bytes }),
                 ClientItem::Pong { id, body } => events.push(ClientEvent::Pong { id, body: body.to_vec() }),
                 ClientItem::Goaway { status, text } => {

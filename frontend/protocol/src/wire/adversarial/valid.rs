@@ -10,7 +10,8 @@ pub fn hello() -> Vec<u8> {
     out
 }
 
-const HELLO: Hello = Hello { lowest_version: 1, highest_version: 3, wants_map: true, response_credit_bytes: 65_536 };
+const HELLO: Hello =
+    Hello { lowest_version: 1, highest_version: 3, wants_map: true, takes_parts: true, response_credit_bytes: 65_536 };
 
 /// What a client may send, and how it is read.
 pub fn from_client() -> (Vec<u8>, Vec<ServerEvent>) {
@@ -97,9 +98,26 @@ pub fn from_server() -> (Vec<u8>, Vec<ClientEvent>) {
         shard: 299,
         start: Start::Cold,
     };
+    let in_parts = ResponseHead {
+        id: 4,
+        status: 200,
+        bytes: 0,
+        in_parts: true,
+        report,
+        content_type: b"text/csv",
+        payload_bytes: 5,
+    };
     let answers = [
         (
-            ResponseHead { id: 1, status: 200, bytes: 5, report, content_type: b"text/plain", payload_bytes: 5 },
+            ResponseHead {
+                id: 1,
+                status: 200,
+                bytes: 5,
+                in_parts: false,
+                report,
+                content_type: b"text/plain",
+                payload_bytes: 5,
+            },
             &b"hello"[..],
         ),
         (
@@ -107,23 +125,36 @@ pub fn from_server() -> (Vec<u8>, Vec<ClientEvent>) {
                 id: 2,
                 status: 499,
                 bytes: 0,
+                in_parts: false,
                 report: Report::default(),
                 content_type: b"",
                 payload_bytes: 0,
             },
             b"",
         ),
-        (ResponseHead { id: 3, status: 200, bytes: 9, report, content_type: b"", payload_bytes: 1 }, b"0"),
+        (
+            ResponseHead { id: 3, status: 200, bytes: 9, in_parts: false, report, content_type: b"", payload_bytes: 1 },
+            b"0",
+        ),
+        (in_parts, b"first"),
+        (ResponseHead { id: 5, payload_bytes: 0, ..in_parts }, b""),
     ];
     for (head, payload) in answers {
         wire::response_head(&mut out, &head).expect("the head is valid");
         out.extend_from_slice(payload);
         events.push(ClientEvent::response(&head, payload));
     }
-    for (end, payload) in [(false, &b"123"[..]), (true, b"")] {
-        wire::data_head(&mut out, 3, payload.len() as u32, end);
+    for (id, end, payload) in
+        [(3, false, &b"123"[..]), (4, false, b"second"), (3, true, b""), (5, false, b"x"), (4, true, b"")]
+    {
+        wire::data_head(&mut out, id, payload.len() as u32, end);
         out.extend_from_slice(payload);
-        events.push(ClientEvent::Data { id: 3, end, payload: payload.to_vec() });
+        events.push(ClientEvent::Data { id, end, payload: payload.to_vec() });
+    }
+    // Longer than any other head that is no WELCOME or MAP.
+    for (id, body) in [(5, vec![b'e'; 2000]), (6, Vec::new())] {
+        wire::cut(&mut out, id, 502, &body);
+        events.push(ClientEvent::Cut { id, status: 502, body });
     }
     wire::credit(&mut out, 5, 1);
     wire::pong(&mut out, 9, b"p");
