@@ -38,5 +38,6 @@ mod unpacking;
 mod wire;
 mod wire_client;
 mod wire_limits;
+mod wire_parts;
 mod worker;
 mod zygotes;

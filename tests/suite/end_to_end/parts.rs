@@ -6,7 +6,7 @@ use super::client::Client;
 use super::wire_client::WireClient;
 use super::worker::{Worker, archive, await_log, conformance_function};
 
-fn deploy(worker: &Worker, name: &str, settings: &str) {
+pub(super) fn deploy(worker: &Worker, name: &str, settings: &str) {
     let code = std::fs::read(conformance_function()).expect("the function is built");
     let manifest =
         format!("name = \"{name}\"\nruntime = \"rust\"\nhandler = \"bin/function\"\nmemory = \"128MiB\"\n{settings}\n");

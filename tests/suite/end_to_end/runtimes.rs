@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::wire_client::{Frame, WINDOW, WireClient};
 use super::worker::{Worker, archive, await_log, conformance_function};
 
 const HEADER: &str = include_str!("../../../isolate/runtimes/c/include/vilya.h");
@@ -116,6 +117,7 @@ fn conforms_on(worker: Worker, function: &Function) {
     output(&worker);
     cancellation(&worker);
     answers_in_parts(&worker);
+    answers_in_parts_over_the_binary_protocol(&worker);
     deploy(&worker, "many", function, "timeout = \"30s\"\nconcurrency = 4");
     concurrency(&worker);
     deploy(&worker, "short", function, "timeout = \"200ms\"");
@@ -229,6 +231,42 @@ fn answers_in_parts(worker: &Worker) {
     drop(leaves);
     await_words(worker, &["not taken"]);
     assert_eq!(client.invoke("one", b"x").expect(200).header("x-vilya-start"), Some("warm"));
+}
+
+fn answers_in_parts_over_the_binary_protocol(worker: &Worker) {
+    let mut client = WireClient::for_parts(worker.wire_address, WINDOW);
+    for id in 1..=2 {
+        let answer = client.invoke(id, "one", b"parts");
+        assert_eq!((answer.status, answer.in_parts, &answer.body[..]), (200, true, &b"one,zwei,three"[..]));
+        assert_eq!((&*answer.content_type, answer.cut), ("text/csv", None));
+    }
+    let large = client.invoke(3, "one", b"parts large");
+    assert_eq!((large.body.len(), large.cut), (64 << 20, None));
+    let is_right = |(number, piece): (usize, &[u8])| piece.iter().all(|&byte| usize::from(byte) == number);
+    assert!(large.body.chunks(1 << 20).enumerate().all(is_right));
+    // What is whole stays whole.
+    let answer = client.invoke(4, "one", b"x");
+    assert_eq!((answer.in_parts, &answer.body[..]), (false, &b"x"[..]));
+    for (word, status, why, start) in [("parts raise", 500, "in the middle", 2), ("parts exit", 502, "code 3", 1)] {
+        let answer = client.invoke(5, "one", word.as_bytes());
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"begun"[..]), "{word}");
+        let (cut, error) = answer.cut.expect("it is cut");
+        assert!(cut == status && error.contains(why), "{word}: {cut} {error}");
+        assert_eq!(client.invoke(5, "one", b"x").start, start, "{word}");
+    }
+    // When nobody wants more it hears of that, and keeps its sandbox.
+    let told = || await_log(worker, "one", 1).matches("not taken").count();
+    let before = told();
+    client.request(6, "one", b"parts endless");
+    client.next_of(6);
+    client.cancel(6);
+    assert!(matches!(client.last_of(6), Frame::Cut { status: 499, .. }));
+    let since = Instant::now();
+    while told() == before {
+        assert!(since.elapsed() < Duration::from_secs(20), "it is not told that nobody takes its parts");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(client.invoke(6, "one", b"x").start, 2);
 }
 
 fn concurrency(worker: &Worker) {

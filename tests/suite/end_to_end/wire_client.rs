@@ -12,6 +12,9 @@ use super::worker::{PATIENCE, Worker};
 /// Bytes that a client of most tests lets each answer have before it is asked for more.
 pub(super) const WINDOW: u64 = 256 * 1024;
 
+const HELLO: Hello =
+    Hello { lowest_version: 1, highest_version: 1, wants_map: false, takes_parts: false, response_credit_bytes: 0 };
+
 /// A frame that the worker sent, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
@@ -29,6 +32,7 @@ pub(super) enum Frame {
         id: u64,
         status: u16,
         bytes: u64,
+        in_parts: bool,
         start: u8,
         shard: u16,
         content_type: String,
@@ -67,6 +71,9 @@ pub(super) struct WireAnswer {
     pub(super) shard: u16,
     pub(super) content_type: String,
     pub(super) body: Vec<u8>,
+    pub(super) in_parts: bool,
+    /// Why it is not whole.
+    pub(super) cut: Option<(u16, String)>,
 }
 
 pub(super) struct WireClient {
@@ -83,6 +90,15 @@ impl WireClient {
     pub(super) fn connect(address: SocketAddr, wants_map: bool, credit: u64) -> WireClient {
         let mut client = WireClient::silent(address);
         client.greet(1, 1, wants_map, credit);
+        client.welcome = client.next();
+        assert!(matches!(client.welcome, Frame::Welcome { .. }), "{:?}", client.welcome);
+        client
+    }
+
+    /// As `connect`, for answers in parts.
+    pub(super) fn for_parts(address: SocketAddr, credit: u64) -> WireClient {
+        let mut client = WireClient::silent(address);
+        client.say_hello(&Hello { takes_parts: true, response_credit_bytes: credit, ..HELLO });
         client.welcome = client.next();
         assert!(matches!(client.welcome, Frame::Welcome { .. }), "{:?}", client.welcome);
         client
@@ -109,10 +125,12 @@ impl WireClient {
     }
 
     pub(super) fn greet(&mut self, lowest_version: u16, highest_version: u16, wants_map: bool, credit: u64) {
-        let hello =
-            Hello { lowest_version, highest_version, wants_map, takes_parts: false, response_credit_bytes: credit };
+        self.say_hello(&Hello { lowest_version, highest_version, wants_map, response_credit_bytes: credit, ..HELLO });
+    }
+
+    fn say_hello(&mut self, hello: &Hello) {
         let mut out = Vec::new();
-        wire::hello(&mut out, &hello);
+        wire::hello(&mut out, hello);
         self.send(&out);
     }
 
@@ -179,7 +197,7 @@ impl WireClient {
     /// The whole answer to a request, granting `window` bytes again and again.
     pub(super) fn answer(&mut self, id: u64, window: u64) -> WireAnswer {
         let is_of = |frame: &Frame| match frame {
-            Frame::Response { id: of, .. } | Frame::Data { id: of, .. } => *of == id,
+            Frame::Response { id: of, .. } | Frame::Data { id: of, .. } | Frame::Cut { id: of, .. } => *of == id,
             Frame::Goaway { .. } => true,
             _ => false,
         };
@@ -187,10 +205,15 @@ impl WireClient {
         loop {
             let at = self.frames.iter().position(is_of);
             let is_over = match at.and_then(|at| self.frames.remove(at)) {
-                Some(Frame::Response { status, start, shard, content_type, payload, end, .. }) => {
+                Some(Frame::Response { status, start, shard, content_type, payload, in_parts, end, .. }) => {
                     assert!(answer.is_none(), "answered twice");
-                    answer = Some(WireAnswer { status, start, shard, content_type, body: payload });
+                    let body = payload;
+                    answer = Some(WireAnswer { status, start, shard, content_type, body, in_parts, cut: None });
                     end
+                }
+                Some(Frame::Cut { status, body, .. }) => {
+                    answer.as_mut().expect("CUT follows RESPONSE").cut = Some((status, body));
+                    true
                 }
                 Some(Frame::Data { payload, end, .. }) => {
                     answer.as_mut().expect("DATA follows RESPONSE").body.extend_from_slice(&payload);
@@ -214,6 +237,38 @@ impl WireClient {
     pub(super) fn invoke(&mut self, id: u64, name: &str, body: &[u8]) -> WireAnswer {
         self.request(id, name, body);
         self.answer(id, 1 << 20)
+    }
+
+    pub(super) fn grant(&mut self, id: u64, bytes: u64) {
+        let mut out = Vec::new();
+        wire::credit(&mut out, id, bytes);
+        self.send(&out);
+    }
+
+    /// The next frame of this answer; those of others wait.
+    pub(super) fn next_of(&mut self, id: u64) -> Frame {
+        let is_of = |frame: &Frame| match frame {
+            Frame::Response { id: of, .. } | Frame::Data { id: of, .. } | Frame::Cut { id: of, .. } => *of == id,
+            Frame::Goaway { .. } => true,
+            _ => false,
+        };
+        loop {
+            let at = self.frames.iter().position(is_of);
+            if let Some(frame) = at.and_then(|at| self.frames.remove(at)) {
+                return frame;
+            }
+            self.read();
+        }
+    }
+
+    /// The last frame of an answer, without more credit.
+    pub(super) fn last_of(&mut self, id: u64) -> Frame {
+        loop {
+            match self.next_of(id) {
+                Frame::Data { end: false, .. } | Frame::Response { end: false, .. } => {}
+                last => return last,
+            }
+        }
     }
 
     pub(super) fn cancel(&mut self, id: u64) {
@@ -281,6 +336,7 @@ impl WireClient {
                         id: head.id,
                         status: head.status,
                         bytes: head.bytes,
+                        in_parts: head.in_parts,
                         start: head.report.start as u8,
                         shard: head.report.shard,
                         content_type: String::from_utf8_lossy(head.content_type).into_owned(),

@@ -1,7 +1,7 @@
 //! Answers that come in parts: from the ring of a sandbox to a client of this shard or of another.
 //!
 //! Invariant: one part of an answer is under way at a time, so that who sends parts goes at the pace of who takes them. What has begun as a good
-//! answer and does not end as one ends the connection: it is never made to look whole. A client that takes no parts gets the answer whole, if it
+//! answer and does not end as one is cut (HTTP: with its connection): it is never made to look whole. A client that takes no parts gets the answer whole, if it
 //! is no larger than other answers may be.
 
 use vilya_protocol::error::ErrorKind;
@@ -66,7 +66,7 @@ impl Shard {
         if is_too_large {
             let limit = format_bytes(self.settings.http.body_bytes);
             let message = format!(
-                "the function sends its answer in parts, which come to more than {limit}; ask over HTTP/1.1, which takes them one by one"
+                "the function sends its answer in parts, which come to more than {limit}; ask over HTTP/1.1, or with a client of the binary protocol that takes parts"
             );
             return Response::error(ErrorKind::Unsupported, &message);
         }
@@ -84,8 +84,7 @@ impl Shard {
     pub(super) fn pass_on(&mut self, client: Client, part: Part) {
         match client {
             Client::Http(key) => self.part_for_http(key, part),
-            // Asked for without parts.
-            Client::Wire { .. } => {}
+            Client::Wire { connection, id, serial } => self.part_for_wire(connection, id, serial, part),
         }
     }
 

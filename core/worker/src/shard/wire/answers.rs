@@ -99,6 +99,7 @@ impl Shard {
         let Some(wire) = self.wires.get_mut(key) else { return };
         let Some(stream) = wire.streams.get_mut(&id) else { return };
         let (bytes, serial, deadline_ns) = (stream.total_bytes, stream.serial, stream.deadline_ns);
+        let takes_parts = wire.takes_parts;
         let Phase::Receiving(incoming) = &mut stream.phase else { return };
         let Some(route) = incoming.route.get() else { return incoming.asks = false };
         let (function, text) = (route.function, std::mem::take(&mut incoming.text));
@@ -106,6 +107,7 @@ impl Shard {
         let source = self.wire_source(key, id, serial);
         let mut request = Request::new(source, function, request_id, received, text);
         request.deadline_ns = deadline_ns;
+        request.takes_parts = takes_parts;
         self.ask_for_lane(request, bytes);
     }
 
@@ -181,7 +183,7 @@ impl Shard {
         let Some(wire) = self.wires.get_mut(key) else { return };
         let Some(stream) = wire.streams.get_mut(&id) else { return };
         let Phase::Receiving(incoming) = std::mem::replace(&mut stream.phase, Phase::Answered) else { return };
-        let (serial, deadline_ns) = (stream.serial, stream.deadline_ns);
+        let (serial, deadline_ns, takes_parts) = (stream.serial, stream.deadline_ns, wire.takes_parts);
         if let Some(upload) = incoming.upload {
             stream.phase = Phase::Serving { owner: self.settings.shard };
             self.wire_rearm_for(key, deadline_ns);
@@ -203,6 +205,7 @@ impl Shard {
         let (request_id, received) = (incoming.request_id, incoming.received_unix_ms);
         let mut request = Request::new(source, route.function, request_id, received, incoming.text);
         request.deadline_ns = deadline_ns;
+        request.takes_parts = takes_parts;
         if owner == self.settings.shard {
             self.admit(request);
         } else {
@@ -233,7 +236,7 @@ impl Shard {
     }
 
     /// Answers a stream before its run does, and ends that. `is_sent`: the client sends nothing more of it.
-    fn end_stream(&mut self, key: Key, id: u64, is_sent: bool, response: Response) {
+    pub(super) fn end_stream(&mut self, key: Key, id: u64, is_sent: bool, response: Response) {
         let Some(stream) = self.wires.get_mut(key).and_then(|wire| wire.streams.get_mut(&id)) else { return };
         stream.is_sent |= is_sent;
         let serial = stream.serial;
@@ -241,6 +244,9 @@ impl Shard {
             // The answer is under way already: what is left of it is left out.
             Phase::Answered => {
                 let is_cut = stream.rest.take().is_some();
+                if is_cut && stream.begun {
+                    return self.cut_parts(key, id, response);
+                }
                 if let Some(wire) = self.wires.get_mut(key) {
                     if is_cut {
                         wire::data_head(wire.outbox.text(&mut self.pool), id, 0, true);
@@ -287,6 +293,12 @@ impl Shard {
         self.bodies.give_back(std::mem::take(&mut stream.charged_bytes));
         // It is for the answer, not for the reading of it.
         stream.deadline_ns = u64::MAX;
+        let begun = stream.begun;
+        if stream.rest.is_some() && response.status < 300 {
+            // Its function was not told that the part was taken, and has ended all the same.
+            response = response
+                .instead(ErrorKind::Internal, "a part of the answer was lost inside the worker; please report this");
+        }
         let credit = usize::try_from(stream.credit_bytes).unwrap_or(usize::MAX);
         let has_room = wire.outbox.unsent_bytes() < UNSENT_BYTES;
         // In one frame with its head, at no charge: what is unsent is bounded.
@@ -301,6 +313,9 @@ impl Shard {
                 response = response.instead(ErrorKind::Overloaded, message);
             }
         }
+        if begun && response.status >= 300 {
+            return self.cut_parts(key, id, response);
+        }
         let total = response.body.len();
         let inline = match &response.body {
             Body::Bytes(bytes) if fits(bytes.len()) => bytes.len(),
@@ -309,18 +324,21 @@ impl Shard {
         };
         stream.credit_bytes -= inline as u64;
         let out = wire.outbox.text(&mut self.pool);
-        let content_type = response.content_type.as_str().as_bytes();
-        let head = ResponseHead {
-            id,
-            status: response.status,
-            bytes: total as u64,
-            in_parts: false,
-            report: report(&response, request_id.0),
-            content_type,
-            payload_bytes: inline as u32,
-        };
-        let written = wire::response_head(out, &head);
-        debug_assert!(written.is_ok(), "{written:?}");
+        if !begun {
+            let head = ResponseHead {
+                id,
+                status: response.status,
+                bytes: total as u64,
+                in_parts: false,
+                report: report(&response, request_id.0),
+                content_type: response.content_type.as_str().as_bytes(),
+                payload_bytes: inline as u32,
+            };
+            let written = wire::response_head(out, &head);
+            debug_assert!(written.is_ok(), "{written:?}");
+        } else if inline == total {
+            wire::data_head(out, id, inline as u32, true);
+        }
         match response.body {
             Body::Bytes(bytes) if inline == total => {
                 out.extend_from_slice(&bytes);
@@ -359,7 +377,7 @@ impl Shard {
     }
 }
 
-fn report(response: &Response, request_id: [u8; 16]) -> Report {
+pub(super) fn report(response: &Response, request_id: [u8; 16]) -> Report {
     let us = |ns: u64| u32::try_from(ns / 1000).unwrap_or(u32::MAX);
     let mut report = Report {
         request_id,

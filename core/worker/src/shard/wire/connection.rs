@@ -11,6 +11,7 @@ use vilya_protocol::wire::{self, ServerDecoder};
 use vilya_reactor::{OpId, TimerId};
 
 use super::stream::{Phase, Rest, Stream};
+use crate::part::Awaited;
 use crate::pool::Pool;
 use crate::shard::backlog::Backlog;
 use crate::shard::connection::BodyBudget;
@@ -80,6 +81,8 @@ pub(in crate::shard) struct WireConnection {
     pub(super) stage: Stage,
     pub(super) decoder: ServerDecoder,
     pub(super) wants_map: bool,
+    /// Answers may come in parts.
+    pub(super) takes_parts: bool,
     /// The map changed while much was unsent: it is told whole when there is room.
     pub(super) map_is_stale: bool,
     /// What HELLO grants each answer.
@@ -113,6 +116,7 @@ impl WireConnection {
             stage: Stage::Fresh,
             decoder: ServerDecoder::new(wire::Limits::DEFAULT),
             wants_map: false,
+            takes_parts: false,
             map_is_stale: false,
             response_credit_bytes: 0,
             streams: Streams::default(),
@@ -144,9 +148,9 @@ impl WireConnection {
         self.streams.values().any(|stream| matches!(stream.phase, Phase::Serving { .. }))
     }
 
-    /// Whether an answer has waited too long for credit.
+    /// Whether an answer whose size was announced has waited too long for credit.
     pub(super) fn is_stalled(&self, now_ns: u64) -> bool {
-        self.streams.values().any(|stream| matches!(stream.phase, Phase::Answered) && stream.deadline_ns <= now_ns)
+        self.streams.values().any(|stream| !stream.begun && stream.credit_by_ns <= now_ns)
     }
 
     /// Whether frames may be taken in now.
@@ -197,29 +201,35 @@ impl WireConnection {
         if bytes == 0 {
             stream.rest = Some(rest);
             // From when it ran out of credit, however often it is looked at.
-            stream.deadline_ns = stream.deadline_ns.min(by_ns);
+            stream.credit_by_ns = stream.credit_by_ns.min(by_ns);
             return false;
         }
         stream.credit_bytes -= bytes as u64;
-        let is_end = bytes == rest.len();
-        stream.deadline_ns = if is_end || stream.credit_bytes > 0 { u64::MAX } else { by_ns };
+        let is_all = bytes == rest.len();
+        stream.credit_by_ns = if is_all || stream.credit_bytes > 0 { u64::MAX } else { by_ns };
         let out = self.outbox.text(pool);
-        wire::data_head(out, id, bytes as u32, is_end);
+        // Of an answer in parts that goes on this is not the end.
+        wire::data_head(out, id, bytes as u32, is_all && matches!(stream.phase, Phase::Answered));
         match rest {
             Rest::Bytes { bytes: from, at } => {
                 out.extend_from_slice(&from[at..at + bytes]);
-                if !is_end {
+                if is_all {
+                    pool.give(from);
+                } else {
                     stream.rest = Some(Rest::Bytes { bytes: from, at: at + bytes });
                 }
             }
             Rest::Lane(lane) => {
                 self.outbox.push_lane(lane.part(0, bytes));
-                if !is_end {
+                if !is_all {
                     stream.rest = Some(Rest::Lane(lane.part(bytes, lane.slice.len())));
                 }
             }
         }
-        !is_end && stream.credit_bytes > 0
+        if is_all {
+            stream.part.take().into_iter().for_each(Awaited::taken);
+        }
+        !is_all && stream.credit_bytes > 0
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) fn take(wire: &mut WireConnection, input: &[u8], intake: &mut FrameIn
             Item::Credit { id, bytes } => wire.streams.get_mut(&id).and_then(|stream| {
                 stream.credit_bytes = stream.credit_bytes.saturating_add(bytes);
                 stream.rest.as_ref()?;
-                stream.deadline_ns = u64::MAX;
+                stream.credit_by_ns = u64::MAX;
                 Some(Wanted::Credited { id })
             }),
             // An id that is not in flight: the cancel crossed the answer.
@@ -147,7 +147,10 @@ fn begin(
             ms => intake.now_ns.saturating_add(u64::from(ms) * 1_000_000),
         },
         credit_bytes,
+        credit_by_ns: u64::MAX,
+        begun: false,
         rest: None,
+        part: None,
     };
     stream.announce(u64::from(head.payload_bytes), head.whole())?;
     let wanted = match admit(head, &mut stream, intake) {
@@ -227,6 +230,7 @@ impl WireConnection {
     pub(super) fn open(&mut self, hello: &Hello) {
         self.stage = Stage::Open;
         self.wants_map = hello.wants_map;
+        self.takes_parts = hello.takes_parts;
         self.response_credit_bytes = hello.response_credit_bytes;
     }
 }

@@ -7,6 +7,7 @@
 mod answers;
 mod connection;
 mod frames;
+mod parts;
 mod stream;
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -355,6 +356,7 @@ impl Shard {
         let Some(wire) = self.wires.get_mut(key) else { return };
         wire.timer = None;
         self.expire_streams(key);
+        self.cut_stalled_parts(key);
         let Some(wire) = self.wires.get_mut(key) else { return };
         if wire.is_stalled(self.now_ns) {
             self.wire_goaway(key, 408, "an answer was given no credit for too long; read it or cancel it");
@@ -388,7 +390,8 @@ impl super::Timeouts {
     /// When a connection will have waited too long, if nothing comes or goes until then; none while functions run for it,
     /// which have deadlines of their own.
     fn of_wire(&self, wire: &WireConnection) -> Option<u64> {
-        let deadline_ns = wire.streams.values().map(|stream| stream.deadline_ns).min().unwrap_or(u64::MAX);
+        let due = wire.streams.values().map(|stream| stream.deadline_ns.min(stream.credit_by_ns));
+        let deadline_ns = due.min().unwrap_or(u64::MAX);
         let allowed_ns = match wire.stage {
             Stage::Lingering => LINGER_NS,
             Stage::Fresh => self.header_ns,

@@ -4,6 +4,7 @@
 //! will; the credit granted is never exceeded, either way. It performs no input or output.
 
 use crate::arena::LaneBytes;
+use crate::part::Awaited;
 use crate::request::{RequestId, RequestText};
 use crate::route::CurrentRoute;
 use crate::slots::Key;
@@ -61,12 +62,17 @@ pub(in crate::shard) struct Stream {
     pub(super) charged_bytes: u64,
     /// The client has sent END or CANCEL.
     pub(super) is_sent: bool,
-    /// When the client stops waiting for an answer; of one that it gives no credit for, when it must have. `u64::MAX`:
-    /// never.
+    /// When the client stops waiting for an answer, or for the end of one in parts. `u64::MAX`: never.
     pub(super) deadline_ns: u64,
     /// Bytes of the answer that the client takes.
     pub(super) credit_bytes: u64,
+    /// When it must have taken more, of an answer that waits for it. `u64::MAX`: it does not.
+    pub(super) credit_by_ns: u64,
+    /// Its answer comes in parts, and has begun.
+    pub(super) begun: bool,
     pub(super) rest: Option<Rest>,
+    /// Who waits for the rest to be in frames, of an answer in parts that goes on.
+    pub(super) part: Option<Awaited>,
 }
 
 impl Stream {
@@ -115,7 +121,10 @@ mod tests {
             is_sent: false,
             deadline_ns: u64::MAX,
             credit_bytes: 0,
+            credit_by_ns: u64::MAX,
+            begun: false,
             rest: None,
+            part: None,
         }
     }
 
