@@ -6,7 +6,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use crate::{Answer, Connection, Error, FunctionMap, Options, Request};
+use crate::{Answer, Connection, Error, FunctionMap, Options, Parts, Request};
 
 /// A connection is looked at again after so long before it is used: it may have ended, or the map have changed.
 const LOOK: Duration = Duration::from_millis(100);
@@ -145,10 +145,32 @@ impl Client {
     /// # Errors
     /// As [`invoke`](Self::invoke).
     pub fn invoke_with(&mut self, request: &Request<'_>, answer: &mut Answer) -> Result<(), Error> {
-        let mut request = *request;
-        if request.deadline_ms == 0 {
-            request.deadline_ms = u32::try_from(self.builder.deadline.as_millis()).unwrap_or(u32::MAX);
+        let request = self.with_deadline(request);
+        self.connection_for(request.name)?.exchange(&request, answer)
+    }
+
+    /// As [`invoke_with`](Self::invoke_with), with the answer as it comes: of a function that answers in parts each when it is
+    /// there, of any size.
+    ///
+    /// # Errors
+    /// The answer did not begin.
+    pub fn invoke_for_parts(&mut self, request: &Request<'_>) -> Result<Parts<'_>, Error> {
+        let request = self.with_deadline(request);
+        self.connection_for(request.name)?.parts(&request)
+    }
+
+    fn with_deadline<'a>(&self, request: &Request<'a>) -> Request<'a> {
+        match request.deadline_ms {
+            0 => {
+                let deadline_ms = u32::try_from(self.builder.deadline.as_millis()).unwrap_or(u32::MAX);
+                Request { deadline_ms, ..*request }
+            }
+            _ => *request,
         }
+    }
+
+    /// The connection to a shard that owns the function, or the common one.
+    fn connection_for(&mut self, name: &str) -> Result<&mut Connection, Error> {
         let now = Instant::now();
         if !self.common.is_usable(now) {
             self.common = Line::new(Connection::connect(self.address, &self.builder.options)?);
@@ -156,12 +178,12 @@ impl Client {
             self.direct.clear();
             self.direct.resize_with(self.common.connection.ports().len(), || Direct::Absent);
         }
-        let direct = self.owner(request.name).filter(|shard| self.reach(*shard, now));
+        let direct = self.owner(name).filter(|shard| self.reach(*shard, now));
         let line = match direct.map(|shard| &mut self.direct[usize::from(shard)]) {
             Some(Direct::Open(line)) => line,
             _ => &mut self.common,
         };
-        line.connection.exchange(&request, answer)
+        Ok(&mut line.connection)
     }
 
     /// The map as far as it was read; empty without direct connections.

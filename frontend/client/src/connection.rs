@@ -5,15 +5,20 @@
 //!
 //! Does not know: other connections, or whether the shard at the other end owns the function.
 
-use std::collections::VecDeque;
+mod parts;
+mod pending;
+
+use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use vilya_protocol::wire::Welcome;
 
-use crate::session::{Event, Session};
-use crate::{Answer, Error, FunctionMap, Options, Request};
+use crate::{Answer, Error, Event, FunctionMap, Options, Request, Session};
+pub use parts::Parts;
+use parts::Untaken;
+use pending::{Done, Pending};
 
 const INPUT_BYTES: usize = 64 * 1024;
 /// While so much waits to be sent, payloads add nothing to it.
@@ -33,25 +38,17 @@ pub struct Connection {
     pending: Vec<Pending>,
     /// Requests whose payload was not taken whole yet.
     unsent: Vec<u64>,
-    /// Requests that are over and not received yet.
-    done: VecDeque<u64>,
+    /// Answers that are over and not received yet: their slots may be others' already.
+    done: VecDeque<Done>,
+    /// Buffers of answers that were received.
+    spare: Vec<Answer>,
     /// Requests whose answer somebody will receive, and not yet in `done`.
     awaited: usize,
+    /// Answers that are taken in parts, until their end was taken.
+    untaken: HashMap<u64, Untaken>,
     map: FunctionMap,
     goaway: Option<(u16, String)>,
     broken: bool,
-}
-
-/// What is kept of a request in flight. Its buffers are used again.
-#[derive(Debug, Default)]
-struct Pending {
-    answer: Answer,
-    /// Payload that no credit was there for, and how much of it was taken since.
-    rest: Vec<u8>,
-    rest_taken: usize,
-    abandoned: bool,
-    /// The size of an answer over the limit.
-    too_large_bytes: Option<u64>,
 }
 
 impl Connection {
@@ -73,7 +70,9 @@ impl Connection {
             pending: Vec::new(),
             unsent: Vec::new(),
             done: VecDeque::new(),
+            spare: Vec::new(),
             awaited: 0,
+            untaken: HashMap::new(),
             map: FunctionMap::default(),
             goaway: None,
             broken: false,
@@ -102,7 +101,7 @@ impl Connection {
 
     /// Requests whose answers were not received yet.
     pub fn in_flight(&self) -> usize {
-        self.awaited + self.done.len()
+        self.awaited + self.done.len() + self.untaken.len()
     }
 
     /// True if a request can be sent: the connection is whole, the server takes more on it.
@@ -141,8 +140,8 @@ impl Connection {
     pub fn receive(&mut self, answer: &mut Answer) -> Result<(), Error> {
         let mut deadline = None;
         loop {
-            if let Some(id) = self.done.pop_front() {
-                return self.take(id, answer);
+            if let Some(done) = self.done.pop_front() {
+                return self.take(done, answer);
             }
             if self.awaited == 0 {
                 self.still_open()?;
@@ -162,9 +161,8 @@ impl Connection {
         let deadline = after(self.options.timeout);
         let (id, mut taken) = self.begin(request)?;
         loop {
-            if let Some(at) = self.done.iter().position(|done| *done == id) {
-                self.done.remove(at);
-                return self.take(id, answer);
+            if let Some(done) = self.done_of(id) {
+                return self.take(done, answer);
             }
             if self.session.output().len() < OUTPUT_BYTES {
                 let most = request.payload.len().min(taken + OUTPUT_BYTES);
@@ -181,13 +179,15 @@ impl Connection {
 
     /// Says that nobody waits for this answer; it will not be received. The server is told with what is sent next.
     pub fn cancel(&mut self, id: u64) {
-        if let Some(at) = self.done.iter().position(|done| *done == id) {
-            self.done.remove(at);
+        if let Some(done) = self.done_of(id) {
+            self.spare.push(done.answer);
             return;
         }
         self.session.cancel(id);
+        let is_taken_in_parts = self.untaken.remove(&id).is_some();
         if let Some(pending) = self.pending.get_mut(Session::slot(id)).filter(|pending| pending.answer.id == id)
             && !std::mem::replace(&mut pending.abandoned, true)
+            && !is_taken_in_parts
         {
             self.awaited -= 1;
         }
@@ -209,24 +209,22 @@ impl Connection {
         if slot >= self.pending.len() {
             self.pending.resize_with(slot + 1, Pending::default);
         }
-        let pending = &mut self.pending[slot];
-        pending.answer.id = started.id;
-        pending.answer.body.clear();
-        pending.rest.clear();
-        pending.rest_taken = 0;
-        pending.abandoned = false;
-        pending.too_large_bytes = None;
+        self.pending[slot].start(started.id);
         self.awaited += 1;
         Ok((started.id, started.taken))
     }
 
-    fn take(&mut self, id: u64, answer: &mut Answer) -> Result<(), Error> {
-        let pending = &mut self.pending[Session::slot(id)];
-        if let Some(bytes) = pending.too_large_bytes {
-            return Err(Error::AnswerTooLarge { bytes });
+    fn done_of(&mut self, id: u64) -> Option<Done> {
+        let at = self.done.iter().position(|done| done.answer.id == id)?;
+        self.done.remove(at)
+    }
+
+    fn take(&mut self, mut done: Done, answer: &mut Answer) -> Result<(), Error> {
+        if done.too_large_bytes.is_none() {
+            std::mem::swap(&mut done.answer, answer);
         }
-        std::mem::swap(&mut pending.answer, answer);
-        Ok(())
+        self.spare.push(done.answer);
+        done.too_large_bytes.map_or(Ok(()), |bytes| Err(Error::AnswerTooLarge { bytes }))
     }
 
     /// An error if the connection is of no further use.
@@ -355,26 +353,34 @@ impl Connection {
                 Event::NeedMore => return Ok(()),
                 Event::Answer { head, end } => {
                     let pending = &mut self.pending[Session::slot(head.id)];
-                    let answer = &mut pending.answer;
-                    answer.status = head.status;
-                    answer.report = head.report;
-                    answer.content_type.clear();
-                    answer.content_type.extend_from_slice(head.content_type);
+                    pending.begin(&head);
                     let id = head.id;
-                    if head.bytes > self.options.answer_bytes {
-                        pending.too_large_bytes = Some(head.bytes);
+                    if pending.by_parts {
+                        self.untaken.get_mut(&id).into_iter().for_each(|untaken| untaken.begin(&pending.answer));
+                    } else if !pending.fits(head.bytes, self.options.answer_bytes) {
                         self.session.cancel(id);
                     }
                     end.then_some(id)
                 }
                 Event::Payload { id, bytes, end } => {
                     let pending = &mut self.pending[Session::slot(id)];
-                    if !pending.abandoned && pending.too_large_bytes.is_none() {
-                        pending.answer.body.extend_from_slice(bytes);
+                    if pending.by_parts {
+                        self.untaken.get_mut(&id).into_iter().for_each(|untaken| untaken.grow(bytes));
+                    } else if !pending.grow(bytes, self.options.answer_bytes) {
+                        self.session.cancel(id);
                     }
                     end.then_some(id)
                 }
-                Event::CutShort { id } => Some(id),
+                Event::Cut { id, status, body } => {
+                    let pending = &mut self.pending[Session::slot(id)];
+                    if pending.by_parts {
+                        self.untaken.get_mut(&id).into_iter().for_each(|untaken| untaken.cut(status, body));
+                    } else {
+                        pending.cut(status, body);
+                    }
+                    Some(id)
+                }
+                Event::End { id } | Event::CutShort { id } => Some(id),
                 Event::Map(frame) => {
                     self.map.apply(&frame);
                     None
@@ -395,9 +401,12 @@ impl Connection {
         let pending = &mut self.pending[Session::slot(id)];
         if pending.abandoned {
             pending.answer.id = 0;
+        } else if pending.by_parts {
+            pending.answer.id = 0;
+            self.untaken.get_mut(&id).into_iter().for_each(Untaken::end);
         } else {
             self.awaited -= 1;
-            self.done.push_back(id);
+            self.done.push_back(pending.finish(self.spare.pop().unwrap_or_default()));
         }
     }
 }

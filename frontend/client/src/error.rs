@@ -29,9 +29,16 @@ pub enum Error {
         /// The most that it takes.
         most_bytes: u64,
     },
+    /// The answer came in parts and ended before it was whole.
+    Cut {
+        /// Why: a status of the table of errors.
+        status: u16,
+        /// The error as JSON, or nothing.
+        body: Vec<u8>,
+    },
     /// The answer is larger than the options allow; it was cancelled.
     AnswerTooLarge {
-        /// Its size.
+        /// Its size; of one in parts, what had come of it.
         bytes: u64,
     },
     /// No answer came in time; it was cancelled.
@@ -50,8 +57,11 @@ impl fmt::Display for Error {
             Error::Request(error) => write!(f, "the request cannot be sent: {}", error.message),
             Error::Busy => f.write_str("too many requests are in flight: receive an answer first"),
             Error::PayloadTooLarge { most_bytes } => write!(f, "the payload is over {most_bytes} bytes"),
+            Error::Cut { status, body } => {
+                write!(f, "the answer was cut before it was whole: {status} {}", String::from_utf8_lossy(body))
+            }
             Error::AnswerTooLarge { bytes } => {
-                write!(f, "the answer has {bytes} bytes: raise the limit of answers to take it")
+                write!(f, "the answer has at least {bytes} bytes: raise the limit of answers to take it")
             }
             Error::TimedOut => f.write_str("no answer came in time"),
             Error::Usage(message) => f.write_str(message),

@@ -17,10 +17,16 @@ pub(crate) struct Exchange {
     pub(crate) cancelled: bool,
     /// The head of the answer was there.
     pub(crate) answered: bool,
-    /// Bytes of the answer that are announced and were not there yet.
+    /// The answer comes in parts: nothing was announced of its size.
+    pub(crate) in_parts: bool,
+    /// Bytes of the answer that are announced and were not there yet; of one in parts no bound.
     pub(crate) to_receive: u64,
     /// Bytes of the answer that the server may still send.
     pub(crate) granted: u64,
+    /// More is granted only for what is said to be taken.
+    pub(crate) held: bool,
+    /// Bytes that came of an answer that is held, and are not said to be taken.
+    pub(crate) untaken: u64,
     /// The answer's END was there.
     pub(crate) receiving_over: bool,
 }

@@ -5,6 +5,7 @@
 //! | [`Client`] | one invocation at a time, each sent to a shard that owns its function |
 //! | [`Connection`] | many requests at once on one connection, answers in any order |
 //! | [`Session`] | the same without a socket, for an event loop of the caller's own |
+//! | [`Parts`] | an answer as it comes, of any size |
 //!
 //! ```no_run
 //! # fn main() -> Result<(), vilya_client::Error> {
@@ -23,6 +24,7 @@
 mod client;
 mod connection;
 mod error;
+mod event;
 mod exchange;
 mod map;
 mod options;
@@ -33,10 +35,11 @@ mod session;
 pub mod peer;
 
 pub use client::{Builder, Client};
-pub use connection::Connection;
+pub use connection::{Connection, Parts};
 pub use error::Error;
+pub use event::Event;
 pub use map::FunctionMap;
 pub use options::Options;
 pub use request::{Answer, Request};
-pub use session::{Event, Session, Started};
+pub use session::{Session, Started};
 pub use vilya_protocol::wire::{Report, ResponseHead, Start, Welcome, WireError};

@@ -40,6 +40,9 @@ pub enum Reaction {
     Answer(u16, Report, &'static str, Vec<u8>),
     /// The same after a while, in which the connection does nothing else.
     AnswerAfter(Duration, Box<Reaction>),
+    /// Answer in parts: report, content type, the parts, each in frames of its own, and the end. A client that takes no parts
+    /// gets the answer whole.
+    Parts(Report, &'static str, Vec<Vec<u8>>, Ending),
     /// Answer when the client cancels it, with 499.
     AwaitCancel,
     /// Say nothing, ever.
@@ -48,6 +51,19 @@ pub enum Reaction {
     Goaway(u16, &'static str),
     /// Send these bytes, whatever they are, and close.
     Raw(Vec<u8>),
+}
+
+/// How an answer in parts ends.
+#[derive(Clone, Copy, Debug)]
+pub enum Ending {
+    /// It is whole: END is in the last part, or in an empty DATA if that has no bytes.
+    Whole,
+    /// CUT: status and error.
+    Cut(u16, &'static str),
+    /// When the client cancels it, with CUT 499.
+    AwaitCancel,
+    /// The connection ends.
+    Gone,
 }
 
 impl Reaction {

@@ -7,66 +7,13 @@
 //! Does not know: time, or what becomes of an answer.
 
 use vilya_protocol::error::ErrorKind;
-use vilya_protocol::wire::{
-    self, ClientDecoder, ClientItem, Hello, MapFrame, RequestHead, ResponseHead, VERSION, Welcome, WireError,
-};
+use vilya_protocol::wire::{self, ClientDecoder, ClientItem, Hello, RequestHead, VERSION, Welcome, WireError};
 
 use crate::exchange::{Exchange, Exchanges, slot};
-use crate::{Error, Options, Request};
+use crate::{Error, Event, Options, Request};
 
 /// So much of what was sent is kept before the rest is moved to the front.
 const SENT_BYTES: usize = 64 * 1024;
-
-/// What one call of [`Session::read`] found.
-#[derive(Debug, PartialEq)]
-pub enum Event<'a> {
-    /// All input was consumed and the next event needs more.
-    NeedMore,
-    /// Something that is the session's own affair; read on.
-    Handled,
-    /// The handshake is over: requests may be started.
-    Welcome,
-    /// Owners of functions.
-    Map(MapFrame<'a>),
-    /// An answer; its payload follows unless `end`.
-    Answer {
-        /// Its head.
-        head: ResponseHead<'a>,
-        /// It has no payload: the request is over.
-        end: bool,
-    },
-    /// The next part of an answer's payload.
-    Payload {
-        /// The request.
-        id: u64,
-        /// The part; a slice of the input.
-        bytes: &'a [u8],
-        /// The request is over.
-        end: bool,
-    },
-    /// An answer was cut short after [`Session::cancel`]: the request is over.
-    CutShort {
-        /// The request.
-        id: u64,
-    },
-    /// More of a payload may be pushed.
-    Credit {
-        /// The request.
-        id: u64,
-    },
-    /// The answer to a [`Session::ping`].
-    Pong {
-        /// Its id.
-        id: u64,
-    },
-    /// The server ends the connection; after 503 what is in flight is still answered, and nothing else may be started.
-    Goaway {
-        /// A status of the table of errors.
-        status: u16,
-        /// For people.
-        text: &'a str,
-    },
-}
 
 /// A request that was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,20 +36,22 @@ pub struct Session {
 struct State {
     window_bytes: u64,
     in_flight: u32,
+    takes_parts: bool,
     welcome: Option<Welcome>,
     ports: Vec<u16>,
     draining: bool,
     failed: Option<WireError>,
     exchanges: Exchanges,
-    /// The answer whose frame is being read.
+    /// The answer whose frame is being read, and whether it ends with it.
     reading: u64,
+    reading_end: bool,
     output: Vec<u8>,
     output_start: usize,
 }
 
 impl Session {
     /// A session whose HELLO waits to be sent. Of `options` it takes the window, the requests in flight, and whether the map
-    /// is wanted.
+    /// and answers in parts are wanted.
     pub fn new(options: &Options) -> Session {
         let mut output = Vec::new();
         // A window of nothing would stop every answer for good.
@@ -111,19 +60,21 @@ impl Session {
             lowest_version: VERSION,
             highest_version: VERSION,
             wants_map: options.wants_map,
-            takes_parts: false,
+            takes_parts: options.takes_parts,
             response_credit_bytes: window_bytes,
         };
         wire::hello(&mut output, &hello);
         let state = State {
             window_bytes,
             in_flight: options.in_flight,
+            takes_parts: options.takes_parts,
             welcome: None,
             ports: Vec::new(),
             draining: false,
             failed: None,
             exchanges: Exchanges::new(),
             reading: 0,
+            reading_end: false,
             output,
             output_start: 0,
         };
@@ -255,6 +206,24 @@ impl Session {
         exchange.map_or(0, |exchange| exchange.credit.min(exchange.to_send))
     }
 
+    /// From here on this answer is given credit for what [`took`](Self::took) says alone, so that no more of it than the window
+    /// waits to be taken.
+    pub fn hold(&mut self, id: u64) {
+        if let Some(exchange) = self.state.exchanges.get_mut(id) {
+            exchange.held = true;
+        }
+    }
+
+    /// Says that so many bytes of an answer that is [held](Self::hold) were taken; the credit for more is written when it is
+    /// worth a frame.
+    pub fn took(&mut self, id: u64, bytes: usize) {
+        let State { exchanges, output, window_bytes, .. } = &mut self.state;
+        if let Some(exchange) = exchanges.get_mut(id) {
+            exchange.untaken = exchange.untaken.saturating_sub(bytes as u64);
+            replenish(exchanges, output, id, *window_bytes);
+        }
+    }
+
     /// Says that nobody waits for an answer. It comes all the same, 499 or a real one, unless it was there already; the rest
     /// of one that was begun may be cut short.
     pub fn cancel(&mut self, id: u64) {
@@ -301,17 +270,21 @@ impl State {
     fn take<'a>(&mut self, item: ClientItem<'a>) -> Result<Event<'a>, WireError> {
         Ok(match item {
             ClientItem::NeedMore => Event::NeedMore,
-            ClientItem::Response(head) if head.in_parts => {
-                return Err(broken("an answer comes in parts that were not asked for"));
-            }
             ClientItem::Response(head) => {
                 let exchange = in_flight(&mut self.exchanges, head.id)?;
                 if exchange.answered {
                     return Err(broken("a request is answered twice"));
                 }
+                if head.in_parts && !self.takes_parts {
+                    return Err(broken("an answer comes in parts that were not asked for"));
+                }
+                if head.in_parts && !exchange.sending_over {
+                    return Err(broken("an answer in parts begins before its request is whole"));
+                }
                 exchange.answered = true;
-                exchange.to_receive = head.bytes;
-                self.reading = head.id;
+                exchange.in_parts = head.in_parts;
+                exchange.to_receive = if head.in_parts { u64::MAX } else { head.bytes };
+                (self.reading, self.reading_end) = (head.id, head.whole());
                 let mut end = false;
                 if head.payload_bytes == 0 {
                     end = head.whole();
@@ -327,7 +300,10 @@ impl State {
                 let exchange = in_flight(&mut self.exchanges, id)?;
                 exchange.to_receive -= bytes.len() as u64;
                 exchange.granted -= bytes.len() as u64;
-                let end = frame_done && exchange.to_receive == 0;
+                if exchange.held {
+                    exchange.untaken += bytes.len() as u64;
+                }
+                let end = frame_done && self.reading_end;
                 if frame_done {
                     close(&mut self.exchanges, &mut self.output, id, end);
                     replenish(&mut self.exchanges, &mut self.output, id, self.window_bytes);
@@ -339,19 +315,26 @@ impl State {
                 if !exchange.answered {
                     return Err(broken("a DATA comes before its RESPONSE"));
                 }
-                self.reading = id;
+                (self.reading, self.reading_end) = (id, end);
                 if payload_bytes == 0 {
-                    if !exchange.cancelled {
+                    let in_parts = exchange.in_parts;
+                    if !in_parts && !exchange.cancelled {
                         return Err(broken("an answer that was not cancelled is cut short"));
                     }
                     close(&mut self.exchanges, &mut self.output, id, true);
-                    Event::CutShort { id }
+                    if in_parts { Event::End { id } } else { Event::CutShort { id } }
                 } else {
                     announce(exchange, payload_bytes, end)?;
                     Event::Handled
                 }
             }
-            ClientItem::Cut { .. } => return Err(broken("an answer is cut that is in no parts")),
+            ClientItem::Cut { id, status, body } => {
+                if !in_flight(&mut self.exchanges, id)?.in_parts {
+                    return Err(broken("an answer is cut that does not come in parts"));
+                }
+                close(&mut self.exchanges, &mut self.output, id, true);
+                Event::Cut { id, status, body }
+            }
             ClientItem::Credit { id, bytes } => match self.exchanges.get_mut(id) {
                 Some(exchange) if !exchange.sending_over => {
                     exchange.credit = exchange.credit.saturating_add(bytes);
@@ -396,7 +379,8 @@ fn announce(exchange: &Exchange, payload_bytes: u32, end: bool) -> Result<(), Wi
     if payload_bytes > exchange.granted {
         return Err(broken("an answer is sent beyond its credit"));
     }
-    if payload_bytes > exchange.to_receive || (payload_bytes == exchange.to_receive) != end {
+    let is_whole = payload_bytes == exchange.to_receive;
+    if payload_bytes > exchange.to_receive || (!exchange.in_parts && is_whole != end) {
         return Err(broken("an answer has another size than it announced"));
     }
     Ok(())
@@ -413,11 +397,12 @@ fn close(exchanges: &mut Exchanges, output: &mut Vec<u8>, id: u64, end: bool) {
     exchanges.settle(id);
 }
 
-/// Grants what brings an answer's credit back to the window, once half of it is used and more is to come.
+/// Grants what brings an answer's credit back to the window, once half of it is used, and taken if it is held, and more is to
+/// come.
 fn replenish(exchanges: &mut Exchanges, output: &mut Vec<u8>, id: u64, window_bytes: u64) {
     let Some(exchange) = exchanges.get_mut(id).filter(|exchange| !exchange.receiving_over) else { return };
-    if exchange.granted < exchange.to_receive && exchange.granted <= window_bytes / 2 {
-        let bytes = window_bytes - exchange.granted;
+    let bytes = window_bytes.saturating_sub(exchange.granted.saturating_add(exchange.untaken));
+    if exchange.granted < exchange.to_receive && bytes >= window_bytes - window_bytes / 2 {
         exchange.granted += bytes;
         wire::credit(output, id, bytes);
     }

@@ -103,6 +103,63 @@ fn every_answer_that_breaks_a_rule_is_an_error() {
     }
 }
 
+fn in_parts(id: u64, payload_bytes: u32) -> Vec<u8> {
+    let report = Report::default();
+    let head = ResponseHead { id, status: 200, bytes: 0, in_parts: true, report, content_type: b"", payload_bytes };
+    let mut out = Vec::new();
+    wire::response_head(&mut out, &head).expect("it is valid");
+    out.resize(out.len() + payload_bytes as usize, b'x');
+    out
+}
+
+fn cut(id: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    wire::cut(&mut out, id, 502, b"{}");
+    out
+}
+
+#[test]
+fn every_answer_in_parts_that_breaks_a_rule_is_an_error() {
+    type Case = (&'static str, fn(u64) -> Vec<u8>);
+    let cases: [Case; 11] = [
+        ("begun twice", |id| [in_parts(id, 1), in_parts(id, 1)].concat()),
+        ("begun and then whole", |id| [in_parts(id, 1), response(id, 0, 0)].concat()),
+        ("to a request that was never sent", |id| in_parts(id + 1, 0)),
+        ("more after its end", |id| [in_parts(id, 1), data(id, 1, true), data(id, 1, false)].concat()),
+        ("ended twice", |id| [in_parts(id, 1), data(id, 0, true), data(id, 0, true)].concat()),
+        ("cut after its end", |id| [in_parts(id, 0), data(id, 1, true), cut(id)].concat()),
+        ("ended after it was cut", |id| [in_parts(id, 0), cut(id), data(id, 0, true)].concat()),
+        ("cut before it began", cut),
+        ("cut though its size was announced", |id| [response(id, 10, 1), cut(id)].concat()),
+        ("cut of nobody", |id| [in_parts(id, 1), cut(id + 1)].concat()),
+        ("beyond its credit", |id| [in_parts(id, 49), data(id, 52, true)].concat()),
+    ];
+    for (name, answer) in cases {
+        let error = outcome(server(welcome(), answer)).expect_err(name);
+        assert!(matches!(error, Error::Protocol(_)), "{name}: {error}");
+    }
+    // Nobody who did not ask for parts is sent any.
+    let options = Options { takes_parts: false, ..OPTIONS };
+    let address = server(welcome(), |id| in_parts(id, 1));
+    let mut connection = Connection::connect(address, &options).expect("the server is there");
+    assert!(matches!(connection.exchange(&REQUEST, &mut Answer::default()), Err(Error::Protocol(_))));
+}
+
+#[test]
+fn an_answer_in_parts_without_an_end_is_never_whole() {
+    for sent in [|id| in_parts(id, 1), |id| [in_parts(id, 1), data(id, 9, false)].concat()] {
+        let ends = move |id| {
+            let mut out: Vec<u8> = sent(id);
+            // The server goes with this.
+            wire::goaway(&mut out, 503, "stopping");
+            out
+        };
+        let options = Options { timeout: Duration::from_millis(200), ..OPTIONS };
+        let mut connection = Connection::connect(server(welcome(), ends), &options).expect("the server is there");
+        connection.exchange(&REQUEST, &mut Answer::default()).expect_err("it has no end");
+    }
+}
+
 #[test]
 fn an_answer_beyond_its_credit_is_an_error() {
     let within = |id| [response(id, 100, 60), data(id, 40, true)].concat();

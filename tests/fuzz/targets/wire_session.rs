@@ -1,7 +1,7 @@
 //! A client's session against a server that does anything: it never panics, and what it sends keeps the rules of the
 //! protocol, whatever it is told.
 //!
-//! Input: five bytes of settings, then commands of three bytes each: what, for which request, how much.
+//! Input: five bytes of settings, of which the third also says whether parts are taken, then commands of three bytes each: what, for which request, how much.
 
 #![no_main]
 
@@ -23,6 +23,10 @@ struct Asked {
     cancelled: bool,
     /// Of the answer: its size, what was sent, what may be.
     answered: bool,
+    in_parts: bool,
+    /// The client grants more only for what it says that it took, and so much came that it did not.
+    held: bool,
+    untaken: u64,
     size: u64,
     sent: u64,
     credit: u64,
@@ -33,6 +37,7 @@ struct Server {
     decoder: ServerDecoder,
     welcome: Welcome,
     window_bytes: u64,
+    takes_parts: bool,
     asked: HashMap<u64, Asked>,
 }
 
@@ -48,7 +53,10 @@ impl Server {
             at += step.consumed;
             match step.item {
                 Item::NeedMore => return,
-                Item::Hello(hello) => assert_eq!(hello.response_credit_bytes, self.window_bytes),
+                Item::Hello(hello) => {
+                    assert_eq!(hello.response_credit_bytes, self.window_bytes);
+                    assert_eq!(hello.takes_parts, self.takes_parts);
+                }
                 Item::Request(head) => {
                     let asked = Asked {
                         bytes: head.bytes,
@@ -94,7 +102,7 @@ impl Server {
                     assert!(!asked.receiving_over, "CREDIT after the END");
                     asked.credit += bytes;
                     assert!(
-                        asked.credit - asked.sent <= self.window_bytes,
+                        asked.credit - asked.sent + asked.untaken <= self.window_bytes,
                         "more than the window is granted"
                     );
                 }
@@ -136,6 +144,10 @@ impl Server {
         if first {
             asked.answered = true;
             asked.size = amount * amount;
+            asked.in_parts = self.takes_parts && asked.sending_over && amount % 2 == 1;
+        }
+        if asked.in_parts {
+            return self.answer_in_parts(id, first, amount, out);
         }
         let left = asked.size - asked.sent;
         let part = left
@@ -160,9 +172,47 @@ impl Server {
             asked.receiving_over = true;
         }
         out.resize(out.len() + part as usize, b'a');
-        asked.sent += part;
+        asked.send(part);
         asked.receiving_over |= asked.sent == asked.size;
         self.settle(id);
+    }
+
+    /// As `answer`, where nobody knows the size: it ends when `amount` says so, well or not.
+    fn answer_in_parts(&mut self, id: u64, first: bool, amount: u64, out: &mut Vec<u8>) {
+        let asked = self.asked.get_mut(&id).expect("it was just there");
+        let part = (asked.credit - asked.sent).min(amount * 16).min(4000);
+        let ends = !first && amount % 8 < 2;
+        if first {
+            let head = ResponseHead {
+                id,
+                status: 200,
+                bytes: 0,
+                in_parts: true,
+                report: Report::default(),
+                content_type: b"",
+                payload_bytes: part as u32,
+            };
+            wire::response_head(out, &head).expect("it is valid");
+        } else if amount % 8 == 0 {
+            wire::cut(out, id, 500, &vec![b'e'; amount as usize]);
+            asked.receiving_over = true;
+            return self.settle(id);
+        } else if part > 0 || ends {
+            wire::data_head(out, id, part as u32, ends);
+        }
+        out.resize(out.len() + part as usize, b'a');
+        asked.send(part);
+        asked.receiving_over |= ends;
+        self.settle(id);
+    }
+}
+
+impl Asked {
+    fn send(&mut self, bytes: u64) {
+        self.sent += bytes;
+        if self.held {
+            self.untaken += bytes;
+        }
     }
 }
 
@@ -173,6 +223,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let options = Options {
         window_bytes: u64::from(window) * 64,
+        takes_parts: in_flight & 0x80 == 0,
         ..Options::DEFAULT
     };
     let mut session = Session::new(&options);
@@ -187,6 +238,7 @@ fuzz_target!(|data: &[u8]| {
             request_credit_bytes: u64::from(credit) * 64,
         },
         window_bytes: options.window_bytes.max(1),
+        takes_parts: options.takes_parts,
         asked: HashMap::new(),
     };
     let mut told = Vec::new();
@@ -197,7 +249,7 @@ fuzz_target!(|data: &[u8]| {
     for command in core::iter::once([7, 0, 0].as_slice()).chain(commands.chunks_exact(3)) {
         let (which, amount) = (usize::from(command[1]), usize::from(command[2]));
         let mine = started.len().checked_sub(1 + which % 16);
-        match command[0] % 10 {
+        match command[0] % 13 {
             0 | 1 => {
                 let bytes = amount * 78;
                 let request = Request {
@@ -230,6 +282,31 @@ fuzz_target!(|data: &[u8]| {
                         asked.granted += amount as u64 + 1;
                     }
                 }
+            }
+            10 => {
+                // Before any of the answer: what came unheld is taken already.
+                let asked = mine.and_then(|mine| {
+                    Some((started[mine].0, server.asked.get_mut(&started[mine].0)?))
+                });
+                if let Some((id, asked)) = asked.filter(|(_, asked)| !asked.answered) {
+                    session.hold(id);
+                    asked.held = true;
+                }
+            }
+            11 => {
+                let asked = mine.and_then(|mine| {
+                    Some((started[mine].0, server.asked.get_mut(&started[mine].0)?))
+                });
+                if let Some((id, asked)) = asked {
+                    let bytes = asked.untaken.min(amount as u64 * 16);
+                    asked.untaken -= bytes;
+                    session.took(id, bytes as usize);
+                }
+            }
+            12 => {
+                let id = mine.map_or(1, |mine| started[mine].0);
+                honest = false;
+                wire::cut(&mut told, id, 500, &vec![b'e'; amount]);
             }
             8 => {
                 let id = mine.map_or(1, |mine| started[mine].0);

@@ -10,7 +10,7 @@ use std::thread;
 use vilya_protocol::error::{ErrorKind, body};
 use vilya_protocol::wire::{self, Hello, Item, Limits, Report, ResponseHead, ServerDecoder, Welcome, WireError};
 
-use super::{Asked, Reaction, Shared};
+use super::{Asked, Ending, Reaction, Shared};
 
 /// Whether the connection goes on.
 type Outcome = Result<(), WireError>;
@@ -29,6 +29,7 @@ pub(super) fn hold(mut stream: TcpStream, shard: u16, shared: &Shared) {
         shard,
         stream: Arc::new(Mutex::new(writer)),
         window_bytes: 0,
+        takes_parts: false,
         asked: HashMap::new(),
         answers: HashMap::new(),
         receiving: 0,
@@ -56,6 +57,7 @@ struct Conversation<'a> {
     stream: Arc<Mutex<TcpStream>>,
     /// Initial credit of answers.
     window_bytes: u64,
+    takes_parts: bool,
     /// Requests of which the client has sent neither END nor CANCEL.
     asked: HashMap<u64, Whole>,
     /// Answers that are not over.
@@ -81,8 +83,27 @@ struct Reply {
     body: Vec<u8>,
     sent: usize,
     credit: u64,
-    /// Nothing was said yet: a CANCEL decides.
+    /// Nothing more is said: a CANCEL decides.
     awaits_cancel: bool,
+    /// Of an answer in parts: where in the body each ends, and how it does.
+    parts: Option<(Vec<usize>, Ending)>,
+}
+
+impl Reply {
+    /// Bytes up to the end of the part, or of the answer.
+    fn due(&self) -> usize {
+        let edges = self.parts.iter().flat_map(|(edges, _)| edges);
+        edges.copied().find(|edge| *edge > self.sent).unwrap_or(self.body.len()) - self.sent
+    }
+
+    /// Whether the last bytes of the body end the answer.
+    fn ends_with_body(&self) -> bool {
+        match &self.parts {
+            None => true,
+            Some((edges, Ending::Whole)) => !edges.is_empty() && edges.iter().rev().nth(1) != edges.last(),
+            Some(_) => false,
+        }
+    }
 }
 
 const fn broken(message: &'static str) -> WireError {
@@ -170,6 +191,7 @@ impl Conversation<'_> {
             return self.say(&out);
         }
         self.window_bytes = hello.response_credit_bytes;
+        self.takes_parts = hello.takes_parts;
         let settings = &self.shared.settings;
         wire::welcome(&mut out, &Welcome { shard: self.shard, ..settings.welcome }, &self.shared.ports);
         if hello.wants_map {
@@ -233,12 +255,16 @@ impl Conversation<'_> {
             Reaction::Answer(status, report, content_type, body) => {
                 self.answer(id, status, report, content_type, body);
             }
+            Reaction::Parts(report, content_type, parts, ending) => {
+                self.answer_in_parts(id, report, content_type, &parts, ending);
+            }
             Reaction::AnswerAfter(time, reaction) => {
                 thread::sleep(time);
                 self.act(id, *reaction);
             }
             Reaction::AwaitCancel => {
-                let reply = Reply { body: Vec::new(), sent: 0, credit: self.window_bytes, awaits_cancel: true };
+                let credit = self.window_bytes;
+                let reply = Reply { body: Vec::new(), sent: 0, credit, awaits_cancel: true, parts: None };
                 self.answers.insert(id, reply);
             }
             Reaction::Silence => {}
@@ -277,27 +303,79 @@ impl Conversation<'_> {
         self.say(&out);
         if first < body.len() {
             let credit = self.window_bytes - first as u64;
-            self.answers.insert(id, Reply { body, sent: first, credit, awaits_cancel: false });
+            self.answers.insert(id, Reply { body, sent: first, credit, awaits_cancel: false, parts: None });
             self.go_on(id);
         }
+    }
+
+    fn answer_in_parts(&mut self, id: u64, report: Report, content_type: &str, parts: &[Vec<u8>], ending: Ending) {
+        let body = parts.concat();
+        if !self.takes_parts {
+            return match ending {
+                Ending::Whole => self.answer(id, 200, report, content_type, body),
+                Ending::Cut(status, error) => self.answer(id, status, report, "application/json", error.into()),
+                Ending::AwaitCancel => self.act(id, Reaction::AwaitCancel),
+                Ending::Gone => self.closing = true,
+            };
+        }
+        let head = ResponseHead {
+            id,
+            status: 200,
+            bytes: 0,
+            in_parts: true,
+            report,
+            content_type: content_type.as_bytes(),
+            payload_bytes: 0,
+        };
+        // With its head if it fits, unless it would be the end.
+        let most = self.window_bytes.min(u64::from(self.shared.settings.welcome.frame_bytes) - 512);
+        let first = parts.first().map_or(0, Vec::len);
+        let first = if first as u64 <= most && first < body.len() { first } else { 0 };
+        let mut out = Vec::new();
+        self.closing = wire::response_head(&mut out, &ResponseHead { payload_bytes: first as u32, ..head }).is_err();
+        out.extend_from_slice(&body[..first]);
+        self.say(&out);
+        let edges = parts.iter().scan(0, |at, part| {
+            *at += part.len();
+            Some(*at)
+        });
+        let parts = Some((edges.collect(), ending));
+        let credit = self.window_bytes - first as u64;
+        self.answers.insert(id, Reply { body, sent: first, credit, awaits_cancel: false, parts });
+        self.go_on(id);
     }
 
     /// Sends of an answer what its credit allows.
     fn go_on(&mut self, id: u64) {
         let frame_bytes = self.shared.settings.welcome.frame_bytes as usize;
-        while let Some(reply) = self.answers.get_mut(&id) {
+        while let Some(reply) = self.answers.get_mut(&id).filter(|reply| !reply.awaits_cancel) {
             let left = reply.body.len() - reply.sent;
-            let part = left.min(frame_bytes).min(usize::try_from(reply.credit).unwrap_or(usize::MAX));
-            if part == 0 {
+            let part = reply.due().min(frame_bytes).min(usize::try_from(reply.credit).unwrap_or(usize::MAX));
+            if part == 0 && left > 0 {
                 return;
             }
             let mut out = Vec::new();
-            wire::data_head(&mut out, id, part as u32, part == left);
-            out.extend_from_slice(&reply.body[reply.sent..][..part]);
-            reply.sent += part;
-            reply.credit -= part as u64;
+            let mut is_over = part == left;
+            if part > 0 {
+                wire::data_head(&mut out, id, part as u32, is_over && reply.ends_with_body());
+                out.extend_from_slice(&reply.body[reply.sent..][..part]);
+                reply.sent += part;
+                reply.credit -= part as u64;
+            }
+            if is_over && let Some((_, ending)) = reply.parts {
+                match ending {
+                    Ending::Whole if part > 0 && reply.ends_with_body() => {}
+                    Ending::Whole => wire::data_head(&mut out, id, 0, true),
+                    Ending::Cut(status, error) => wire::cut(&mut out, id, status, error.as_bytes()),
+                    Ending::AwaitCancel => {
+                        reply.awaits_cancel = true;
+                        is_over = false;
+                    }
+                    Ending::Gone => self.closing = true,
+                }
+            }
             send(&self.stream, &out);
-            if part == left {
+            if is_over {
                 self.answers.remove(&id);
             }
         }
@@ -306,19 +384,17 @@ impl Conversation<'_> {
     fn cancel(&mut self, id: u64) {
         let unanswered = self.asked.remove(&id).is_some_and(|whole| !whole.answered);
         let reply = self.answers.remove(&id);
+        let error = body(ErrorKind::Cancelled, "the client cancelled");
         let mut out = Vec::new();
-        if unanswered || reply.as_ref().is_some_and(|reply| reply.awaits_cancel) {
-            return self.answer(
-                id,
-                ErrorKind::Cancelled.status(),
-                Report::default(),
-                "application/json",
-                body(ErrorKind::Cancelled, "the client cancelled"),
-            );
+        match reply {
+            Some(Reply { parts: Some(_), .. }) => wire::cut(&mut out, id, ErrorKind::Cancelled.status(), &error),
+            Some(Reply { awaits_cancel: false, .. }) => wire::data_head(&mut out, id, 0, true),
+            None if !unanswered => return,
+            _ => {
+                let status = ErrorKind::Cancelled.status();
+                return self.answer(id, status, Report::default(), "application/json", error);
+            }
         }
-        if reply.is_some() {
-            wire::data_head(&mut out, id, 0, true);
-            self.say(&out);
-        }
+        self.say(&out);
     }
 }

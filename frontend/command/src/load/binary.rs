@@ -272,6 +272,21 @@ impl Lane {
                     }
                     (id, end)
                 }
+                Event::Cut { id, status, body } => {
+                    if let Some(exchange) = exchange(&mut self.exchanges, id) {
+                        exchange.received += bytes_in;
+                        // What has come is no answer: the error is.
+                        exchange.status = Some(status);
+                        exchange.body(body);
+                    }
+                    (id, true)
+                }
+                Event::End { id } => {
+                    if let Some(exchange) = exchange(&mut self.exchanges, id) {
+                        exchange.received += bytes_in;
+                    }
+                    (id, true)
+                }
                 Event::CutShort { id } => (id, true),
                 Event::Map(frame) => {
                     around.routes.learn(&frame);

@@ -27,7 +27,9 @@ impl Heads {
                 return 0;
             }
             Event::Payload { .. } => self.kept + consumed,
-            Event::Answer { .. } | Event::CutShort { .. } => self.begun + consumed,
+            Event::Answer { .. } | Event::End { .. } | Event::Cut { .. } | Event::CutShort { .. } => {
+                self.begun + consumed
+            }
             Event::Welcome | Event::Map(_) | Event::Credit { .. } | Event::Pong { .. } | Event::Goaway { .. } => 0,
         };
         *self = Heads::default();
@@ -38,7 +40,7 @@ impl Heads {
 #[cfg(test)]
 mod tests {
     use vilya_client::{Options, Report, Request, Session};
-    use vilya_protocol::wire::{ResponseHead, Welcome, credit, data_head, map, response_head, welcome};
+    use vilya_protocol::wire::{ResponseHead, Welcome, credit, cut, data_head, map, response_head, welcome};
 
     use super::*;
 
@@ -52,8 +54,8 @@ mod tests {
     };
 
     /// What the session makes of `input`, given in pieces of `piece_bytes`: the bytes of each answer.
-    fn answers(session: &mut Session, input: &[u8], piece_bytes: usize) -> [u64; 2] {
-        let (mut heads, mut answers) = (Heads::default(), [0; 2]);
+    fn answers(session: &mut Session, input: &[u8], piece_bytes: usize) -> [u64; 4] {
+        let (mut heads, mut answers) = (Heads::default(), [0; 4]);
         for piece in input.chunks(piece_bytes) {
             let mut at = 0;
             loop {
@@ -62,7 +64,10 @@ mod tests {
                 let bytes = heads.answer_bytes(consumed, &event);
                 match event {
                     Event::NeedMore => break,
-                    Event::Answer { head: ResponseHead { id, .. }, .. } | Event::Payload { id, .. } => {
+                    Event::Answer { head: ResponseHead { id, .. }, .. }
+                    | Event::Payload { id, .. }
+                    | Event::End { id }
+                    | Event::Cut { id, .. } => {
                         answers[Session::slot(id)] += bytes;
                     }
                     _ => assert_eq!(bytes, 0),
@@ -78,21 +83,15 @@ mod tests {
             let mut session = Session::new(&Options::DEFAULT);
             let mut greeting = Vec::new();
             welcome(&mut greeting, &WELCOME, &[0]);
-            assert_eq!(answers(&mut session, &greeting, piece_bytes), [0, 0]);
-            let ids = [0, 1].map(|_| session.start(&Request::new("f", b"")).unwrap().id);
+            assert_eq!(answers(&mut session, &greeting, piece_bytes), [0; 4]);
+            let ids = [0, 1, 2, 3].map(|_| session.start(&Request::new("f", b"")).unwrap().id);
 
             let mut input = Vec::new();
             let answer = |input: &mut Vec<u8>, id, bytes, payload_bytes: u32| {
+                let in_parts = bytes == 0;
                 let report = Report::default();
-                let head = ResponseHead {
-                    id,
-                    status: 200,
-                    bytes,
-                    in_parts: false,
-                    report,
-                    content_type: b"a/b",
-                    payload_bytes,
-                };
+                let head =
+                    ResponseHead { id, status: 200, bytes, in_parts, report, content_type: b"a/b", payload_bytes };
                 response_head(input, &head).unwrap();
                 input.extend(std::iter::repeat_n(0, payload_bytes as usize));
             };
@@ -109,9 +108,17 @@ mod tests {
             map(&mut input, 1, true, 4096, [("f", &[0][..])]);
             data(&mut input, ids[1], 70, true);
             credit(&mut input, ids[1], 9);
+            answer(&mut input, ids[2], 0, 10);
+            answer(&mut input, ids[3], 0, 0);
             data(&mut input, ids[0], 100, true);
+            data(&mut input, ids[3], 20, false);
+            credit(&mut input, ids[2], 9);
+            data(&mut input, ids[2], 0, true);
+            cut(&mut input, ids[3], 500, &[0; 700]);
             let (head, report, content_type) = (32, 32, 3);
-            let expected = [head + report + content_type + 500 + 2 * head, head + report + content_type + 70 + head];
+            let begin = head + report + content_type;
+            let expected =
+                [begin + 500 + 2 * head, begin + 70 + head, begin + 10 + head, begin + head + 20 + head + 700];
             assert_eq!(answers(&mut session, &input, piece_bytes), expected, "in pieces of {piece_bytes}");
         }
     }

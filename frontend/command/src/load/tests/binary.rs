@@ -1,6 +1,6 @@
 //! Whole runs over the binary protocol.
 
-use vilya_client::peer::{Asked, Peer, Reaction, Settings};
+use vilya_client::peer::{Asked, Ending, Peer, Reaction, Settings};
 use vilya_client::{Report, Start};
 
 use super::*;
@@ -50,6 +50,23 @@ fn every_request_is_counted_whatever_the_depth_of_the_pipeline() {
         let cells = |row: &Vec<String>| row[3..8] == ["f", "200", "warm", "2", "10"] && row[10] == "0";
         assert!(rows.iter().all(cells), "{:?}", rows[0]);
         assert_eq!((step.run.unwrap().count, step.warm.unwrap().count), (2000, 2000));
+    }
+}
+
+#[test]
+fn answers_in_parts_are_one_answer_each_and_those_that_are_cut_are_failures() {
+    let peer = start(1, &[], |asked| {
+        let parts = vec![b"one".to_vec(), b"two".to_vec(), vec![b'x'; 100_000]];
+        let ending = if asked.name == "cut" { Ending::Cut(502, "{}") } else { Ending::Whole };
+        Reaction::Parts(Report::default(), "", parts, ending)
+    });
+    for (name, succeeded, status, last_bytes) in [("whole", 100, "200", 0), ("cut", 0, "502", 32 + 2)] {
+        let (summary, rows) = run_binary(&peer, &format!("{name} --pipeline 4 --count 100 --warm-up 0s"));
+        let step = &summary.steps[0];
+        assert_eq!((step.requests, step.succeeded, rows.len()), (100, succeeded, 100));
+        assert!(rows.iter().all(|row| row[4] == status), "{:?}", rows[0]);
+        // A head with a report and the first part, and two frames of data.
+        assert_eq!(step.received_bytes, 100 * (32 + 32 + 3 + 32 + 3 + 32 + 100_000 + last_bytes));
     }
 }
 
