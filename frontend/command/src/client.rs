@@ -4,6 +4,7 @@
 //! The demo's measurements do not go through here: they need a connection whose own cost is small and known
 //! (`demo::connection`).
 
+use std::io::Read;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -60,12 +61,22 @@ pub(crate) struct SandboxRow {
     pub(crate) image: Option<String>,
 }
 
-/// What a function returned, and what the worker says of how.
+/// Takes what comes of an answer, piece by piece.
+pub(crate) type Take<'a> = dyn FnMut(&[u8]) -> Result<(), Failure> + 'a;
+
+/// What became of an invocation, and what the worker says of how.
 pub(crate) struct Answer {
+    /// Of an answer in parts that was cut it is the reason for that.
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
+    /// Bytes of a good answer, which were taken as they came.
+    pub(crate) taken_bytes: u64,
+    /// Of an error, what it says.
     pub(crate) body: Vec<u8>,
 }
+
+/// Of a good answer so much is read at once.
+const PIECE_BYTES: usize = 64 * 1024;
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -188,8 +199,15 @@ impl Client {
         self.get(format!("{}/logs?tail={tail}", self.function_url(name)))
     }
 
-    /// Runs a function once. A function that failed is an [`Answer`] too; only "no worker" is an error.
-    pub(crate) fn invoke(&self, name: &str, body: &[u8], content_type: &str) -> Result<Answer, Failure> {
+    /// Runs a function once; what it returns goes to `take` as it comes. A function that failed is an [`Answer`] too, except
+    /// in the middle of an answer in parts, which HTTP does not give a reason for.
+    pub(crate) fn invoke(
+        &self,
+        name: &str,
+        body: &[u8],
+        content_type: &str,
+        take: &mut Take<'_>,
+    ) -> Result<Answer, Failure> {
         // No time limit: the worker ends what takes longer than the function's own.
         let sent = self.agent.post(self.invoke_url(name)).content_type(content_type).send(body);
         let mut response = sent.map_err(|error| self.unreachable(&error))?;
@@ -197,9 +215,26 @@ impl Client {
             .headers()
             .iter()
             .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
-        let headers = headers.collect();
-        let body = self.body(&mut response)?;
-        Ok(Answer { status: response.status().as_u16(), headers, body })
+        let headers: Vec<(String, String)> = headers.collect();
+        let status = response.status().as_u16();
+        if !response.status().is_success() {
+            let body = self.body(&mut response)?;
+            return Ok(Answer { status, headers, taken_bytes: 0, body });
+        }
+        let in_parts = !headers.iter().any(|(header, _)| header == "content-length");
+        let (mut reader, mut piece, mut taken_bytes) = (response.into_body().into_reader(), vec![0; PIECE_BYTES], 0);
+        loop {
+            match reader.read(&mut piece) {
+                Ok(0) => return Ok(Answer { status, headers, taken_bytes, body: Vec::new() }),
+                Ok(bytes) => {
+                    take(&piece[..bytes])?;
+                    taken_bytes += bytes as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) if in_parts => return Err(cut(name, format_args!("its answer ended before it was whole"))),
+                Err(error) => return Err(self.unreachable(&ureq::Error::Io(error))),
+            }
+        }
     }
 
     /// What a failed invocation means to the caller.
@@ -210,6 +245,9 @@ impl Client {
             _ => return refused(answer.status, error),
         };
         let WorkerError { error_type, error_message, .. } = error;
+        if answer.taken_bytes > 0 {
+            return cut(name, format_args!("it {failed} {error_type}: {error_message}"));
+        }
         // An exception may come without a word, as Python's MemoryError does.
         let colon = if error_message.is_empty() { "" } else { ": " };
         Failure::new(
@@ -270,6 +308,14 @@ impl Client {
     }
 }
 
+/// The failure of a function some of whose answer was taken.
+pub(crate) fn cut(name: &str, why: std::fmt::Arguments<'_>) -> Failure {
+    Failure::new(
+        Fault::Function,
+        format_args!("what came of {name} is not whole: {why} (`vilya logs {name}` shows what it wrote)"),
+    )
+}
+
 fn refused(status: u16, error: &WorkerError) -> Failure {
     let WorkerError { error_type, error_message, .. } = error;
     // The worker's own messages say what to do.
@@ -324,11 +370,39 @@ mod tests {
         (client, server)
     }
 
+    fn invoke(client: &Client) -> (Result<Answer, Failure>, Vec<u8>) {
+        let mut taken = Vec::new();
+        let answer = client.invoke("a-b", b"body", "text/plain", &mut |piece| {
+            taken.extend_from_slice(piece);
+            Ok(())
+        });
+        (answer, taken)
+    }
+
+    #[test]
+    fn an_answer_in_parts_is_taken_and_one_without_an_end_is_a_failure() {
+        let (client, _server) =
+            once("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n1\r\n!\r\n0\r\n\r\n");
+        let (answer, taken) = invoke(&client);
+        assert_eq!((answer.unwrap().taken_bytes, &taken[..]), (3, &b"hi!"[..]));
+        let (client, _server) = once("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n1\r\n!\r\n");
+        let (answer, taken) = invoke(&client);
+        let failure = answer.err().unwrap();
+        assert_eq!((failure.fault(), &taken[..]), (Fault::Function, &b"hi!"[..]));
+        assert!(failure.to_string().contains("is not whole"), "{failure}");
+        let (client, _server) = once("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhi!");
+        assert_eq!(invoke(&client).0.err().unwrap().fault(), Fault::Unreachable);
+        let (client, _server) = once("HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\n{}");
+        let (answer, taken) = invoke(&client);
+        assert_eq!((&answer.unwrap().body[..], taken.len()), (&b"{}"[..], 0));
+    }
+
     #[test]
     fn an_invocation_is_a_post_and_its_answer_comes_back_whole() {
         let (client, server) = once("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-vilya-start: cold\r\n\r\nhi");
-        let answer = client.invoke("a-b", b"body", "text/plain").unwrap();
-        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"hi"[..]));
+        let (answer, taken) = invoke(&client);
+        let answer = answer.unwrap();
+        assert_eq!((answer.status, answer.taken_bytes, answer.body.len(), &taken[..]), (200, 2, 0, &b"hi"[..]));
         assert_eq!(answer.header("x-vilya-start"), Some("cold"));
         assert!(answer.error().is_none());
         let asked = server.join().unwrap();
@@ -340,7 +414,7 @@ mod tests {
     fn a_function_that_raised_is_told_from_a_worker_that_refused() {
         let client = Client::new("http://127.0.0.1:1").unwrap();
         let fault = |status, body: &str| {
-            let answer = Answer { status, headers: Vec::new(), body: body.into() };
+            let answer = Answer { status, headers: Vec::new(), taken_bytes: 0, body: body.into() };
             let error = answer.error().unwrap();
             client.invocation_failure("f", &answer, &error)
         };

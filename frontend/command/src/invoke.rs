@@ -1,7 +1,8 @@
-//! `invoke`: one payload in, one answer out. The answer's bytes go to standard output (or a file) as they are;
-//! everything said about them goes to standard error.
+//! `invoke`: one payload in, one answer out. The answer's bytes go to standard output (or a file) as they are and as they
+//! come; everything said about them goes to standard error.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use crate::arguments::{Invoke, Protocol};
@@ -13,10 +14,15 @@ use crate::wire;
 pub(crate) fn invoke(client: &Client, asked: &Invoke, screen: &mut Screen) -> Result<(), Failure> {
     let payload = Payload::read(asked.data.as_deref(), &mut std::io::stdin())?;
     let content_type = asked.content_type.as_deref().unwrap_or_else(|| payload.content_type());
-    let answer = match asked.wire.protocol {
-        Protocol::Http => client.invoke(&asked.name, &payload.bytes, content_type)?,
-        Protocol::Binary => wire::invoke(&asked.wire.wire_address, &asked.name, &payload.bytes, content_type)?,
+    let mut place = Place { output: asked.output.as_deref(), file: None, last: None, screen };
+    let mut take = |piece: &[u8]| place.take(piece);
+    let (name, bytes) = (asked.name.as_str(), payload.bytes.as_slice());
+    let outcome = match asked.wire.protocol {
+        Protocol::Http => client.invoke(name, bytes, content_type, &mut take),
+        Protocol::Binary => wire::invoke(&asked.wire.wire_address, name, bytes, content_type, &mut take),
     };
+    place.end()?;
+    let answer = outcome?;
     if asked.verbose {
         describe(&answer);
     }
@@ -26,9 +32,31 @@ pub(crate) fn invoke(client: &Client, asked: &Invoke, screen: &mut Screen) -> Re
         }
         return Err(client.invocation_failure(&asked.name, &answer, &error));
     }
-    match &asked.output {
-        Some(path) => std::fs::write(path, &answer.body).map_err(|error| Failure::file("write", path, &error)),
-        None => screen.foreign(&answer.body),
+    place.take(b"")
+}
+
+/// Where an answer goes: standard output, or a file, which is made when something comes of a good answer.
+struct Place<'a> {
+    output: Option<&'a Path>,
+    file: Option<File>,
+    last: Option<u8>,
+    screen: &'a mut Screen,
+}
+
+impl Place<'_> {
+    fn take(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        self.last = piece.last().copied().or(self.last);
+        let Some(path) = self.output else { return self.screen.bytes(piece) };
+        let failed = |error| Failure::file("write", path, &error);
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(File::create(path).map_err(failed)?),
+        };
+        file.write_all(piece).map_err(failed)
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        if self.output.is_some() { Ok(()) } else { self.screen.end_foreign(self.last) }
     }
 }
 
@@ -74,7 +102,8 @@ impl Payload {
 
 fn describe(answer: &Answer) {
     let header = |name| answer.header(name).unwrap_or("-");
-    note(format_args!("status {}, {} bytes of {}", answer.status, answer.body.len(), header("content-type")));
+    let bytes = answer.taken_bytes + answer.body.len() as u64;
+    note(format_args!("status {}, {bytes} bytes of {}", answer.status, header("content-type")));
     let shard = answer.header("x-vilya-shard").map_or(String::new(), |shard| format!(", shard {shard}"));
     note(format_args!("request {}, {} start{shard}", header("x-request-id"), header("x-vilya-start")));
     if let Some(timing) = answer.header("server-timing") {

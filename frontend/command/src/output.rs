@@ -33,10 +33,10 @@ impl Screen {
         self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(|error| Failure::output(&error))
     }
 
-    /// Somebody else's bytes as they are; on a terminal, where the prompt follows, on lines of their own.
-    pub(crate) fn foreign(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.bytes(bytes)?;
-        if self.terminal && !bytes.is_empty() && !bytes.ends_with(b"\n") { self.line("") } else { Ok(()) }
+    /// Ends somebody else's bytes, of which this was the last: on a terminal, where the prompt follows, they are on lines of
+    /// their own.
+    pub(crate) fn end_foreign(&mut self, last: Option<u8>) -> Result<(), Failure> {
+        if self.terminal && last.is_some_and(|last| last != b'\n') { self.line("") } else { Ok(()) }
     }
 
     pub(crate) fn table(&mut self, table: &Table) -> Result<(), Failure> {

@@ -7,25 +7,49 @@ use std::time::Duration;
 
 use vilya_client::{Client, Error, Options, Report, Request, Start};
 
-use crate::client::Answer;
+use crate::client::{Answer, Take};
 use crate::failure::{Failure, Fault};
 
 /// As long as HTTP waits for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs a function once. A function that failed is an [`Answer`] too.
-pub(crate) fn invoke(address: &str, name: &str, payload: &[u8], content_type: &str) -> Result<Answer, Failure> {
+/// Runs a function once; what it returns goes to `take` as it comes. A function that failed is an [`Answer`] too, also in the
+/// middle of an answer in parts.
+pub(crate) fn invoke(
+    address: &str,
+    name: &str,
+    payload: &[u8],
+    content_type: &str,
+    take: &mut Take<'_>,
+) -> Result<Answer, Failure> {
     // No time limit: the worker ends what takes longer than the function's own.
     let options = Options { timeout: Duration::MAX, connect_timeout: CONNECT_TIMEOUT, ..Options::DEFAULT };
     let builder = Client::builder().options(options).direct(false);
     let mut client = builder.connect(address).map_err(|error| failure(address, error))?;
     let request = Request { content_type: content_type.as_bytes(), ..Request::new(name, payload) };
-    let mut answer = vilya_client::Answer::default();
-    client.invoke_with(&request, &mut answer).map_err(|error| failure(address, error))?;
-    let content_type = String::from_utf8_lossy(&answer.content_type).into_owned();
+    let mut parts = match client.invoke_for_parts(&request) {
+        Ok(parts) => parts,
+        // Its head was there and nothing else.
+        Err(Error::Cut { status, body }) => return Ok(Answer { status, headers: Vec::new(), taken_bytes: 0, body }),
+        Err(error) => return Err(failure(address, error)),
+    };
+    let content_type = String::from_utf8_lossy(parts.content_type()).into_owned();
     let headers = [("content-type", content_type)].into_iter().filter(|(_, value)| !value.is_empty());
-    let headers = headers.chain(headers_of(&answer.report)).map(|(name, value)| (name.to_owned(), value));
-    Ok(Answer { status: answer.status, headers: headers.collect(), body: answer.body })
+    let headers = headers.chain(headers_of(parts.report())).map(|(name, value)| (name.to_owned(), value));
+    let headers = headers.collect();
+    let (status, mut taken_bytes, mut error) = (parts.status(), 0, Vec::new());
+    loop {
+        match parts.next() {
+            Ok(Some(piece)) if (200..300).contains(&status) => {
+                take(piece)?;
+                taken_bytes += piece.len() as u64;
+            }
+            Ok(Some(piece)) => error.extend_from_slice(piece),
+            Ok(None) => return Ok(Answer { status, headers, taken_bytes, body: error }),
+            Err(Error::Cut { status, body }) => return Ok(Answer { status, headers, taken_bytes, body }),
+            Err(error) => return Err(failure(address, error)),
+        }
+    }
 }
 
 /// The headers in which HTTP says the same.
@@ -77,9 +101,25 @@ fn failure(address: &str, error: Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use vilya_client::peer::{Peer, Reaction, Settings};
+    use vilya_client::peer::{Ending, Peer, Reaction, Settings};
 
     use super::*;
+
+    const ERROR: &str = "{\"errorType\":\"SandboxDied\"}";
+
+    fn parts(parts: Vec<Vec<u8>>, ending: Ending) -> Reaction {
+        Reaction::Parts(Report::default(), "", parts, ending)
+    }
+
+    /// The answer, and what was taken of it.
+    fn taken(address: &str, name: &str, payload: &[u8]) -> (Result<Answer, Failure>, Vec<u8>) {
+        let mut taken = Vec::new();
+        let answer = invoke(address, name, payload, "application/json", &mut |piece| {
+            taken.extend_from_slice(piece);
+            Ok(())
+        });
+        (answer, taken)
+    }
 
     #[test]
     fn an_answer_says_what_it_would_over_http() {
@@ -96,8 +136,9 @@ mod tests {
             Reaction::Answer(200, report, "text/plain", echo)
         });
         let address = peer.unwrap().address().to_string();
-        let answer = invoke(&address, "f", b"body", "application/json").unwrap();
-        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"application/json body"[..]));
+        let (answer, body) = taken(&address, "f", b"body");
+        let answer = answer.unwrap();
+        assert_eq!((answer.status, answer.taken_bytes, &body[..]), (200, 21, &b"application/json body"[..]));
         let expected = [
             ("content-type", "text/plain"),
             ("x-request-id", "abababababababababababababababab"),
@@ -114,11 +155,21 @@ mod tests {
     fn failures_have_their_exit_codes() {
         let peer = Peer::start(Settings::default(), |asked| match asked.name {
             "raise" => Reaction::Answer(500, Report::default(), "application/json", b"{}".to_vec()),
+            "cut" => parts(vec![b"begun".to_vec()], Ending::Cut(502, ERROR)),
+            "cut-at-once" => parts(Vec::new(), Ending::Cut(502, ERROR)),
+            "breaks" => parts(vec![b"begun".to_vec()], Ending::Gone),
             _ => Reaction::Raw(Vec::new()),
         });
         let address = peer.unwrap().address().to_string();
-        assert_eq!(invoke(&address, "raise", b"", "text/plain").unwrap().status, 500);
-        let code = |address: &str, name| invoke(address, name, b"", "text/plain").err().map(|error| error.fault());
+        let answered = |name| taken(&address, name, b"").0.unwrap();
+        assert_eq!((answered("raise").status, answered("raise").body), (500, b"{}".to_vec()));
+        // What is cut is what failed, and how much came before.
+        for (name, taken_bytes) in [("cut", 5), ("cut-at-once", 0)] {
+            let answer = answered(name);
+            assert_eq!((answer.status, &answer.body[..], answer.taken_bytes), (502, ERROR.as_bytes(), taken_bytes));
+        }
+        let code = |address: &str, name| taken(address, name, b"").0.err().map(|error| error.fault());
+        assert_eq!(code(&address, "breaks"), Some(Fault::Unreachable));
         assert_eq!(code(&address, "gone"), Some(Fault::Unreachable));
         assert_eq!(code(&address, "Not-A-Name"), Some(Fault::Usage));
         assert_eq!(code("127.0.0.1", "f"), Some(Fault::Usage));

@@ -1,7 +1,8 @@
 //! A client's session against a server that does anything: it never panics, and what it sends keeps the rules of the
 //! protocol, whatever it is told.
 //!
-//! Input: five bytes of settings, of which the third also says whether parts are taken, then commands of three bytes each: what, for which request, how much.
+//! Input: five bytes of settings, of which the third also says whether parts are taken, then commands of three bytes each:
+//! what, for which request, how much.
 
 #![no_main]
 

@@ -17,6 +17,7 @@ mod images;
 mod inside;
 #[path = "../../../isolate/tests/isolation/internet.rs"]
 mod internet;
+mod invoke_parts;
 mod lifecycle;
 mod links;
 mod mechanisms;
