@@ -16,6 +16,21 @@
 //! # }
 //! ```
 //!
+//! A function may answer in parts. [`Client::invoke`] puts them together; as they come they are taken so:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), vilya_client::Error> {
+//! # let mut client = vilya_client::Client::connect("127.0.0.1:7879")?;
+//! let request = vilya_client::Request::new("ticks", b"{\"count\": 3}");
+//! let mut parts = client.invoke_for_parts(&request)?;
+//! // An error here says that what came is not whole.
+//! while let Some(bytes) = parts.next()? {
+//!     print!("{}", String::from_utf8_lossy(bytes));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Invariant: what a server says is a claim. It cannot make a client keep more than its [`Options`] allow, and what breaks
 //! the protocol ends the connection with an error. A request is sent once: nothing here sends one again by itself.
 //!

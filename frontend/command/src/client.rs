@@ -231,7 +231,7 @@ impl Client {
                     taken_bytes += bytes as u64;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) if in_parts => return Err(cut(name, format_args!("its answer ended before it was whole"))),
+                Err(_) if in_parts => return Err(cut(name, format_args!("it broke off"))),
                 Err(error) => return Err(self.unreachable(&ureq::Error::Io(error))),
             }
         }
@@ -246,7 +246,7 @@ impl Client {
         };
         let WorkerError { error_type, error_message, .. } = error;
         if answer.taken_bytes > 0 {
-            return cut(name, format_args!("it {failed} {error_type}: {error_message}"));
+            return cut(name, format_args!("{name} {failed} {error_type}: {error_message}"));
         }
         // An exception may come without a word, as Python's MemoryError does.
         let colon = if error_message.is_empty() { "" } else { ": " };
@@ -312,7 +312,7 @@ impl Client {
 pub(crate) fn cut(name: &str, why: std::fmt::Arguments<'_>) -> Failure {
     Failure::new(
         Fault::Function,
-        format_args!("what came of {name} is not whole: {why} (`vilya logs {name}` shows what it wrote)"),
+        format_args!("the answer of {name} is not whole: {why} (`vilya logs {name}` shows what it wrote)"),
     )
 }
 
