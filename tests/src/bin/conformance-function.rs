@@ -77,6 +77,12 @@ fn parts(word: &[u8], response: &mut Response<'_>) -> Result<(), Box<dyn std::er
                 response.send_part()?;
             }
         }
+        // What is left after the last part is more than a part.
+        b"parts tail" => {
+            response.write(b"begun")?;
+            response.send_part()?;
+            response.reserve(3 << 20)?.fill(7);
+        }
         b"parts raise" | b"parts exit" => {
             response.write(b"begun")?;
             response.send_part()?;

@@ -82,6 +82,51 @@ fn an_answer_in_parts_may_be_larger_than_a_payload_and_one_for_an_older_client_n
     worker.await_metric("vilya_lanes_held", "", |lanes| lanes == 0.0);
 }
 
+/// What is left when the function returns is sent from its lane, which others may want meanwhile.
+#[test]
+fn the_end_of_an_answer_in_parts_may_be_larger_than_a_part() {
+    let settings = ["cores.shards=2", "policies.spread=off", "limits.sandboxes_per_function=1"];
+    let worker = Worker::start_with(&settings);
+    deploy(&worker, "tail", "timeout = \"50s\"");
+    for address in shards(&worker) {
+        let expected = [&b"begun"[..], &[7; 3 << 20]].concat();
+        for credit in [0, 5, 1 << 30] {
+            let mut client = WireClient::for_parts(address, credit);
+            let answer = client.invoke(1, "tail", b"parts tail");
+            assert!(answer.in_parts && answer.body == expected && answer.cut.is_none(), "{credit} {:?}", answer.cut);
+            let http = worker.client().invoke("tail", b"parts tail").expect(200);
+            assert!(http.body == expected);
+        }
+        let mut slow = WireClient::for_parts(address, 5);
+        slow.request(1, "tail", b"parts tail");
+        assert_eq!(data(&slow.next_of(1)), b"begun");
+        worker.await_metric("vilya_lanes_held", "", |lanes| lanes == 1.0);
+        // The only lane is wanted: what was not taken is copied out of it.
+        assert_eq!(WireClient::of(&worker).invoke(1, "tail", b"x").body, b"x");
+        worker.await_metric("vilya_lanes_held", "", |lanes| lanes == 0.0);
+        let mut rest = Vec::new();
+        while rest.len() < 3 << 20 {
+            slow.grant(1, 1 << 20);
+            match slow.next_of(1) {
+                Frame::Data { payload, end, .. } => {
+                    rest.extend_from_slice(&payload);
+                    assert_eq!(end, rest.len() == 3 << 20);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(rest.iter().all(|&byte| byte == 7));
+        // Nobody wants the rest.
+        slow.request(1, "tail", b"parts tail");
+        assert_eq!(data(&slow.next_of(1)), b"begun");
+        worker.await_metric("vilya_lanes_held", "", |lanes| lanes == 1.0);
+        slow.cancel(1);
+        assert!(matches!(slow.next_of(1), Frame::Cut { status: 499, .. }));
+        worker.await_metric("vilya_lanes_held", "", |lanes| lanes == 0.0);
+        assert_eq!(slow.invoke(1, "tail", b"the id is free").body, b"the id is free");
+    }
+}
+
 #[test]
 fn who_gives_no_credit_for_a_part_loses_that_answer_and_nothing_else() {
     let worker = Worker::start_with(&["cores.shards=1", "server.idle_timeout=1s", "limits.sandboxes_per_function=1"]);
@@ -100,6 +145,15 @@ fn who_gives_no_credit_for_a_part_loses_that_answer_and_nothing_else() {
     };
     assert_eq!(status, 408);
     assert!(matches!(client.next(), Frame::Response { id: 2, .. }));
+    // So does one whose function has ended meanwhile.
+    client.request(1, "slow", b"parts tail");
+    client.grant(1, 5);
+    let mut begun = Vec::new();
+    while begun.len() < 5 {
+        begun.extend_from_slice(data(&client.next_of(1)));
+    }
+    assert!(matches!(client.next_of(1), Frame::Cut { status: 408, .. }));
+    worker.await_metric("vilya_lanes_held", "", |lanes| lanes == 0.0);
     // The only sandbox of the function is free, and the connection goes on.
     let answer = client.invoke(3, "slow", b"x");
     assert_eq!((answer.status, answer.start, &answer.body[..]), (200, 2, &b"x"[..]));

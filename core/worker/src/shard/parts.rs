@@ -1,8 +1,8 @@
 //! Answers that come in parts: from the ring of a sandbox to a client of this shard or of another.
 //!
 //! Invariant: one part of an answer is under way at a time, so that who sends parts goes at the pace of who takes them. What has begun as a good
-//! answer and does not end as one is cut (HTTP: with its connection): it is never made to look whole. A client that takes no parts gets the answer whole, if it
-//! is no larger than other answers may be.
+//! answer and does not end as one is cut, over HTTP with its connection: it is never made to look whole. A client that takes no parts gets the
+//! answer whole, if it is no larger than other answers may be.
 
 use vilya_protocol::error::ErrorKind;
 

@@ -11,7 +11,6 @@ use vilya_protocol::wire::{self, ServerDecoder};
 use vilya_reactor::{OpId, TimerId};
 
 use super::stream::{Phase, Rest, Stream};
-use crate::part::Awaited;
 use crate::pool::Pool;
 use crate::shard::backlog::Backlog;
 use crate::shard::connection::BodyBudget;
@@ -227,7 +226,7 @@ impl WireConnection {
             }
         }
         if is_all {
-            stream.part.take().into_iter().for_each(Awaited::taken);
+            stream.part.take().into_iter().for_each(|part| part.taken());
         }
         !is_all && stream.credit_bytes > 0
     }

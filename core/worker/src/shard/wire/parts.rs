@@ -50,7 +50,7 @@ impl Shard {
             awaited.taken();
         } else {
             stream.rest = Some(Rest::Bytes { bytes, at: 0 });
-            stream.part = Some(awaited);
+            stream.part = Some(Box::new(awaited));
             wire.answering.push_back(id);
         }
         self.wire_dirty(key);

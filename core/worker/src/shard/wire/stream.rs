@@ -71,8 +71,9 @@ pub(in crate::shard) struct Stream {
     /// Its answer comes in parts, and has begun.
     pub(super) begun: bool,
     pub(super) rest: Option<Rest>,
-    /// Who waits for the rest to be in frames, of an answer in parts that goes on.
-    pub(super) part: Option<Awaited>,
+    /// Who waits for the rest to be in frames, of an answer in parts that goes on. A block for each part that must wait, so that
+    /// the streams of other answers are no larger for it.
+    pub(super) part: Option<Box<Awaited>>,
 }
 
 impl Stream {
