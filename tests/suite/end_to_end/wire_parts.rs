@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use vilya_client::{Answer, Connection, Error, Options, Request};
+
 use super::parts::deploy;
 use super::wire_client::{Frame, WINDOW, WireClient};
 use super::worker::{PATIENCE, Worker, await_log};
@@ -80,6 +82,48 @@ fn an_answer_in_parts_may_be_larger_than_a_payload_and_one_for_an_older_client_n
         assert_eq!(older.invoke(3, "parts", b"parts raise").status, 500);
     }
     worker.await_metric("vilya_lanes_held", "", |lanes| lanes == 0.0);
+}
+
+/// The client that others use, against the worker: two answers at its own pace, and others put together in between.
+#[test]
+fn the_client_takes_several_answers_at_once_and_puts_others_together() {
+    let worker = Worker::start_with(&["cores.shards=2", "server.max_payload=16MiB", "policies.spread=off"]);
+    deploy(&worker, "many", "concurrency = 4\ntimeout = \"10m\"");
+    for address in shards(&worker) {
+        let options = Options { window_bytes: 100_000, ..Options::DEFAULT };
+        let mut connection = Connection::connect(address, &options).expect("the worker speaks the protocol");
+        let begin = |connection: &mut Connection, word: &str| {
+            connection.send_for_parts(&Request::new("many", word.as_bytes())).expect("there is room")
+        };
+        let (endless, large) = (begin(&mut connection, "parts endless"), begin(&mut connection, "parts large"));
+        let (mut answer, mut got) = (Answer::default(), 0);
+        let together = |connection: &mut Connection, word: &str| {
+            let mut answer = Answer::default();
+            connection.exchange(&Request::new("many", word.as_bytes()), &mut answer).map(|()| answer)
+        };
+        while got < 4 << 20 {
+            assert!(connection.receive_part(large, &mut answer).expect("it goes on"));
+            assert_eq!((answer.id, answer.status), (large, 200));
+            assert!(answer.body.iter().enumerate().all(|(at, &byte)| usize::from(byte) == (got + at) >> 20));
+            got += answer.body.len();
+        }
+        assert_eq!(together(&mut connection, "parts").expect("it is answered").body, b"one,zwei,three");
+        connection.cancel(large);
+        assert!(connection.receive_part(endless, &mut answer).expect("it goes on") && answer.body.starts_with(b"tick"));
+        connection.cancel(endless);
+        // Put together it may be as large as the client says, and what is cut is an error.
+        assert_eq!(together(&mut connection, "parts large").expect("it is answered").body.len(), 64 << 20);
+        for (word, status, why) in [("parts raise", 500, "in the middle"), ("parts exit", 502, "code 3")] {
+            let cut = together(&mut connection, word).expect("it is answered");
+            let text = String::from_utf8_lossy(&cut.body);
+            assert!(cut.status == status && text.contains(why), "{} {text}", cut.status);
+            let mut parts = connection.parts(&Request::new("many", word.as_bytes())).expect("it begins");
+            assert_eq!(parts.next().expect("a part"), Some(&b"begun"[..]));
+            assert!(matches!(parts.next(), Err(Error::Cut { status: of, .. }) if of == status));
+        }
+        assert_eq!(connection.in_flight(), 0);
+    }
+    worker.await_metric("vilya_invocations_open", "", |open| open == 0.0);
 }
 
 /// What is left when the function returns is sent from its lane, which others may want meanwhile.
