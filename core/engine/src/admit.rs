@@ -105,7 +105,7 @@ impl Engine {
         let has_unneeded = function.first_unneeded().is_some();
         let has_chore = function.failing > 0
             || is_leaving && has_nothing_waiting && has_unneeded
-            || function.retired && has_nothing_waiting && function.sandboxes == 0;
+            || function.retired && has_nothing_waiting && function.sandboxes == 0 && !function.waits_for_layer();
         if has_chore && !function.has_chore {
             function.has_chore = true;
             self.chores.push_back(slot);
@@ -127,7 +127,9 @@ impl Engine {
             if let Some(sandbox) = function.first_unneeded() {
                 let reason = if is_draining { KillReason::Drained } else { KillReason::Retired };
                 self.kill(sandbox, reason, Outcome::SandboxDied, effects);
-            } else if function.retired && function.sandboxes == 0 {
+            } else if function.retired && function.sandboxes == 0 && function.has_layer() {
+                self.drop_layer(slot, effects);
+            } else if function.retired && function.sandboxes == 0 && function.layer.is_none() {
                 effects.push(Effect::FunctionGone { function: function.id });
                 self.functions.take(slot);
                 self.stats.functions -= 1;

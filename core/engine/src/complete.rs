@@ -10,6 +10,7 @@ use crate::event::{Lane, RunResult};
 use crate::ids::{InvocationId, SandboxId};
 use crate::invocation::{Phase, Run};
 use crate::sandboxes::{Sandbox, State};
+use crate::units::Nanos;
 
 /// A claim to have finished an invocation.
 pub(crate) struct Completion {
@@ -20,9 +21,30 @@ pub(crate) struct Completion {
 }
 
 impl Engine {
-    pub(crate) fn sandbox_started(&mut self, id: SandboxId) {
+    pub(crate) fn sandbox_started(&mut self, id: SandboxId, from_layer: bool) {
+        let Some(index) = self.resolve_sandbox(id) else {
+            return;
+        };
+        let sandbox = &mut self.sandboxes[index];
+        if sandbox.from_layer.replace(from_layer).is_some() {
+            return;
+        }
         // The process says nothing yet: only `SandboxReady` makes it useful, and it may have come first.
-        self.resolve_sandbox(id);
+        let slot = sandbox.function;
+        self.stats.started_from_layer += u64::from(from_layer);
+        self.record_start(index);
+        self.expect_layer(slot, from_layer || self.functions[slot].has_layer());
+    }
+
+    /// Takes the time of a start that has come to its end for the function's profile, once both its reports are there.
+    fn record_start(&mut self, index: u32) {
+        let sandbox = &self.sandboxes[index];
+        if let Some(from_layer) = sandbox.from_layer
+            && sandbox.ready > Nanos::ZERO
+        {
+            let took = sandbox.ready.saturating_sub(sandbox.started);
+            self.functions[sandbox.function].profile.record_start(took, from_layer);
+        }
     }
 
     pub(crate) fn sandbox_ready(&mut self, id: SandboxId, effects: &mut Effects) {
@@ -35,8 +57,9 @@ impl Engine {
                 let sandbox = &mut self.sandboxes[index];
                 sandbox.ready = self.now;
                 sandbox.ready_order = order;
-                sandbox.rest(self.now);
+                sandbox.rest(self.now, self.clock);
                 self.stats.ready += 1;
+                self.record_start(index);
                 self.become_state(index, State::Ready);
             }
             // A runtime says so once.
@@ -99,7 +122,7 @@ impl Engine {
         let sandbox = &mut self.sandboxes[run.sandbox];
         sandbox.lanes.release(run.lane);
         sandbox.overdue -= u16::from(run.overdue);
-        sandbox.rest(self.now);
+        sandbox.rest(self.now, self.clock);
         self.stats.running -= 1;
         self.enlist(run.sandbox);
         self.kill_if_only_overdue(run.sandbox, effects);

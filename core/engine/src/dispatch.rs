@@ -47,7 +47,9 @@ impl Engine {
         let run = Run { sandbox: sandbox_index, lane, dispatched: self.now, start: wait.start, overdue: false, turn };
         invocation.phase = Phase::Running(run);
         let (origin, order, slot) = (invocation.origin, invocation.order, invocation.function);
-        let deadline = self.now.saturating_add(self.functions[slot].spec.timeout);
+        let function = &mut self.functions[slot];
+        function.uses = function.uses.saturating_add(1);
+        let deadline = self.now.saturating_add(function.spec.timeout);
         self.invocation_deadlines.set(index, (deadline.as_nanos(), order));
         self.stats.running += 1;
         match wait.start {

@@ -236,12 +236,22 @@ pub enum Effect {
         /// How it ended.
         outcome: Outcome,
     },
+    /// A layer has its place: it is charged from now on, until `LayerGone`. Nothing follows.
+    KeepLayer {
+        /// Whose.
+        function: FunctionId,
+    },
+    /// Give up the layer of a function, as far as there is one. `LayerGone` follows if there was; it is charged until then.
+    DropLayer {
+        /// Whose.
+        function: FunctionId,
+    },
     /// The engine holds nothing under this id; its index may be used again.
     FunctionGone {
         /// Which.
         function: FunctionId,
     },
-    /// Nothing is left: no invocation and no sandbox.
+    /// Nothing is left: no invocation and no sandbox. Layers that there are end with the driver.
     Drained,
 }
 

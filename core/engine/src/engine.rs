@@ -81,6 +81,14 @@ pub struct Engine {
     pub(crate) idle_order: Heap,
     /// Idle sandboxes within their function's warm target, in the same order.
     pub(crate) kept_order: Heap,
+    /// Layers that no sandbox was started from, by function, the first to be dropped first.
+    pub(crate) layer_order: Heap,
+    /// The same, by when their time passes.
+    pub(crate) layer_deadlines: Heap,
+    /// Layers that have no place yet, by function, the first to come first.
+    pub(crate) offered: Heap,
+    /// The largest priority that was evicted: what time is to policies that weigh use against age.
+    pub(crate) clock: u64,
     /// Functions below their warm targets, the first to be served first.
     pub(crate) short_of_warm: Heap,
     /// Functions below their warm targets that pause, by when that is over.
@@ -123,6 +131,10 @@ impl Engine {
             frosted: Heap::new(limits.functions),
             idle_order: Heap::new(limits.sandboxes),
             kept_order: Heap::new(limits.sandboxes),
+            layer_order: Heap::new(limits.functions),
+            layer_deadlines: Heap::new(limits.functions),
+            offered: Heap::new(limits.functions),
+            clock: 0,
             short_of_warm: Heap::new(limits.functions),
             warm_pauses: Heap::new(limits.functions),
             ending: List::EMPTY,
@@ -147,7 +159,7 @@ impl Engine {
             Event::Commit { invocation } => self.commit(invocation, effects),
             Event::Yield { invocation } => self.yielded(invocation, effects),
             Event::Cancel { invocation } => self.cancel(invocation, effects),
-            Event::SandboxStarted { sandbox } => self.sandbox_started(sandbox),
+            Event::SandboxStarted { sandbox, from_layer } => self.sandbox_started(sandbox, from_layer),
             Event::SandboxReady { sandbox } => self.sandbox_ready(sandbox, effects),
             Event::SandboxStartFailed { sandbox } | Event::SandboxDied { sandbox } => self.sandbox_gone(sandbox),
             Event::Completed { sandbox, lane, invocation, result, held } => {
@@ -161,6 +173,8 @@ impl Engine {
             Event::Replace { sandbox } => self.replace(sandbox, effects),
             Event::Thawed { sandbox } => self.thawed(sandbox),
             Event::NotFrozen { sandbox } => self.not_frozen(sandbox),
+            Event::LayerMade { function, memory } => self.layer_made(function, memory, effects),
+            Event::LayerGone { function } => self.layer_gone(function),
             Event::Tick => {}
             Event::Drain => self.start_draining(),
         }
@@ -178,6 +192,7 @@ impl Engine {
             first(&self.invocation_deadlines),
             first(&self.sandbox_deadlines),
             first(&self.idle_looks),
+            first(&self.layer_deadlines),
             first(&self.warm_pauses),
             self.turn_over(),
             self.drain.deadline(),
@@ -205,7 +220,8 @@ impl Engine {
                 || self.expire_one(effects)
                 || self.sweep_one(effects)
                 || self.stats.queued > 0 && self.serve_one_waiting(effects)
-                || self.warm_one(effects);
+                || self.warm_one(effects)
+                || self.place_one_layer(effects);
             if !has_worked {
                 self.finish_draining(effects);
                 self.has_backlog = false;
@@ -229,6 +245,7 @@ impl Engine {
         if self.functions[slot].warm.target > 0 {
             self.note_warm(slot);
         }
+        self.note_layer(slot);
         let function = &mut self.functions[slot];
         // Most changes are of functions of which nothing waits, and they are in none of the heaps.
         let is_ordered = !function.waiting.is_empty();

@@ -89,6 +89,8 @@ pub enum Event {
     SandboxStarted {
         /// Which.
         sandbox: SandboxId,
+        /// Whether it was started from its function's layer, and not from the beginning.
+        from_layer: bool,
     },
     /// The runtime in a sandbox takes invocations.
     SandboxReady {
@@ -149,6 +151,21 @@ pub enum Event {
     SandboxDied {
         /// Which.
         sandbox: SandboxId,
+    },
+    /// There is a layer of a function: something that starts of it are quicker from, and that outlives its sandboxes. Told to
+    /// the one shard that is charged for it; answered with [`Effect::KeepLayer`](crate::Effect::KeepLayer) or
+    /// [`Effect::DropLayer`](crate::Effect::DropLayer). One that takes the place of another comes after that one's
+    /// [`Event::LayerGone`].
+    LayerMade {
+        /// Whose.
+        function: FunctionId,
+        /// What it takes, once for all sandboxes that are started from it.
+        memory: Bytes,
+    },
+    /// A layer is not there any more, dropped or for the driver's own reasons. Nothing is started from it afterwards.
+    LayerGone {
+        /// Whose.
+        function: FunctionId,
     },
     /// Time has passed, or work was left over.
     Tick,

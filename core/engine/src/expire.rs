@@ -24,6 +24,13 @@ impl Engine {
             self.expire_sandbox(sandbox, effects);
             return true;
         }
+        if let Some(((at, _), slot)) = self.layer_deadlines.first()
+            && at <= now
+        {
+            self.stats.layers_expired += 1;
+            self.drop_layer(slot, effects);
+            return true;
+        }
         self.end_one_turn(effects)
             || self.look_at_one_idle(effects)
             || self.end_one_pause()

@@ -103,7 +103,7 @@ impl Engine {
             self.stats.stale_events += 1;
             return;
         }
-        self.sandboxes[index].rest(self.now);
+        self.sandboxes[index].rest(self.now, self.clock);
         self.become_state(index, State::Ready);
     }
 

@@ -6,8 +6,9 @@
 use crate::drain::DrainPhase;
 use crate::engine::Engine;
 use crate::invocation::{Invocation, Loan, Phase, Recall, Run};
+use crate::layers::{Grip, Standing};
 use crate::list::List;
-use crate::provision::Room;
+use crate::provision::{Room, Wanted};
 use crate::quantum::Turn;
 use crate::route::Function;
 use crate::sandboxes::{Sandbox, State};
@@ -35,6 +36,13 @@ struct Recount {
     kept_memory: Bytes,
     warm_missing: u32,
     fresh: u32,
+    layers: u32,
+    layer_memory: Bytes,
+    loose_layer_memory: Bytes,
+    kept_layer_memory: Bytes,
+    dropping_memory: Bytes,
+    offered: u32,
+    unused_layers: u32,
 }
 
 impl Engine {
@@ -53,6 +61,7 @@ impl Engine {
         for function in self.functions.iter() {
             self.check_function(function);
             self.check_warm(function, &mut seen);
+            self.check_layer(function, &mut seen);
         }
         self.check_gauges(&seen);
         self.check_limits();
@@ -242,6 +251,51 @@ impl Engine {
         assert_eq!(is_listed.contains(&true), self.may_start_warm(slot), "exactly who may start is in an order");
     }
 
+    fn check_layer(&self, function: &Function, seen: &mut Recount) {
+        let slot = function.id.index;
+        let own = || self.sandboxes.iter().filter(|(_, sandbox)| sandbox.function == slot);
+        let is_kept = |&(index, _): &(u32, &Sandbox)| self.kept_order.contains(index);
+        let is_settled = |&(_, sandbox): &(u32, &Sandbox)| match sandbox.state {
+            State::Ready => sandbox.lanes.in_use == 0,
+            State::Frozen | State::Dying { .. } => true,
+            State::Starting | State::Thawing | State::Closing => false,
+        };
+        assert_eq!(function.settled as usize, own().filter(is_settled).count(), "idle and dying sandboxes are counted");
+        assert_eq!(function.kept as usize, own().filter(is_kept).count(), "kept sandboxes are counted");
+        let standing = function.layer.map(|layer| layer.standing);
+        let memory = function.layer.map_or(Bytes::ZERO, |layer| layer.memory);
+        assert_eq!(self.offered.contains(slot), standing == Some(Standing::Offered), "what has no place is in order");
+        let is_unused = standing == Some(Standing::Held(Grip::None));
+        assert_eq!(self.layer_order.contains(slot), is_unused, "exactly the idle layers can be evicted");
+        assert!(is_unused || !self.layer_deadlines.contains(slot), "only idle layers have a deadline");
+        seen.offered += u32::from(self.offered.contains(slot));
+        seen.unused_layers += u32::from(is_unused);
+        match standing {
+            Some(Standing::Held(grip)) => {
+                let others = own().filter(|one| !is_settled(one)).count();
+                let expected = match (own().count(), others, own().filter(is_kept).count()) {
+                    (0, ..) => Grip::None,
+                    (_, 0, 0) => Grip::Loose,
+                    (_, 0, _) => Grip::Kept,
+                    _ => Grip::InUse,
+                };
+                assert_eq!(grip, expected, "it is known what is in the way of dropping a layer");
+                let gauge = match grip {
+                    Grip::InUse => None,
+                    Grip::Kept => Some(&mut seen.kept_layer_memory),
+                    Grip::Loose | Grip::None => Some(&mut seen.loose_layer_memory),
+                };
+                gauge.into_iter().for_each(|gauge| *gauge = gauge.saturating_add(memory));
+            }
+            Some(Standing::Dropping { is_charged: true }) => {
+                seen.dropping_memory = seen.dropping_memory.saturating_add(memory);
+            }
+            Some(Standing::Dropping { is_charged: false } | Standing::Offered) | None => return,
+        }
+        seen.layers += 1;
+        seen.layer_memory = seen.layer_memory.saturating_add(memory);
+    }
+
     fn check_gauges(&self, seen: &Recount) {
         let stats = &self.stats;
         assert_eq!(stats.functions as usize, self.functions.iter().count(), "functions");
@@ -264,6 +318,12 @@ impl Engine {
         assert_eq!(self.idle_order.len() + self.kept_order.len(), seen.idle, "idle order");
         assert_eq!((stats.kept, stats.kept_memory), (seen.kept, seen.kept_memory), "kept");
         assert_eq!(stats.warm_missing, seen.warm_missing, "missing of warm targets");
+        assert_eq!((stats.layers, stats.layer_memory), (seen.layers, seen.layer_memory), "layers");
+        assert_eq!(stats.loose_layer_memory, seen.loose_layer_memory, "memory of layers that could go");
+        assert_eq!(stats.kept_layer_memory, seen.kept_layer_memory, "memory of layers that could go last");
+        assert_eq!(stats.dropping_memory, seen.dropping_memory, "memory of layers that go");
+        assert_eq!(self.offered.len(), seen.offered, "layers without a place");
+        assert_eq!(self.layer_order.len(), seen.unused_layers, "layer order");
         assert_eq!(self.sandbox_deadlines.len(), seen.timed_sandboxes, "sandbox deadlines");
         let placed = seen.running + seen.reserved + seen.held;
         assert_eq!(seen.queued + placed, self.invocations.len(), "an invocation waits or has a lane");
@@ -281,7 +341,7 @@ impl Engine {
         assert!(self.invocations.len() <= limits.invocations, "invocations exceed their limit");
         assert!(stats.sandboxes <= limits.sandboxes, "sandboxes exceed their limit");
         assert!(stats.starting <= limits.starting, "starts exceed their limit");
-        assert!(stats.memory <= limits.memory, "memory exceeds its limit");
+        assert!(stats.memory.saturating_add(stats.layer_memory) <= limits.memory, "memory exceeds its limit");
         assert!(stats.running + stats.reserved <= self.policies.concurrency.limit(), "runs exceed their limit");
     }
 
@@ -296,7 +356,7 @@ impl Engine {
             let may_start = stats.starting < self.limits.starting
                 && self.has_place_for_another()
                 && stats.sandboxes < self.limits.sandboxes
-                && stats.memory.saturating_add(self.functions[slot].spec.memory) <= self.limits.memory;
+                && self.room_for(Wanted::Sandbox(self.functions[slot].spec.memory)) == Room::Free;
             assert!(!may_start, "there is room for a sandbox that is wanted");
         }
         assert!(
@@ -304,16 +364,33 @@ impl Engine {
             "a frozen sandbox could be thawed for who waits"
         );
         let looks = &self.idle_looks;
-        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines, &self.warm_pauses, looks] {
+        let layers = &self.layer_deadlines;
+        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines, &self.warm_pauses, looks, layers] {
             assert!(heap.first().is_none_or(|((at, _), _)| at > self.now.as_nanos()), "a deadline has passed");
         }
         if let Some((_, slot)) = self.short_of_warm.first() {
             let may_start = self.starved.first().is_none()
                 && self.stats.starting < self.limits.warm_starting()
-                && self.room_for(self.functions[slot].spec.memory) != Room::Coming;
+                && !self.is_awaited(Wanted::Sandbox(self.functions[slot].spec.memory));
             assert!(!may_start, "a warm start could begin");
+        }
+        if let Some((_, slot)) = self.offered.first() {
+            let memory = self.functions[slot].layer.map_or(Bytes::ZERO, |layer| layer.memory);
+            let may_wait = self.starved.first().is_some() || self.is_awaited(Wanted::Layer(memory));
+            assert!(may_wait, "a layer could be given a place, or refused one");
         }
         let is_empty = self.invocations.len() == 0 && self.sandboxes.len() == 0;
         assert!(!is_empty || matches!(self.drain, DrainPhase::Off | DrainPhase::Done), "drained, and not said");
+    }
+
+    /// Whether there will be room by what is ending alone.
+    fn is_awaited(&self, wanted: Wanted) -> bool {
+        let has_victim = self.idle_order.len() > 0 || self.layer_order.len() > 0 && self.is_short_of_memory(wanted);
+        match self.room_for(wanted) {
+            Room::Coming => true,
+            // Layers that dying sandboxes are in the way of dropping.
+            Room::Evictable => !has_victim,
+            Room::Free | Room::Kept | Room::None => false,
+        }
     }
 }

@@ -24,7 +24,7 @@ pub struct Limits {
     pub sandboxes_per_function: u32,
     /// Starts under way at once.
     pub starting: u32,
-    /// Sum of the memory of the sandboxes alive.
+    /// Sum of the memory of the sandboxes alive and of the layers that have a place.
     pub memory: Bytes,
     /// From the decision to start a sandbox until it must be ready.
     pub start_timeout: Nanos,

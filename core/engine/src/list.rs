@@ -48,6 +48,12 @@ impl List {
         (self.front != NONE).then_some(self.front)
     }
 
+    /// The entry behind this one in the list that it is in.
+    pub(crate) fn after<T: Linked>(slab: &Slab<T>, index: u32) -> Option<u32> {
+        let next = slab[index].links().next;
+        (next != NONE).then_some(next)
+    }
+
     pub(crate) fn push_back<T: Linked>(&mut self, slab: &mut Slab<T>, index: u32) {
         *slab[index].links_mut() = Links { previous: self.back, next: NONE };
         match self.back {

@@ -96,7 +96,9 @@ impl Engine {
         invocation.arrived = self.now;
         invocation.phase = Phase::Running(run);
         let (origin, order, slot) = (invocation.origin, invocation.order, invocation.function);
-        let deadline = self.now.saturating_add(self.functions[slot].spec.timeout);
+        let function = &mut self.functions[slot];
+        function.uses = function.uses.saturating_add(1);
+        let deadline = self.now.saturating_add(function.spec.timeout);
         self.invocation_deadlines.set(index, (deadline.as_nanos(), order));
         self.stats.running += 1;
         self.stats.dispatched_warm += 1;
@@ -183,7 +185,7 @@ impl Engine {
         self.forget(index);
         self.delist(sandbox);
         self.sandboxes[sandbox].lanes.release(lane);
-        self.sandboxes[sandbox].rest(self.now);
+        self.sandboxes[sandbox].rest(self.now, self.clock);
         self.enlist(sandbox);
         self.kill_if_only_overdue(sandbox, effects);
         self.refresh(slot);

@@ -8,6 +8,7 @@ use core::ops::{Index, IndexMut};
 
 use crate::event::FunctionSpec;
 use crate::ids::FunctionId;
+use crate::layers::Layer;
 use crate::list::List;
 use crate::policy::Profile;
 use crate::warm::Warm;
@@ -46,6 +47,16 @@ pub(crate) struct Function {
     pub(crate) has_chore: bool,
     pub(crate) profile: Profile,
     pub(crate) warm: Warm,
+    /// What this shard is charged for, or asked to be.
+    pub(crate) layer: Option<Layer>,
+    /// The next start is expected to be from a layer, whichever shard is charged for it.
+    pub(crate) is_layered: bool,
+    /// Invocations dispatched since the shard had neither sandbox nor layer of it.
+    pub(crate) uses: u64,
+    /// Sandboxes idle or dying.
+    pub(crate) settled: u32,
+    /// Idle sandboxes that are within the warm target.
+    pub(crate) kept: u32,
 }
 
 impl Function {
@@ -70,6 +81,11 @@ impl Function {
             has_chore: false,
             profile: Profile::default(),
             warm: Warm::new(spec.min_warm),
+            layer: None,
+            is_layered: false,
+            uses: 0,
+            settled: 0,
+            kept: 0,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::ids::SandboxId;
 use crate::invocation::{Invocation, Phase};
 use crate::list::{Linked, Links};
-use crate::policy::keepalive::Idle;
+use crate::policy::keepalive::{Idle, Kind, Retention};
 use crate::units::{Bytes, Nanos};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,8 +50,11 @@ pub(crate) struct Sandbox {
     /// When it became ready, and the admission order at that moment; meaningless while starting.
     pub(crate) ready: Nanos,
     pub(crate) ready_order: u64,
-    /// When its last lane became free; meaningless while one is in use.
+    /// Whether it was started from its function's layer, once that was told.
+    pub(crate) from_layer: Option<bool>,
+    /// When its last lane became free, and the keep-alive policy's clock then; meaningless while one is in use.
     pub(crate) idle_since: Nanos,
+    pub(crate) idle_clock: u64,
     /// It was advised to give memory back since then.
     pub(crate) is_trimmed: bool,
     /// Until freezing it has failed.
@@ -77,7 +80,9 @@ impl Sandbox {
             started,
             ready: Nanos::ZERO,
             ready_order: 0,
+            from_layer: None,
             idle_since: Nanos::ZERO,
+            idle_clock: 0,
             is_trimmed: false,
             may_freeze: true,
             has_served: false,
@@ -87,8 +92,9 @@ impl Sandbox {
     }
 
     /// A lane of it became free, or it is ready.
-    pub(crate) fn rest(&mut self, now: Nanos) {
+    pub(crate) fn rest(&mut self, now: Nanos, clock: u64) {
         self.idle_since = now;
+        self.idle_clock = clock;
         self.is_trimmed = false;
     }
 
@@ -221,6 +227,7 @@ impl Engine {
             }
             State::Closing => {}
             State::Dying { .. } => {
+                function.settled += 1;
                 self.stats.dying += 1;
                 self.stats.dying_memory = self.stats.dying_memory.saturating_add(memory);
                 if self.sandboxes[index].lanes.in_use > 0 {
@@ -273,6 +280,7 @@ impl Engine {
     fn count_idle(&mut self, index: u32) {
         self.stats.idle += 1;
         self.stats.idle_memory = self.stats.idle_memory.saturating_add(self.sandboxes[index].memory);
+        self.functions[self.sandboxes[index].function].settled += 1;
         self.retain(index);
     }
 
@@ -280,6 +288,7 @@ impl Engine {
     fn uncount_idle(&mut self, index: u32) {
         self.stats.idle -= 1;
         self.stats.idle_memory = self.stats.idle_memory.saturating_sub(self.sandboxes[index].memory);
+        self.functions[self.sandboxes[index].function].settled -= 1;
         self.idle_order.remove(index);
         self.unkeep(index);
         self.sandbox_deadlines.remove(index);
@@ -287,8 +296,7 @@ impl Engine {
 
     /// Asks the keep-alive policy about a sandbox that has become idle, or that was and is frozen or is not any more.
     fn retain(&mut self, index: u32) {
-        let since = self.sandboxes[index].idle_since;
-        let retention = self.policies.keepalive.retain(&Idle { since });
+        let retention = self.weigh_sandbox(index);
         let order = self.next_order();
         self.idle_order.set(index, (retention.priority, order));
         if let Some(until) = retention.until {
@@ -297,6 +305,20 @@ impl Engine {
         if self.functions[self.sandboxes[index].function].warm.needs_all() {
             self.keep(index);
         }
+    }
+
+    /// What the keep-alive policy thinks of an idle sandbox: losing it costs a start from the layer where there is one.
+    pub(crate) fn weigh_sandbox(&self, index: u32) -> Retention {
+        let sandbox = &self.sandboxes[index];
+        let function = &self.functions[sandbox.function];
+        self.policies.keepalive.retain(&Idle {
+            kind: Kind::Sandbox,
+            since: sandbox.idle_since,
+            clock: sandbox.idle_clock,
+            uses: function.uses,
+            cost: function.profile.start(function.is_layered),
+            memory: sandbox.memory,
+        })
     }
 
     /// Moves a living sandbox to another state.
@@ -332,7 +354,10 @@ impl Engine {
         self.stats.sandboxes -= 1;
         self.stats.memory = self.stats.memory.saturating_sub(sandbox.memory);
         self.stats.ended += 1;
-        self.functions[sandbox.function].sandboxes -= 1;
+        let function = &mut self.functions[sandbox.function];
+        function.sandboxes -= 1;
+        function.settled -= 1;
+        function.forget_uses();
         self.refresh(sandbox.function);
     }
 

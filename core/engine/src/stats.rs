@@ -43,6 +43,16 @@ pub struct Stats {
     pub warm_missing: u32,
     /// The part of `memory` that is dying.
     pub dying_memory: Bytes,
+    /// Layers that have their place, those being dropped included.
+    pub layers: u32,
+    /// Memory of those layers, which is not in `memory`.
+    pub layer_memory: Bytes,
+    /// The part of `layer_memory` that nothing is in the way of dropping but idle and dying sandboxes.
+    pub loose_layer_memory: Bytes,
+    /// The part of `layer_memory` that idle sandboxes within their function's warm target are in the way of dropping.
+    pub kept_layer_memory: Bytes,
+    /// The part of `layer_memory` that is being dropped.
+    pub dropping_memory: Bytes,
 
     /// Arrivals and reservations, admitted or not. One withdrawn comes again, and is counted again.
     pub arrived: u64,
@@ -60,6 +70,14 @@ pub struct Stats {
     pub started: u64,
     /// Sandboxes that became ready.
     pub ready: u64,
+    /// Sandboxes that were started from their function's layer.
+    pub started_from_layer: u64,
+    /// Layers that were given a place.
+    pub layers_kept: u64,
+    /// Layers that had none, or had to leave it for want of room.
+    pub layers_evicted: u64,
+    /// Layers that were idle for as long as the keep-alive policy allows.
+    pub layers_expired: u64,
     /// Sandboxes advised to give memory back.
     pub trimmed: u64,
     /// Sandboxes asked to be frozen.

@@ -5,9 +5,9 @@
 //! start, and makes room for an invocation only if that would find none with everything else gone. Starts that come to
 //! nothing are repeated ever later. Does not know why a sandbox died.
 
-use crate::effect::{Effects, KillReason, Outcome};
+use crate::effect::Effects;
 use crate::engine::Engine;
-use crate::provision::Room;
+use crate::provision::{Room, Wanted};
 use crate::units::Nanos;
 
 /// From a failure to the next warm start; doubled with each, until an invocation is run.
@@ -111,9 +111,10 @@ impl Engine {
         if self.starved.first().is_some() || self.stats.starting >= self.limits.warm_starting() {
             return false;
         }
-        match self.room_for(self.functions[slot].spec.memory) {
+        let wanted = Wanted::Sandbox(self.functions[slot].spec.memory);
+        match self.room_for(wanted) {
             Room::Free => self.start(slot, effects),
-            Room::Evictable => self.evict_one(effects),
+            Room::Evictable => return self.evict_one(slot, wanted, effects),
             Room::Coming => return false,
             Room::Kept | Room::None => {
                 self.functions[slot].warm.not_before = self.now.saturating_add(ROOM_PAUSE);
@@ -121,23 +122,6 @@ impl Engine {
             }
         }
         true
-    }
-
-    /// Evicts the first idle sandbox, or finds that it is within a target and keeps it.
-    pub(crate) fn evict_one(&mut self, effects: &mut Effects) {
-        let (_, victim) = self.idle_order.first().expect("there is idle memory or an idle sandbox to free");
-        if self.functions[self.sandboxes[victim].function].warm.needs_all() {
-            self.keep(victim);
-        } else {
-            self.kill(victim, KillReason::Evicted, Outcome::SandboxDied, effects);
-        }
-    }
-
-    /// Evicts an idle sandbox though it may be within a target, those within none first.
-    pub(crate) fn evict_kept(&mut self, effects: &mut Effects) {
-        let first = self.idle_order.first().or(self.kept_order.first());
-        let (_, victim) = first.expect("there is idle memory or an idle sandbox to free");
-        self.kill(victim, KillReason::Evicted, Outcome::SandboxDied, effects);
     }
 
     /// Takes an idle sandbox out of the keep-alive policy's hands until it is used again.
@@ -148,6 +132,9 @@ impl Engine {
         self.kept_order.set(index, key);
         self.stats.kept += 1;
         self.stats.kept_memory = self.stats.kept_memory.saturating_add(self.sandboxes[index].memory);
+        let slot = self.sandboxes[index].function;
+        self.functions[slot].kept += 1;
+        self.note_layer(slot);
     }
 
     /// The inverse of `keep`, for one that is idle no more.
@@ -156,6 +143,7 @@ impl Engine {
             self.kept_order.remove(index);
             self.stats.kept -= 1;
             self.stats.kept_memory = self.stats.kept_memory.saturating_sub(self.sandboxes[index].memory);
+            self.functions[self.sandboxes[index].function].kept -= 1;
         }
     }
 }

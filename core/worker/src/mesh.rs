@@ -55,6 +55,10 @@ pub(crate) enum Message {
     NotFrozen { sandbox: SandboxId },
     /// The freezer has thawed a sandbox, or could not.
     Thawed { sandbox: SandboxId, outcome: Result<(), String> },
+    /// There is an image of a function, whose home this shard is, that starts are copies of from now on.
+    LayerMade { function: FunctionId, bytes: u64 },
+    /// There is none any more.
+    LayerGone { function: FunctionId },
     /// A dead sandbox has been cleaned up.
     Reaped { sandbox: SandboxId, ended: Ended },
     /// Asks for the shard's figures.

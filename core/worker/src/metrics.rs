@@ -243,7 +243,7 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
             line(out, format_args!("{name}{{shard=\"{}\"}} {}", report.shard, of(report)));
         }
     };
-    let counters: [Family<'_>; 20] = [
+    let counters: [Family<'_>; 23] = [
         ("vilya_connections_accepted_total", "Connections accepted.", &|r| r.counters.connections_accepted),
         ("vilya_connections_refused_total", "Connections closed for want of room.", &|r| {
             r.counters.connections_refused
@@ -269,12 +269,21 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
         ("vilya_sandbox_freezes_total", "Idle sandboxes frozen.", &|r| r.engine.froze - r.engine.not_frozen),
         ("vilya_sandbox_freezes_failed_total", "Idle sandboxes that cannot be frozen.", &|r| r.engine.not_frozen),
         ("vilya_sandbox_demotions_total", "Sandboxes told to give way in a long run.", &|r| r.engine.demoted),
+        ("vilya_layers_kept_total", "Images of functions that were given a place in the shard's memory.", &|r| {
+            r.engine.layers_kept
+        }),
+        ("vilya_layers_evicted_total", "Images that had no place or were dropped for want of room.", &|r| {
+            r.engine.layers_evicted
+        }),
+        ("vilya_layers_expired_total", "Images that nobody used for the keep-alive time.", &|r| {
+            r.engine.layers_expired
+        }),
         ("vilya_sandbox_thaws_total", "Frozen sandboxes thawed for an invocation.", &|r| r.engine.thawed),
     ];
     for (name, help, of) in counters {
         family_of(name, "counter", help, of);
     }
-    let gauges: [Family<'_>; 10] = [
+    let gauges: [Family<'_>; 12] = [
         ("vilya_connections_open", "Connections open now.", &|r| r.connections_open),
         ("vilya_invocations_open", "Invocations queued, arriving or running now.", &|r| {
             u64::from(r.engine.queued + r.engine.reserved + r.engine.running)
@@ -284,6 +293,8 @@ fn render_shards(out: &mut String, reports: &[ShardReport]) {
         ("vilya_invocations_queued", "Invocations queued now.", &|r| u64::from(r.engine.queued)),
         ("vilya_sandboxes", "Sandboxes alive now.", &|r| u64::from(r.engine.sandboxes)),
         ("vilya_sandbox_memory_bytes", "Memory promised to the sandboxes alive now.", &|r| r.engine.memory.as_bytes()),
+        ("vilya_layers", "Images of functions that the shard is charged for now.", &|r| u64::from(r.engine.layers)),
+        ("vilya_layer_memory_bytes", "Memory of those images.", &|r| r.engine.layer_memory.as_bytes()),
         ("vilya_sandboxes_idle", "Sandboxes that run nothing now.", &|r| u64::from(r.engine.idle)),
         ("vilya_sandboxes_frozen", "Idle sandboxes that are frozen now.", &|r| u64::from(r.engine.frozen)),
         ("vilya_sandboxes_warm_missing", "Sandboxes that functions lack of their min_warm.", &|r| {

@@ -526,6 +526,7 @@ fn policies(config: &config::Policies, shard: usize, shards: usize) -> Policies 
         },
         keepalive: match config.keep_alive {
             config::KeepAlivePolicy::Lru => KeepAlivePolicy::Lru,
+            config::KeepAlivePolicy::GreedyDual => KeepAlivePolicy::GreedyDual,
             config::KeepAlivePolicy::Ttl => KeepAlivePolicy::Ttl { idle: Nanos::from_nanos(config.keep_alive_ttl_ns) },
         },
         concurrency: ConcurrencyPolicy::Fixed { running: config.concurrency.of_shard(shard, shards) },

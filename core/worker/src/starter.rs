@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use vilya_engine::SandboxId;
+use vilya_engine::{FunctionId, SandboxId};
 use vilya_ipc::host::ReadOnlyBy;
 use vilya_isolate::{Begun, CopyOf, Mechanism, PoolOptions, Spec};
 
@@ -43,6 +43,7 @@ const LEARNED_WAITING: usize = 64;
 pub(crate) struct Start {
     pub(crate) shard: usize,
     pub(crate) sandbox: SandboxId,
+    pub(crate) function: FunctionId,
     pub(crate) record: Arc<FunctionRecord>,
     pub(crate) cores: Vec<usize>,
     /// Never as a copy: one has failed.
@@ -56,6 +57,8 @@ pub(crate) struct Nursery {
     pub(crate) reaps: Sender<Reap>,
     pub(crate) frosts: Sender<crate::freezer::Order>,
     pub(crate) imports: Sender<Learned>,
+    /// Functions whose image is to be given up.
+    pub(crate) drops: Sender<FunctionId>,
 }
 
 /// Starts the threads.
@@ -70,6 +73,8 @@ pub(crate) fn spawn(
     let (frosts, [freezer, pauser]) = crate::freezer::spawn(shards.clone())?;
     // What finds no room is said again by the next sandbox.
     let (imports, learned) = bounded(LEARNED_WAITING);
+    // Bounded by the engine: a function has one image at most.
+    let (drops, drop_inbox) = unbounded();
     let reap_posts = shards.clone();
     let mut starter = Starter {
         loading: Loading::new(defaults.loaded),
@@ -82,6 +87,7 @@ pub(crate) fn spawn(
         ahead: Ahead::default(),
         // One taker of images, which waits for its answer.
         rehearsals: bounded(1),
+        drops: drop_inbox,
     };
     starter.prepare(learned)?;
     let starter = std::thread::Builder::new()
@@ -90,7 +96,7 @@ pub(crate) fn spawn(
     let reaper = std::thread::Builder::new()
         .name("vilya-reaper".into())
         .spawn(move || vital("the reaper", || reap(&reap_inbox, &reap_posts)))?;
-    Ok((Nursery { starts, reaps, frosts, imports }, [starter, reaper, freezer, pauser]))
+    Ok((Nursery { starts, reaps, frosts, imports, drops }, [starter, reaper, freezer, pauser]))
 }
 
 struct Starter {
@@ -104,6 +110,7 @@ struct Starter {
     ahead: Ahead,
     loading: Loading,
     rehearsals: (Sender<rehearsal::Request>, Receiver<rehearsal::Request>),
+    drops: Receiver<FunctionId>,
 }
 
 impl Starter {
@@ -124,8 +131,8 @@ impl Starter {
             Ok(true) => {
                 tracing::debug!(prepared, makers, "sandboxes are made ahead");
                 self.ahead = Ahead::new(self.defaults.node_ahead);
-                let zygotes =
-                    (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes, self.rehearsals.0.clone(), learned));
+                let (rehearsals, shards) = (self.rehearsals.0.clone(), self.shards.clone());
+                let zygotes = (zygotes_bytes > 0).then(|| Zygotes::start(zygotes_bytes, shards, rehearsals, learned));
                 self.zygotes = zygotes.transpose()?.map(Arc::new);
             }
             Ok(false) => tracing::info!("sandboxes cannot be made ahead here: each start makes its own"),
@@ -171,11 +178,13 @@ impl Starter {
                 Err(TryRecvError::Empty) if self.make_ring_ahead() || self.start_node_ahead() => continue,
                 Err(TryRecvError::Empty) => {}
             }
-            let rehearsals = self.rehearsals.1.clone();
+            let (rehearsals, drops) = (self.rehearsals.1.clone(), self.drops.clone());
             crossbeam_channel::select! {
                 recv(inbox) -> start => return start.ok(),
                 recv(failed) -> start => return start.ok(),
                 recv(rehearsals) -> request => request.into_iter().for_each(|request| self.rehearse(request)),
+                // The shards hold the other end, and that of `inbox`: it is seen there that they have ended.
+                recv(drops) -> function => function.into_iter().for_each(|function| self.drop_image(function)),
                 default(self.loading.pause()) => self.load_ahead(),
             }
         }

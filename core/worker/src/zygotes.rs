@@ -1,7 +1,8 @@
 //! Which functions have an image that their sandboxes are copied from, and the thread that takes images.
 //!
-//! Invariant: an image of a function is used for the one version of it that it was taken of; one that serves several has run nobody's code. Images are bounded in bytes: the one not used
-//! for longest goes first. It does not know how an image is taken or copied.
+//! Invariant: an image of a function is used for the one version of it that it was taken of; one that serves several has run nobody's code.
+//! Images are bounded in bytes: the one not used for longest goes first. The home shard of a function is told of its image and of its end,
+//! in turns, and may have it given up. It does not know how an image is taken or copied, or what else the shard weighs it against.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -12,10 +13,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never};
+use vilya_engine::FunctionId;
+use vilya_engine::policy::balance::BalancePolicy;
 use vilya_isolate::{CaptureError, Image, Started, capture};
 
 use crate::imports::{IMPORTS_MAX, Learned};
 use crate::manifest::Runtime;
+use crate::mesh::{Message, Post};
 use crate::process::vital;
 use crate::rehearsal::{Part, Request, rehearse};
 use crate::remaking::Remaking;
@@ -50,6 +54,7 @@ pub(crate) struct Way {
 pub(crate) enum Subject {
     Function {
         record: Arc<FunctionRecord>,
+        function: FunctionId,
         /// What invocations imported, and the zygote did.
         imports: Vec<String>,
     },
@@ -97,6 +102,8 @@ struct Book {
     bytes: u64,
     limit_bytes: u64,
     uses: u64,
+    /// Who is told of images.
+    shards: Vec<Post>,
 }
 
 struct Entry {
@@ -142,6 +149,7 @@ enum State {
     Starts(i32),
     Making,
     Ready {
+        function: FunctionId,
         image: Arc<Image>,
         used: u64,
     },
@@ -152,6 +160,7 @@ enum State {
 impl Zygotes {
     pub(crate) fn start(
         limit_bytes: u64,
+        shards: Vec<Post>,
         rehearsals: Sender<Request>,
         learned: Receiver<Learned>,
     ) -> io::Result<Zygotes> {
@@ -162,6 +171,7 @@ impl Zygotes {
             bytes: 0,
             limit_bytes,
             uses: 0,
+            shards,
         };
         let book = Arc::new(Mutex::new(book));
         let stopping = Arc::new(AtomicBool::new(false));
@@ -220,6 +230,19 @@ impl Zygotes {
         book.runtimes.iter().map(|(_, image)| image).chain(of_functions).any(|image| Arc::ptr_eq(image, wanted))
     }
 
+    /// The image of a function, if it has one.
+    pub(crate) fn image_of(&self, function: FunctionId) -> Option<Arc<Image>> {
+        lock(&self.book).version_of(function).map(|(_, image)| image)
+    }
+
+    /// Gives up the image of a function; it gets another when it has been started often again.
+    pub(crate) fn give_up(&self, function: FunctionId) {
+        let mut book = lock(&self.book);
+        if let Some((version, _)) = book.version_of(function) {
+            book.set(version, State::Starts(AFTER_EVICTION));
+        }
+    }
+
     /// A copy of this image failed, which is then not used again.
     pub(crate) fn failed(&self, record: &FunctionRecord, failed: &Arc<Image>) {
         let mut book = lock(&self.book);
@@ -260,7 +283,7 @@ impl Book {
                 self.set(record.version, State::Starts(HOT_STARTS - 1));
                 (None, None)
             }
-            State::Ready { image, used } => {
+            State::Ready { image, used, .. } => {
                 *used = now;
                 let image = Arc::clone(image);
                 let is_behind = entry.learned.len() > entry.told && !entry.is_remade;
@@ -329,11 +352,29 @@ impl Book {
         }
     }
 
+    /// The version whose image this function's starts are copies of.
+    fn version_of(&self, wanted: FunctionId) -> Option<(u64, Arc<Image>)> {
+        self.entries.iter().find_map(|(version, entry)| match &entry.state {
+            State::Ready { function, image, .. } if *function == wanted => Some((*version, Arc::clone(image))),
+            _ => None,
+        })
+    }
+
+    /// The one place where an image comes or goes.
     fn set(&mut self, version: u64, state: State) {
         let Some(entry) = self.entries.get_mut(&version) else { return };
-        let bytes_of = |state: &State| if let State::Ready { image, .. } = state { image.bytes() } else { 0 };
-        self.bytes = self.bytes - bytes_of(&entry.state) + bytes_of(&state);
-        entry.state = state;
+        let home = BalancePolicy::Home.shard(entry.name.as_bytes(), self.shards.len() as u32);
+        let Some(home) = self.shards.get(home as usize) else { return };
+        let before = std::mem::replace(&mut entry.state, state);
+        // A shard that takes no more messages has no use for them.
+        if let State::Ready { function, image, .. } = before {
+            self.bytes -= image.bytes();
+            home.send(Message::LayerGone { function });
+        }
+        if let State::Ready { function, image, .. } = &entry.state {
+            self.bytes += image.bytes();
+            home.send(Message::LayerMade { function: *function, bytes: image.bytes() });
+        }
     }
 
     fn remove(&mut self, version: u64) {
@@ -342,7 +383,7 @@ impl Book {
     }
 
     /// Keeps an image if there is room, or if those not used for longest make some.
-    fn keep(&mut self, version: u64, image: Arc<Image>) {
+    fn keep(&mut self, version: u64, function: FunctionId, image: Arc<Image>) {
         if image.bytes() > self.limit_bytes {
             return self.set(version, State::Refused);
         }
@@ -355,7 +396,7 @@ impl Book {
             self.set(oldest, State::Starts(AFTER_EVICTION));
         }
         let used = self.uses;
-        self.set(version, State::Ready { image, used });
+        self.set(version, State::Ready { function, image, used });
     }
 }
 
@@ -407,14 +448,14 @@ impl Taker {
             (Ok(image), subject) => {
                 tracing::debug!(name, bytes = image.bytes(), milliseconds, "took the image of a zygote");
                 match subject {
-                    Subject::Function { record, .. } => book.keep(record.version, image),
+                    Subject::Function { record, function, .. } => book.keep(record.version, *function, image),
                     Subject::Runtime(runtime) => book.runtimes.push((*runtime, image)),
                 }
             }
             (Err(why), subject) => {
                 let is_chance = matches!(why, NoImage::Misplaced);
                 let told = why.told();
-                if let Subject::Function { record, imports } = subject {
+                if let Subject::Function { record, imports, .. } = subject {
                     if imports.is_empty() || is_chance {
                         tracing::info!(name, "no zygote: {told}");
                     } else {

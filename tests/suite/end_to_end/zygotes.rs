@@ -255,6 +255,48 @@ fn what_is_started_again_and_again_is_loaded_ahead() {
     assert_eq!(none.metric("vilya_sandbox_starts_loaded_total", "shard=\"0\""), 0.0);
 }
 
+/// An image outlives the sandboxes of its function in the memory of the function's shard, until a start needs it.
+#[test]
+fn an_image_takes_of_limits_memory_and_goes_for_who_needs_all_of_it() {
+    let worker = Worker::start_with(&["cores.shards=1", "limits.memory=256MiB"]);
+    worker.deploy_echo("rust-small", "memory = \"32MiB\"");
+    let figure = |name: &str| worker.metric(name, "shard=\"0\"");
+    answers_of_copies(&worker, "rust-small", b"hello", 1);
+    assert_eq!(figure("vilya_layers"), 1.0);
+    let bytes = figure("vilya_layer_memory_bytes");
+    assert!((4096.0..32e6).contains(&bytes), "{bytes} bytes");
+    assert_eq!(figure("vilya_layers_kept_total"), 1.0);
+
+    let most = worker.client().invoke("rust-small", b"x").expect(200);
+    assert_eq!(most.body, b"x");
+    worker.deploy_echo("rust-large", "memory = \"256MiB\"");
+    let large = worker.client().invoke("rust-large", b"x").expect(200);
+    assert_eq!(large.body, b"x");
+    let gone = (figure("vilya_layers"), figure("vilya_layer_memory_bytes"), figure("vilya_layers_evicted_total"));
+    assert_eq!(gone, (0.0, 0.0, 1.0));
+    // It is started whole again, and gets no other image soon.
+    let before = worker.metric(STARTS, "form=\"copy\"");
+    assert_eq!(worker.client().invoke("rust-small", b"x").expect(200).body, b"x");
+    assert_eq!(worker.metric(STARTS, "form=\"copy\""), before);
+}
+
+/// What is removed leaves no image behind.
+#[test]
+fn an_image_ends_with_its_function() {
+    let worker = worker();
+    worker.deploy_echo("rust-removed", "");
+    answers_of_copies(&worker, "rust-removed", b"hello", 1);
+    let layers = || worker.metric("vilya_layers", "shard=\"0\"");
+    let before = layers();
+    assert!(before >= 1.0);
+    assert_eq!(worker.client().request("DELETE", "/v1/functions/rust-removed", b"").status, 204);
+    let since = Instant::now();
+    while layers() >= before {
+        assert!(since.elapsed() < PATIENCE, "{} images are left of {before}", layers());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 /// A copy of every image is made before a start gets one.
 #[test]
 fn an_image_whose_copies_do_not_become_ready_is_not_used() {

@@ -4,6 +4,7 @@
 //! Invariant: a seed is a whole run, repeatable to the last effect. `VILYA_SEED=<number>` runs that one alone.
 
 mod books;
+mod layers;
 mod random;
 mod scenario;
 mod world;
@@ -62,8 +63,14 @@ fn every_seed_ends_with_everybody_answered_once() {
     let loans = ["Reserved", "NotReserved", "Committed", "Yielded", "Unreserved", "Released"];
     let reclaims = ["ReclaimedReserved", "ReclaimedHeld"];
     let frost = ["Trimmed", "Frozen", "NotFrozen", "Thaw", "Thawed", "Demoted", "Promoted"];
-    let others =
-        loans.iter().chain(&reclaims).chain(&frost).chain(&["FunctionGone", "LeftOver"]).map(|&what| what.to_owned());
+    let layers = ["LayerKept", "LayerRefused", "LayerDropped", "StartedFromLayer"];
+    let others = loans
+        .iter()
+        .chain(&layers)
+        .chain(&reclaims)
+        .chain(&frost)
+        .chain(&["FunctionGone", "LeftOver"])
+        .map(|&what| what.to_owned());
     for what in all.cloned().chain(others) {
         assert!(seen.get(&what).is_some_and(|&count| count >= 10), "{what} hardly ever happened: {seen:?}");
     }

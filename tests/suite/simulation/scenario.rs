@@ -31,6 +31,8 @@ pub(super) struct Faults {
     /// The driver does not give a lane back in the turn in which it is asked.
     pub(super) returns_late: u32,
     pub(super) report_repeats: u32,
+    /// An image is lost though nobody asked for it.
+    pub(super) layer_is_lost: u32,
 }
 
 /// How the run ends.
@@ -56,6 +58,8 @@ pub(super) struct Scenario {
     pub(super) large: u32,
     /// The longest that a payload takes in or out; at most `LONGEST_TRANSFER`.
     pub(super) longest_transfer: Nanos,
+    /// Starts of a function after which a layer of it is made; `None`: never.
+    pub(super) layer_after: Option<u32>,
     /// Mean time between functions being retired or added.
     pub(super) churn: Nanos,
     pub(super) faults: Faults,
@@ -87,7 +91,7 @@ impl Scenario {
         let idle = Nanos::from_millis(random.between(1, 400));
         let policies = Policies {
             queue: random.pick(&[QueuePolicy::Fcfs, QueuePolicy::Sjf]),
-            keepalive: random.pick(&[KeepAlivePolicy::Lru, KeepAlivePolicy::Ttl { idle }]),
+            keepalive: random.pick(&[KeepAlivePolicy::Lru, KeepAlivePolicy::Ttl { idle }, KeepAlivePolicy::GreedyDual]),
             concurrency: ConcurrencyPolicy::Fixed { running },
             quantum: None,
         };
@@ -103,6 +107,7 @@ impl Scenario {
             longest_run: Nanos::from_micros(random.between(100, 60_000)),
             large: random.pick(&[0, 100, 600]),
             longest_transfer: Nanos::from_micros(random.between(100, LONGEST_TRANSFER.as_nanos() / 1000)),
+            layer_after: random.pick(&[None, Some(1), Some(2)]),
             churn: Nanos::from_millis(random.between(100, 2000)),
             faults: Faults::draw(random),
             ending: random.pick(&[Ending::Quiet, Ending::UnderLoad]),
@@ -151,6 +156,7 @@ impl Faults {
             driver_yields: often(),
             returns_late: often(),
             report_repeats: often(),
+            layer_is_lost: often(),
         }
     }
 }

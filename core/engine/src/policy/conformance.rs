@@ -12,11 +12,12 @@ use super::spread::{Demand, Owners, SpreadPolicy, Spreading};
 use super::{Policies, Profile};
 use crate::effect::Outcome;
 use crate::tests::shard::{Shard, limits};
-use crate::units::Nanos;
+use crate::units::{Bytes, Nanos};
 
 const QUEUE: [QueuePolicy; 2] = [QueuePolicy::Fcfs, QueuePolicy::Sjf];
 
-const KEEPALIVE: [KeepAlivePolicy; 2] = [KeepAlivePolicy::Lru, KeepAlivePolicy::Ttl { idle: Nanos::from_secs(600) }];
+const KEEPALIVE: [KeepAlivePolicy; 3] =
+    [KeepAlivePolicy::Lru, KeepAlivePolicy::Ttl { idle: Nanos::from_secs(600) }, KeepAlivePolicy::GreedyDual];
 
 const CONCURRENCY: [ConcurrencyPolicy; 2] =
     [ConcurrencyPolicy::Fixed { running: 1 }, ConcurrencyPolicy::Fixed { running: u32::MAX }];
@@ -44,9 +45,26 @@ fn a_queue_never_puts_the_later_of_two_equals_first() {
 fn keepalive_never_expires_before_the_sandbox_is_idle_and_is_repeatable() {
     for policy in KEEPALIVE {
         for since in [Nanos::ZERO, Nanos::from_secs(1), Nanos::MAX] {
-            let retention = policy.retain(&Idle { since });
+            let idle = Idle { since, ..Idle::default() };
+            let retention = policy.retain(&idle);
             assert!(retention.until.is_none_or(|until| until >= since), "{policy:?} expires before it is idle");
-            assert_eq!(retention, policy.retain(&Idle { since }), "{policy:?} changes its mind");
+            assert_eq!(retention, policy.retain(&idle), "{policy:?} changes its mind");
+        }
+    }
+}
+
+/// The engine weighs again what it evicts when it was used meanwhile, and relies on it that this only raises what it is worth.
+#[test]
+fn keepalive_never_holds_use_or_cost_against_anything() {
+    for policy in KEEPALIVE {
+        let priority = |since, clock, uses, cost| {
+            let (since, cost, memory) = (Nanos::from_secs(since), Nanos::from_millis(cost), Bytes::from_mebibytes(64));
+            policy.retain(&Idle { since, clock, uses, cost, memory, ..Idle::default() }).priority
+        };
+        let least = priority(5, 100, 3, 20);
+        for more in [priority(6, 100, 3, 20), priority(5, 101, 3, 20), priority(5, 100, 4, 20), priority(5, 100, 3, 21)]
+        {
+            assert!(more >= least, "{policy:?}");
         }
     }
 }

@@ -9,6 +9,8 @@ use crate::units::Nanos;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Profile {
     warm_run: MovingAverage,
+    whole_start: MovingAverage,
+    layer_start: MovingAverage,
 }
 
 impl Profile {
@@ -19,5 +21,23 @@ impl Profile {
 
     pub(crate) fn record_warm_run(&mut self, took: Nanos) {
         self.warm_run.record(took);
+    }
+
+    /// From the decision to start a sandbox until it was ready, from the function's layer or without it.
+    pub(crate) fn record_start(&mut self, took: Nanos, from_layer: bool) {
+        if from_layer { self.layer_start.record(took) } else { self.whole_start.record(took) }
+    }
+
+    /// What the next start is expected to take; the other kind's time before the first of its own.
+    pub(crate) fn start(&self, from_layer: bool) -> Nanos {
+        let (whole, layer) = (self.whole_start.value(), self.layer_start.value());
+        let expected = if from_layer { layer.or(whole) } else { whole.or(layer) };
+        expected.unwrap_or(Nanos::ZERO)
+    }
+
+    /// What a layer spares a start. One that none was started from is taken to spare all of it.
+    pub(crate) fn spared_by_layer(&self) -> Nanos {
+        let from_layer = self.layer_start.value().unwrap_or(Nanos::ZERO);
+        self.start(false).saturating_sub(from_layer)
     }
 }

@@ -23,7 +23,9 @@ enum Move {
     Yield { invocation: u8 },
     Release { run: u8 },
     Cancel { invocation: u8 },
-    Started { sandbox: u8 },
+    Started { sandbox: u8, from_layer: bool },
+    LayerMade { index: u32, memory: u64 },
+    LayerGone { index: u32 },
     Ready { sandbox: u8 },
     StartFailed { sandbox: u8 },
     Died { sandbox: u8 },
@@ -47,12 +49,14 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         ),
         3 => index.clone().prop_map(|index| Move::Retire { index }),
         40 => index.clone().prop_map(|index| Move::Arrive { index }),
+        12 => (index.clone(), 0..200u64).prop_map(|(index, memory)| Move::LayerMade { index, memory }),
+        6 => index.clone().prop_map(|index| Move::LayerGone { index }),
         25 => index.prop_map(|index| Move::Reserve { index }),
         12 => any::<u8>().prop_map(|invocation| Move::Commit { invocation }),
         6 => any::<u8>().prop_map(|invocation| Move::Yield { invocation }),
         12 => any::<u8>().prop_map(|run| Move::Release { run }),
         6 => any::<u8>().prop_map(|invocation| Move::Cancel { invocation }),
-        3 => any::<u8>().prop_map(|sandbox| Move::Started { sandbox }),
+        6 => (any::<u8>(), any::<bool>()).prop_map(|(sandbox, from_layer)| Move::Started { sandbox, from_layer }),
         24 => any::<u8>().prop_map(|sandbox| Move::Ready { sandbox }),
         3 => any::<u8>().prop_map(|sandbox| Move::StartFailed { sandbox }),
         10 => any::<u8>().prop_map(|sandbox| Move::Died { sandbox }),
@@ -77,8 +81,11 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 
 fn policies() -> impl Strategy<Value = Policies> {
     let queue = prop_oneof![Just(QueuePolicy::Fcfs), Just(QueuePolicy::Sjf)];
-    let keepalive =
-        prop_oneof![Just(KeepAlivePolicy::Lru), Just(KeepAlivePolicy::Ttl { idle: Nanos::from_millis(700) })];
+    let keepalive = prop_oneof![
+        Just(KeepAlivePolicy::Lru),
+        Just(KeepAlivePolicy::Ttl { idle: Nanos::from_millis(700) }),
+        Just(KeepAlivePolicy::GreedyDual)
+    ];
     let running = prop_oneof![Just(u32::MAX), 1..6u32];
     let quantum = prop_oneof![Just(None), Just(Some(Nanos::from_millis(20)))];
     (queue, keepalive, running, quantum).prop_map(|(queue, keepalive, running, quantum)| Policies {
@@ -118,11 +125,23 @@ struct Hostile {
     /// Frozen, and whether a thaw was asked for.
     frozen: BTreeMap<SandboxId, bool>,
     demoted: BTreeSet<SandboxId>,
+    /// Functions that the engine has.
+    known: BTreeSet<FunctionId>,
+    /// Layers made and not gone, and what the engine wants of each.
+    layers: BTreeMap<FunctionId, Wish>,
     /// Reserved, and not yet dispatched, answered or withdrawn.
     reserved: BTreeSet<InvocationId>,
     withdrawn: BTreeSet<InvocationId>,
     reclaimed: BTreeSet<InvocationId>,
     is_drained: bool,
+}
+
+/// What became of a layer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wish {
+    None,
+    Kept,
+    Dropped,
 }
 
 /// One of the sixteen newest, so that live ones are hit often and stale ones too.
@@ -156,7 +175,13 @@ impl Hostile {
                 Event::Release { sandbox, lane, invocation }
             }
             Move::Cancel { invocation } => Event::Cancel { invocation: pick(&self.invocations, invocation)? },
-            Move::Started { sandbox } => Event::SandboxStarted { sandbox: pick(&self.sandboxes, sandbox)? },
+            Move::Started { sandbox, from_layer } => {
+                Event::SandboxStarted { sandbox: pick(&self.sandboxes, sandbox)?, from_layer }
+            }
+            Move::LayerMade { index, memory } => {
+                Event::LayerMade { function: self.function(index), memory: Bytes::from_mebibytes(memory) }
+            }
+            Move::LayerGone { index } => Event::LayerGone { function: self.function(index) },
             Move::Ready { sandbox } => Event::SandboxReady { sandbox: pick(&self.sandboxes, sandbox)? },
             Move::StartFailed { sandbox } => {
                 let sandbox = pick(&self.sandboxes, sandbox)?;
@@ -198,6 +223,7 @@ impl Hostile {
             && self.shard.effects.is_empty()
         {
             self.generations.insert(function.index, function.generation);
+            self.known.insert(function);
         }
         if let Event::Yield { invocation } = event
             && self.reserved.remove(&invocation)
@@ -211,8 +237,15 @@ impl Hostile {
             }
             _ => {}
         }
+        match event {
+            Event::LayerMade { function, .. } => drop(self.layers.entry(function).or_insert(Wish::None)),
+            Event::LayerGone { function } => drop(self.layers.remove(&function)),
+            _ => {}
+        }
         for effect in self.shard.effects.clone() {
-            assert!(!self.is_drained || matches!(effect, Effect::Refuse { .. } | Effect::FunctionGone { .. }));
+            let is_late =
+                matches!(effect, Effect::Refuse { .. } | Effect::FunctionGone { .. } | Effect::DropLayer { .. });
+            assert!(!self.is_drained || is_late);
             match effect {
                 Effect::Enqueued { invocation, .. } => self.invocations.push(invocation),
                 Effect::Reserved { invocation, sandbox, lane, .. } => {
@@ -264,9 +297,22 @@ impl Hostile {
                 Effect::Kill { sandbox, .. } => {
                     assert!(self.killed.insert(sandbox), "killed twice")
                 }
+                Effect::KeepLayer { function } => {
+                    let before = self.layers.insert(function, Wish::Kept);
+                    assert_eq!(before, Some(Wish::None), "kept what was not there, or twice");
+                }
+                Effect::DropLayer { function } => {
+                    let is_known = self.known.contains(&function);
+                    let before = self.layers.insert(function, Wish::Dropped);
+                    assert!(!is_known || matches!(before, Some(Wish::None | Wish::Kept)), "dropped in vain");
+                    let is_used = self.alive.values().any(|&of| of == function);
+                    assert!(!is_used || before == Some(Wish::None), "dropped what sandboxes are made of");
+                }
                 Effect::FunctionGone { function } => {
                     let is_left = self.alive.values().any(|&of| of == function);
                     assert!(!is_left, "a function is gone whose sandboxes are not");
+                    assert!(!self.layers.contains_key(&function), "a function is gone whose layer is not");
+                    self.known.remove(&function);
                 }
                 Effect::Drained => self.is_drained = true,
                 Effect::Answer { invocation, .. } => {
@@ -284,6 +330,9 @@ impl Hostile {
             for &sandbox in &self.killed.clone() {
                 self.alive.remove(&sandbox);
                 self.step(Event::SandboxDied { sandbox });
+            }
+            for &function in self.layers.clone().keys() {
+                self.step(Event::LayerGone { function });
             }
             self.shard.now = self.shard.now.saturating_add(Nanos::from_millis(4000));
             self.step(Event::Tick);
@@ -310,6 +359,8 @@ proptest! {
             killed: BTreeSet::new(),
             frozen: BTreeMap::new(),
             demoted: BTreeSet::new(),
+            known: BTreeSet::new(),
+            layers: BTreeMap::new(),
             reserved: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
             reclaimed: BTreeSet::new(),

@@ -4,6 +4,7 @@ mod admission;
 mod failures;
 mod frost;
 mod hostile;
+mod layers;
 mod leaving;
 mod lending;
 mod placement;

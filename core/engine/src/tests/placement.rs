@@ -23,7 +23,7 @@ fn a_cold_start_splits_the_wait_and_the_next_is_warm() {
     shard.arrive(function);
     let [sandbox] = shard.starts()[..] else { panic!("one start was expected") };
     assert_eq!(shard.pass(Nanos::from_millis(5)), []);
-    assert_eq!(shard.step(Event::SandboxStarted { sandbox }), []);
+    assert_eq!(shard.step(Event::SandboxStarted { sandbox, from_layer: false }), []);
     shard.now = shard.now.saturating_add(Nanos::from_millis(2));
     let placed = shard.ready(sandbox)[0];
     let deadline = shard.now.saturating_add(TIMEOUT);

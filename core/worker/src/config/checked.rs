@@ -213,7 +213,7 @@ fn share(whole: u64, shard: usize, shards: usize) -> u64 {
 pub struct Policies {
     /// Order of waiting invocations.
     pub queue: QueuePolicy,
-    /// Which idle sandbox goes first.
+    /// Which idle sandbox or image of a function goes first.
     pub keep_alive: KeepAlivePolicy,
     /// For [`KeepAlivePolicy::Ttl`]: how long a sandbox may be idle.
     pub keep_alive_ttl_ns: u64,
@@ -245,6 +245,8 @@ pub enum KeepAlivePolicy {
     Lru,
     /// As `Lru`, and none is idle for longer than the time to live.
     Ttl,
+    /// Kept until memory is needed; what spares the least start time for its memory goes first.
+    GreedyDual,
 }
 
 /// `policies.spread`.

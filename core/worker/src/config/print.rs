@@ -87,6 +87,7 @@ impl Config {
         let keep_alive = match policies.keep_alive {
             KeepAlivePolicy::Lru => "lru",
             KeepAlivePolicy::Ttl => "ttl",
+            KeepAlivePolicy::GreedyDual => "greedy-dual",
         };
         let spread = match policies.spread {
             SpreadPolicy::Auto => "auto",

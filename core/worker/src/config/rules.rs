@@ -145,7 +145,7 @@ fn policies(reader: &mut Reader) -> Policies {
         keep_alive: reader.choice(
             "policies.keep_alive",
             KeepAlive::Lru,
-            &[("lru", KeepAlive::Lru), ("ttl", KeepAlive::Ttl)],
+            &[("lru", KeepAlive::Lru), ("ttl", KeepAlive::Ttl), ("greedy-dual", KeepAlive::GreedyDual)],
         ),
         keep_alive_ttl_ns: reader.duration_ns(
             "policies.keep_alive_ttl",

@@ -133,6 +133,12 @@ impl Shard {
                     self.reclaim_answer(Hold { sandbox, lane, invocation });
                 }
             }
+            // Starts have been made from it since it was there; what it is charged is the engine's to know.
+            Effect::KeepLayer { .. } => {}
+            Effect::DropLayer { function } => {
+                // The starter ends after the shards; images end with it.
+                let _ = self.links.nursery.drops.send(function);
+            }
             Effect::FunctionGone { function } => {
                 let counters = self.functions.remove(function).map(|owned| owned.counters).unwrap_or_default();
                 let (shard, counters) = (self.settings.shard, Box::new(counters));
@@ -155,6 +161,7 @@ impl Shard {
         let start = Start {
             shard: self.settings.shard,
             sandbox,
+            function,
             record: owned.record.clone(),
             cores: self.settings.sandbox_cores.clone(),
             whole: false,

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use vilya_engine::{Effects, Engine, Event, FunctionId, FunctionSpec, Nanos, SandboxId};
+use vilya_engine::{Bytes, Effects, Engine, Event, FunctionId, FunctionSpec, Nanos, SandboxId};
 use vilya_ipc::metadata::AlignedVec;
 use vilya_reactor::{Completion, Op, OpId, Outcome, Reactor, Refused, Wait};
 
@@ -352,6 +352,10 @@ impl Shard {
             Message::Started { sandbox, outcome } => self.started(sandbox, *outcome),
             Message::NotFrozen { sandbox } => self.not_frozen(sandbox),
             Message::Thawed { sandbox, outcome } => self.thawed(sandbox, outcome),
+            Message::LayerMade { function, bytes } => {
+                self.feed(Event::LayerMade { function, memory: Bytes::from_bytes(bytes) });
+            }
+            Message::LayerGone { function } => self.feed(Event::LayerGone { function }),
             Message::Reaped { sandbox, ended } => self.reaped(sandbox, &ended),
             Message::Report(sender) => {
                 let _ = sender.send(self.report());

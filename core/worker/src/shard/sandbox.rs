@@ -255,6 +255,7 @@ impl Shard {
             Err(why) => return self.start_failed(sandbox, why),
         };
         self.counters.starts.record(&started.stages);
+        let from_layer = started.stages.copied && !started.stages.of_runtime;
         let key = SandboxKey::of(sandbox);
         // The ring keeps what it only polls once. A doorbell may be left alone for a while and polled again, which takes its descriptor.
         let watch = |file| Op::Watch { file, once: true };
@@ -279,7 +280,7 @@ impl Shard {
         entry.started_ns = now_ns;
         entry.birth = Some(Birth { pid: started.pid, stages: started.stages });
         let doomed = entry.doomed || refused;
-        self.feed(Event::SandboxStarted { sandbox });
+        self.feed(Event::SandboxStarted { sandbox, from_layer });
         if doomed {
             self.kill(sandbox, KillReason::StartTimedOut);
         } else if !quiet {

@@ -2,7 +2,10 @@
 //!
 //! Invariant: each is one small step, so that a start waits for no more than one. It does not know which images there are.
 
-use vilya_isolate::Spec;
+use std::sync::Arc;
+
+use vilya_engine::FunctionId;
+use vilya_isolate::{Image, Spec};
 
 use super::likeness::SEARCH_PATH;
 use super::{Starter, read_only_by};
@@ -23,6 +26,15 @@ impl Starter {
                 begun.map(|begun| OnStage::new(begun, host, [stdout, stderr])).map_err(|error| error.to_string())
             });
         request.answer(copy);
+    }
+
+    /// Gives up the image of a function, and the sandboxes that have loaded it: somebody waits for the memory.
+    pub(super) fn drop_image(&mut self, function: FunctionId) {
+        let Some(zygotes) = self.zygotes.clone() else { return };
+        let Some(image) = zygotes.image_of(function) else { return };
+        let is_wanted = &mut |other: &Arc<Image>| zygotes.has(other) && !Arc::ptr_eq(other, &image);
+        self.loading.inspected(self.mechanisms.chosen().keep_loaded(is_wanted));
+        zygotes.give_up(function);
     }
 
     /// Has a sandbox load the image that was asked for, or ends those whose image is not used any more.

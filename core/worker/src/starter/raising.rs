@@ -35,7 +35,11 @@ impl Starter {
         if !imports.is_empty() {
             spec.environment.push(("VILYA_LEARNED".into(), imports.join(" ")));
         }
-        self.raise_zygote(&spec, part, Subject::Function { record: Arc::clone(&start.record), imports })
+        self.raise_zygote(
+            &spec,
+            part,
+            Subject::Function { record: Arc::clone(&start.record), function: start.function, imports },
+        )
     }
 
     /// Starts the Python runtime without a function. Without its image, the first sandboxes of a function are started from the beginning.

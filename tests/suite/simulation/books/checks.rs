@@ -14,7 +14,8 @@ impl Books {
     /// Checks one effect and learns from it. `was_at_rest`: nothing was left over from before this step.
     pub(in crate::simulation) fn check(&mut self, now: Nanos, effect: &Effect, event: &Event, was_at_rest: bool) {
         assert!(
-            !self.is_drained || matches!(effect, Effect::Refuse { .. } | Effect::FunctionGone { .. }),
+            !self.is_drained
+                || matches!(effect, Effect::Refuse { .. } | Effect::FunctionGone { .. } | Effect::DropLayer { .. }),
             "{effect:?} after Drained"
         );
         match *effect {
@@ -33,7 +34,10 @@ impl Books {
             Effect::Promote { sandbox } => self.check_promotion(sandbox),
             Effect::Kill { sandbox, reason } => self.check_kill(sandbox, reason),
             Effect::Answer { invocation, origin, outcome } => self.check_answer(now, invocation, origin, outcome),
+            Effect::KeepLayer { function } => self.check_kept_layer(function),
+            Effect::DropLayer { function } => self.check_dropped_layer(function),
             Effect::FunctionGone { function } => {
+                assert!(!self.has_layer(function), "a function is gone whose layer is not");
                 let gone = self.functions.remove(&function).expect("a function is gone once");
                 assert!(gone.is_retired && gone.waiting == 0 && gone.sandboxes == 0, "a function is gone too early");
                 self.tally.count("FunctionGone".into());
@@ -105,8 +109,7 @@ impl Books {
             lanes: vec![None; usize::from(function.lanes())],
         };
         assert!(self.sandboxes.insert(id, sandbox).is_none(), "an id in use was started again");
-        let memory: u64 = self.sandboxes.values().map(|sandbox| sandbox.memory.as_bytes()).sum();
-        assert!(memory <= self.limits.memory.as_bytes(), "memory exceeds its limit");
+        assert!(self.memory_in_use() <= self.limits.memory.as_bytes(), "memory exceeds its limit");
         assert!(self.sandboxes.len() as u32 <= self.limits.sandboxes, "sandboxes exceed their limit");
         let is_starting = |sandbox: &&Sandbox| !sandbox.is_ready && !sandbox.is_condemned;
         let starting = self.sandboxes.values().filter(is_starting).count() as u32;
@@ -231,6 +234,7 @@ impl Books {
         self.check_contention();
         self.check_frozen_at_rest();
         self.check_demoted_at_rest();
+        self.check_layers_at_rest();
         for sandbox in self.sandboxes.values() {
             assert!(!sandbox.has_lied || sandbox.is_condemned, "a liar lives");
         }

@@ -5,12 +5,14 @@
 
 mod checks;
 mod frost;
+mod layers;
 mod loans;
 mod quantum;
 
 use std::collections::BTreeMap;
 
 use frost::Frost;
+use layers::Layer;
 use vilya_engine::{Bytes, Event, FunctionId, FunctionSpec, InvocationId, Limits, Nanos, Origin, RunResult, SandboxId};
 
 struct Function {
@@ -99,6 +101,7 @@ pub(super) struct Books {
     functions: BTreeMap<FunctionId, Function>,
     invocations: BTreeMap<InvocationId, Invocation>,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
+    layers: BTreeMap<FunctionId, Layer>,
     now: Nanos,
     /// When the shard was told to drain.
     draining: Option<Nanos>,
@@ -115,6 +118,7 @@ impl Books {
             functions: BTreeMap::new(),
             invocations: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
+            layers: BTreeMap::new(),
             now: Nanos::ZERO,
             draining: None,
             is_drained: false,
@@ -184,6 +188,8 @@ impl Books {
             Event::Completed { sandbox, lane, invocation, result, held } => {
                 self.learn_completion(sandbox, lane, invocation, result, held);
             }
+            Event::LayerMade { function, memory } => self.learn_layer(function, memory),
+            Event::LayerGone { function } => self.learn_layer_gone(function),
             Event::Drain => self.draining = self.draining.or(Some(now)),
             Event::Arrive { .. }
             | Event::Reserve { .. }
@@ -191,6 +197,11 @@ impl Books {
             | Event::SandboxStarted { .. }
             | Event::Tick => {}
         }
+    }
+
+    /// What sandboxes and layers take together.
+    fn memory_in_use(&self) -> u64 {
+        self.sandboxes.values().map(|sandbox| sandbox.memory.as_bytes()).sum::<u64>() + self.layer_memory()
     }
 
     fn learn_death(&mut self, id: SandboxId) {

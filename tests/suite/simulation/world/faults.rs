@@ -2,21 +2,22 @@
 //!
 //! Invariant: what goes wrong is drawn once, when a sandbox is started or given work; a kill comes on top of it.
 
-use vilya_engine::{InvocationId, Nanos, SandboxId};
+use vilya_engine::{FunctionId, InvocationId, Nanos, SandboxId};
 
 use super::{Happening, World};
 
 impl World {
-    pub(super) fn begin_start(&mut self, sandbox: SandboxId) {
+    pub(super) fn begin_start(&mut self, sandbox: SandboxId, function: FunctionId) {
         let faults = self.faults;
+        let from_layer = self.started_from_layer(function);
         let spawns = self.micros(50, 2000);
-        let readies = spawns.saturating_add(self.micros(100, 20_000));
+        let readies = spawns.saturating_add(self.micros(100, if from_layer { 1000 } else { 20_000 }));
         if self.random.chance(faults.start_fails) {
             return self.after(spawns, Happening::StartFails(sandbox));
         }
         // The process is reported before the runtime, or just after it.
         let is_reported_late = self.random.chance(100);
-        self.after(if is_reported_late { readies } else { spawns }, Happening::Spawned(sandbox));
+        self.after(if is_reported_late { readies } else { spawns }, Happening::Spawned { sandbox, from_layer });
         if self.random.chance(faults.start_hangs) {
             return;
         }

@@ -4,10 +4,11 @@
 //! it is started or given work, and stops when faults do.
 
 mod faults;
+mod layers;
 mod transfers;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::{Hash, Hasher};
 
 use vilya_engine::{
@@ -25,7 +26,10 @@ enum Happening {
     Arrivals,
     Leave(InvocationId),
     /// The starter reports a process, or the runtime itself.
-    Spawned(SandboxId),
+    Spawned {
+        sandbox: SandboxId,
+        from_layer: bool,
+    },
     Ready(SandboxId),
     StartFails(SandboxId),
     /// The process ends, by itself or killed.
@@ -48,6 +52,8 @@ enum Happening {
     StaysAwake(SandboxId),
     Thaws(SandboxId),
     IsWorn(SandboxId),
+    LayerMade(FunctionId),
+    LayerGone(FunctionId),
     /// A payload that no lane was lent for is whole.
     Arrives(Origin),
     /// A payload in a reserved lane is.
@@ -109,6 +115,10 @@ struct World {
     steps_at_this_time: u32,
     /// By index: the function there, or the generation that the next one gets.
     functions: Vec<Result<FunctionId, u32>>,
+    /// Sandboxes of a function that were started since it last had no layer.
+    starts: BTreeMap<FunctionId, u32>,
+    /// Functions that sandboxes can be started from a layer of.
+    layers: BTreeSet<FunctionId>,
     asked: u64,
     /// Payloads that are not whole, in a lane or not.
     uploads: BTreeMap<Origin, FunctionId>,
@@ -133,6 +143,8 @@ pub(super) fn run(seed: u64) -> Summary {
         steps: 0,
         steps_at_this_time: 0,
         functions: vec![Err(0); scenario.limits.functions as usize],
+        starts: BTreeMap::new(),
+        layers: BTreeSet::new(),
         asked: 0,
         uploads: BTreeMap::new(),
         has_load: true,
@@ -237,7 +249,11 @@ impl World {
                     self.after(patience, Happening::Leave(invocation));
                 }
             }
-            Effect::Start { sandbox, .. } => self.begin_start(sandbox),
+            Effect::Start { sandbox, function } => self.begin_start(sandbox, function),
+            Effect::DropLayer { function } => {
+                let takes = self.micros(1, 2000);
+                self.after(takes, Happening::LayerGone(function));
+            }
             Effect::Freeze { sandbox } => self.begin_freeze(sandbox),
             Effect::Thaw { sandbox } => self.begin_thaw(sandbox),
             Effect::Dispatch { invocation, sandbox, lane, deadline, .. } => {
@@ -260,7 +276,11 @@ impl World {
             Effect::Reserved { invocation, .. } => self.begin_upload(invocation),
             Effect::NotReserved { origin } | Effect::Unreserved { origin, .. } => self.buffer(origin),
             Effect::Reclaim { invocation, sandbox, lane } => self.is_asked_for(sandbox, lane, invocation),
-            Effect::Refuse { .. } | Effect::Answer { .. } | Effect::Trim { .. } | Effect::Drained => {}
+            Effect::Refuse { .. }
+            | Effect::Answer { .. }
+            | Effect::Trim { .. }
+            | Effect::KeepLayer { .. }
+            | Effect::Drained => {}
             // What it changes is when things happen, which is drawn.
             Effect::Demote { .. } | Effect::Promote { .. } => {}
         }
@@ -270,7 +290,11 @@ impl World {
         match happening {
             Happening::Arrivals => self.arrivals(),
             Happening::Leave(invocation) => self.report(Event::Cancel { invocation }),
-            Happening::Spawned(sandbox) => self.report_on(sandbox, Event::SandboxStarted { sandbox }),
+            Happening::Spawned { sandbox, from_layer } => {
+                self.report_on(sandbox, Event::SandboxStarted { sandbox, from_layer });
+            }
+            Happening::LayerMade(function) => self.layer_made(function),
+            Happening::LayerGone(function) => self.layer_gone(function),
             Happening::Ready(sandbox) => self.report_on(sandbox, Event::SandboxReady { sandbox }),
             Happening::StartFails(sandbox) => self.report_on(sandbox, Event::SandboxStartFailed { sandbox }),
             Happening::Dies(sandbox) => self.report_on(sandbox, Event::SandboxDied { sandbox }),
