@@ -50,12 +50,12 @@ mod users;
 mod warden;
 mod zygote;
 
-pub use cgroup::{CgroupPreference, GroupError, Precedence, container_freezer};
+pub use cgroup::{CgroupPreference, GroupError, MemoryUsage, Precedence, container_freezer};
 pub use freezer::Freezer;
 pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
 pub use mechanism::docker::{Docker, DockerOptions, available as docker_available};
 pub use mechanism::oci::{Oci, OciOptions, OciRuntime, available as oci_available};
-pub use mechanism::{Begun, CopyOf, Descriptors, Mechanism, Stages, StartError, Started};
+pub use mechanism::{Begun, CopyOf, Descriptors, Mechanism, Stages, StartError, Started, WaitingSandbox};
 pub use native::{Native, NativeOptions, SetupError};
 pub use offers::{Hierarchy, Offer, hierarchies, landlock_interface, offers};
 pub use pool::PoolOptions;

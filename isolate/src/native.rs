@@ -17,7 +17,9 @@ use crate::cgroup::{self, CgroupPreference, Group, Groups};
 use crate::host::{GroupFacts, Host, Privilege, ProbeError};
 use crate::keeper::Keeper;
 use crate::limits::REMOVAL_PATIENCE;
-use crate::mechanism::{Begun, CopyOf, Descriptors, Mechanism, Stages, StartError, Started, trial_spec};
+use crate::mechanism::{
+    Begun, CopyOf, Descriptors, Mechanism, Stages, StartError, Started, WaitingSandbox, trial_spec,
+};
 use crate::plan::{Ending, INSIDE_ID, Milestone, Plan, Step};
 use crate::pool::{PoolOptions, Recipe};
 use crate::prepared::PreparedStarts;
@@ -402,6 +404,10 @@ impl Mechanism for Native {
 
     fn keep_loaded(&mut self, is_wanted: &mut dyn FnMut(&Arc<Image>) -> bool) -> usize {
         self.prepared.as_mut().map_or(0, |prepared| prepared.keep_loaded(is_wanted))
+    }
+
+    fn waiting(&self) -> Vec<WaitingSandbox> {
+        self.prepared.as_ref().map_or_else(Vec::new, PreparedStarts::waiting)
     }
 
     fn protections(&self) -> &Protections {

@@ -18,7 +18,7 @@ use crate::host::{Host, Privilege};
 use crate::keeper::Keeper;
 use crate::limits::START_PATIENCE;
 use crate::maker::{Child, Given, Maker};
-use crate::mechanism::StartError;
+use crate::mechanism::{StartError, WaitingSandbox};
 use crate::memory::Memory;
 use crate::native::{cloning, preparing, succeeded};
 use crate::network::{self, Network, Returned};
@@ -32,6 +32,7 @@ use crate::state::State;
 use crate::sys;
 use crate::users::UserLease;
 use crate::warden::{Ward, Warden};
+use crate::zygote::Image;
 
 /// How a pool is to be.
 #[derive(Clone, Debug)]
@@ -65,6 +66,7 @@ pub(crate) struct Waiting {
     pub(crate) remains: Remains,
     /// Messages that it was sent.
     pub(crate) told: usize,
+    made: Instant,
 }
 
 #[derive(Debug)]
@@ -184,6 +186,11 @@ impl Pool {
         spare
     }
 
+    /// Those that wait now.
+    pub(crate) fn waiting(&self) -> Vec<WaitingSandbox> {
+        self.shared.desk().waiting.iter().map(|waiting| waiting.sighting(None)).collect()
+    }
+
     /// Waits until it is full, or until it cannot be filled.
     pub(crate) fn wait_until_full(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
@@ -239,6 +246,12 @@ impl Desk {
 }
 
 impl Waiting {
+    /// For people who ask.
+    pub(crate) fn sighting(&self, loaded: Option<&Arc<Image>>) -> WaitingSandbox {
+        let (pid, since, memory) = (self.pid, self.made, self.remains.memory_usage());
+        WaitingSandbox { pid, since, loaded: loaded.cloned(), memory }
+    }
+
     /// Whether it has died, or cannot be given what is its own any more.
     pub(crate) fn is_dead(&self) -> bool {
         // A descriptor that cannot be looked at is for the start to report.
@@ -427,7 +440,7 @@ impl Worker {
         match pid {
             Ok(pid) => {
                 remains.network.iter_mut().for_each(|network| network.settle(pid));
-                Ok(Waiting { pid, socket, remains, told: 0 })
+                Ok(Waiting { pid, socket, remains, told: 0, made: Instant::now() })
             }
             Err(error) => {
                 crate::native::give_up(remains);

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::attach::{Attachment, Passage};
 use crate::limits::{CORES, START_PATIENCE};
-use crate::mechanism::{CopyOf, Descriptors, Stages, StartError, Started};
+use crate::mechanism::{CopyOf, Descriptors, Stages, StartError, Started, WaitingSandbox};
 use crate::native::{give_up, preparing, step_refused};
 use crate::order::{self, Becoming, FAILURE_BYTES, Order, Part};
 use crate::plan::files::{READ_ONLY, WRITABLE};
@@ -85,6 +85,12 @@ impl PreparedStarts {
 
     pub(crate) fn wait_until_full(&self, patience: Duration) -> bool {
         self.pool.wait_until_full(patience)
+    }
+
+    /// Those that wait now, with an image or without.
+    pub(crate) fn waiting(&self) -> Vec<WaitingSandbox> {
+        let loaded = self.loaded.iter().map(|loaded| loaded.waiting.sighting(Some(&loaded.image)));
+        self.pool.waiting().into_iter().chain(loaded).collect()
     }
 
     /// Whether this spec is the template's but for what a start can still give.

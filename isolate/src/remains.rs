@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cgroup::{Group, Precedence};
+use crate::cgroup::{Group, MemoryUsage, Precedence};
 use crate::freezer::Freezer;
 use crate::keeper::Keeper;
 use crate::leader::Leader;
@@ -144,6 +144,12 @@ impl Remains {
             // It fails if nothing is left to be thawed.
             let _ = freezer.thaw();
         }
+    }
+
+    /// Where to read what memory it is charged, where a control group counts that.
+    #[must_use]
+    pub fn memory_usage(&self) -> Option<MemoryUsage> {
+        self.group.as_ref().and_then(Group::memory_usage)
     }
 
     /// What freezes and thaws it, where something does.

@@ -6,14 +6,21 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use vilya_isolate::{Descriptors, Mechanism, Spec, Stages, Started};
 
-/// Processes that ended while they waited, after which no more are started: something is wrong with them.
+use crate::manifest::Runtime;
+use crate::waiting;
+
+/// Processes that ended while they waited, one after the other, after which no more are started: something is wrong with them.
 const DEATHS: u32 = 3;
+/// How often it is looked whether those that wait are alive.
+const INSPECTION: Duration = Duration::from_secs(1);
+/// While none waits, there is nothing to look at.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// The processes that wait.
 #[derive(Default)]
@@ -23,17 +30,26 @@ pub(crate) struct Ahead {
     /// The memory of the function of Node that was started last: the heap of a process follows from it.
     memory_bytes: Option<u64>,
     deaths: u32,
+    inspected: Option<Instant>,
 }
 
 struct Waiting {
     memory_bytes: u64,
     started: Started,
     tells: OwnedFd,
+    since: Instant,
+}
+
+impl Waiting {
+    fn is_alive(&self) -> bool {
+        let mut death = [PollFd::new(self.started.pidfd(), PollFlags::POLLIN)];
+        poll(&mut death, PollTimeout::ZERO) == Ok(0)
+    }
 }
 
 impl Ahead {
     pub(crate) fn new(wanted: usize) -> Ahead {
-        Ahead { wanted, waiting: Vec::new(), memory_bytes: None, deaths: 0 }
+        Ahead { wanted, waiting: Vec::new(), memory_bytes: None, deaths: 0, inspected: None }
     }
 
     /// The memory of a process that is to be started, if one is.
@@ -56,8 +72,45 @@ impl Ahead {
             // One of another size: nobody has asked for its like since.
             end(self.waiting.remove(0));
         }
-        self.waiting.push(Waiting { memory_bytes: spec.limits.memory_bytes, started, tells });
+        let since = Instant::now();
+        self.waiting.push(Waiting { memory_bytes: spec.limits.memory_bytes, started, tells, since });
         Ok(())
+    }
+
+    /// Ends those that have died, so that others are started in their places before a start looks for one.
+    pub(crate) fn inspect(&mut self) {
+        if self.inspected.is_some_and(|last| last.elapsed() < INSPECTION) {
+            return;
+        }
+        self.inspected = Some(Instant::now());
+        let (alive, dead): (Vec<Waiting>, Vec<Waiting>) = self.waiting.drain(..).partition(Waiting::is_alive);
+        self.waiting = alive;
+        dead.into_iter().for_each(|dead| self.bury(dead));
+    }
+
+    /// How long it may be until they are looked at again.
+    pub(crate) fn pause(&self) -> Duration {
+        let since = self.inspected.map_or(INSPECTION, |last| last.elapsed());
+        if self.waiting.is_empty() { NEVER } else { INSPECTION.saturating_sub(since) }
+    }
+
+    /// For people who ask.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = waiting::Waiting> + '_ {
+        self.waiting.iter().map(|one| waiting::Waiting {
+            form: waiting::Form::Process,
+            layer: waiting::Layer::Runtime,
+            of: Some(Runtime::Node.as_str().to_owned()),
+            since: one.since,
+            memory: waiting::Memory::Process(one.started.pid, one.started.remains.memory_usage()),
+        })
+    }
+
+    fn bury(&mut self, dead: Waiting) {
+        self.deaths += 1;
+        if self.deaths == DEATHS {
+            tracing::warn!("processes of Node that are started ahead end by themselves: no more are started");
+        }
+        end(dead);
     }
 
     /// No more are started.
@@ -75,7 +128,7 @@ impl Ahead {
     ) -> Option<Started> {
         let begun = Instant::now();
         self.memory_bytes = Some(spec.limits.memory_bytes);
-        let Waiting { mut started, tells, memory_bytes } = self.take(spec.limits.memory_bytes)?;
+        let Waiting { mut started, tells, memory_bytes, since } = self.take(spec.limits.memory_bytes)?;
         let given = mechanism.give(spec, &started).map_err(|error| error.to_string());
         let told = given.and_then(|could| {
             if could {
@@ -86,9 +139,10 @@ impl Ahead {
         });
         if let Err(why) = told {
             tracing::warn!("a process that was started ahead could not become a function: {why}");
-            end(Waiting { memory_bytes, started, tells });
+            end(Waiting { memory_bytes, started, tells, since });
             return None;
         }
+        self.deaths = 0;
         let took_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         started.stages = Stages { mounted_ns: took_ns, total_ns: took_ns, prepared: true, ..Stages::default() };
         Some(started)
@@ -98,15 +152,10 @@ impl Ahead {
     fn take(&mut self, memory_bytes: u64) -> Option<Waiting> {
         while let Some(at) = self.waiting.iter().position(|waiting| waiting.memory_bytes == memory_bytes) {
             let waiting = self.waiting.remove(at);
-            let mut death = [PollFd::new(waiting.started.pidfd(), PollFlags::POLLIN)];
-            if poll(&mut death, PollTimeout::ZERO) == Ok(0) {
+            if waiting.is_alive() {
                 return Some(waiting);
             }
-            self.deaths += 1;
-            if self.deaths == DEATHS {
-                tracing::warn!("processes of Node that are started ahead end by themselves: no more are started");
-            }
-            end(waiting);
+            self.bury(waiting);
         }
         None
     }

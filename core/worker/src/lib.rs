@@ -35,6 +35,7 @@ mod shard;
 mod slots;
 mod starter;
 pub mod storage;
+mod waiting;
 mod zygotes;
 
 pub use egress::EgressSettings;

@@ -4,11 +4,13 @@
 //! follow the OpenTelemetry FaaS conventions where one exists, and are in base units (seconds, bytes). Format:
 //! Prometheus text exposition 0.0.4.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use vilya_engine::{FunctionId, Stats};
 use vilya_isolate::Stages;
+
+use crate::waiting::{Form, Layer, Waiting};
 
 /// Upper bounds of the duration histogram's buckets, in nanoseconds, with their labels in seconds.
 const BUCKETS: [(u64, &str); 16] = [
@@ -103,6 +105,22 @@ pub(crate) struct FunctionFigures<'a> {
     pub(crate) earlier: &'a FunctionCounters,
 }
 
+/// What was made ahead.
+#[derive(Default)]
+pub(crate) struct AheadFigures {
+    pub(crate) waiting: Vec<Waiting>,
+    /// What of the memory belongs to that.
+    pub(crate) kept_back_bytes: u64,
+}
+
+impl AheadFigures {
+    /// What is taken of what was kept back: an image of a function is its shard's to count.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        let is_charged_elsewhere = |one: &&Waiting| one.form == Form::Image && one.layer == Layer::Function;
+        self.waiting.iter().filter(|one| !is_charged_elsewhere(one)).filter_map(Waiting::memory_bytes).sum()
+    }
+}
+
 /// What a shard counts of its connections and threads.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShardCounters {
@@ -183,12 +201,43 @@ pub(crate) struct ShardReport {
 }
 
 /// The exposition text. `functions` are those that live now.
-pub(crate) fn render(reports: &[ShardReport], functions: &[FunctionFigures<'_>]) -> String {
+pub(crate) fn render(reports: &[ShardReport], functions: &[FunctionFigures<'_>], ahead: &AheadFigures) -> String {
     let mut out = String::with_capacity(4096);
     render_functions(&mut out, reports, functions);
     render_owners(&mut out, functions);
     render_shards(&mut out, reports);
+    render_ahead(&mut out, ahead);
     out
+}
+
+fn render_ahead(out: &mut String, ahead: &AheadFigures) {
+    let mut sums: BTreeMap<(Form, Layer), (u64, u64)> = BTreeMap::new();
+    for one in &ahead.waiting {
+        let (count, bytes) = sums.entry((one.form, one.layer)).or_default();
+        *count += 1;
+        *bytes += one.memory_bytes().unwrap_or(0);
+    }
+    let mut gauge = |name: &str, help: &str, of: &dyn Fn(&(u64, u64)) -> u64| {
+        family(out, name, "gauge", help);
+        for ((form, layer), sum) in &sums {
+            let (form, layer) = (form.as_str(), layer.as_str());
+            line(out, format_args!("{name}{{form=\"{form}\",layer=\"{layer}\"}} {}", of(sum)));
+        }
+    };
+    gauge("vilya_ahead", "What was made before a function needed it and waits now.", &|sum| sum.0);
+    gauge(
+        "vilya_ahead_memory_bytes",
+        "Memory of that; images of functions are in vilya_layer_memory_bytes too.",
+        &|sum| sum.1,
+    );
+    const KEPT_BACK: &str = "vilya_ahead_reserved_bytes";
+    family(
+        out,
+        KEPT_BACK,
+        "gauge",
+        "The part of limits.memory that is kept back for that, but for images of functions.",
+    );
+    line(out, format_args!("{KEPT_BACK} {}", ahead.kept_back_bytes));
 }
 
 fn render_owners(out: &mut String, functions: &[FunctionFigures<'_>]) {
@@ -377,7 +426,7 @@ mod tests {
         };
         let earlier = counters(4);
         let figures = [FunctionFigures { id, name: "f", owners: 2, moves: 3, earlier: &earlier }];
-        let text = render(&[report(0, 10), report(1, 200)], &figures);
+        let text = render(&[report(0, 10), report(1, 200)], &figures, &AheadFigures::default());
         assert!(text.contains("faas_invocations_total{faas_name=\"f\",faas_trigger=\"http\"} 214\n"), "{text}");
         assert!(text.contains("faas_invoke_duration_seconds_count{faas_name=\"f\"} 3\n"), "{text}");
         assert!(text.contains("vilya_function_owners{faas_name=\"f\"} 2\n"), "{text}");

@@ -168,7 +168,16 @@ impl Worker {
 
         let fetches = Fetches::new(&config.images, control_post.clone());
         let (logs_control, spread) = (logs.control(), spread(config));
-        let parts = Parts { catalog, fetches, logs: logs_control, shards: posts.clone(), most_functions, spread };
+        let parts = Parts {
+            catalog,
+            fetches,
+            logs: logs_control,
+            shards: posts.clone(),
+            most_functions,
+            spread,
+            rolls: nursery.rolls.clone(),
+            ahead_bytes: config.limits.ahead_bytes,
+        };
         let mut control = Control::new(parts);
         control.restore(records);
         let control = std::thread::Builder::new()

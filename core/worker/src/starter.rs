@@ -7,6 +7,7 @@ mod idle;
 mod likeness;
 mod raising;
 mod reaper;
+mod roll;
 mod witness;
 
 use std::io;
@@ -29,6 +30,7 @@ use crate::process::vital;
 use crate::rehearsal;
 use crate::ring::{Ring, Rings};
 use crate::storage::FunctionRecord;
+use crate::waiting::RollCall;
 use crate::zygotes::{Way, Zygotes};
 pub(crate) use likeness::SandboxDefaults;
 use likeness::{FUNCTION, is_set_at_start};
@@ -59,6 +61,8 @@ pub(crate) struct Nursery {
     pub(crate) imports: Sender<Learned>,
     /// Functions whose image is to be given up.
     pub(crate) drops: Sender<FunctionId>,
+    /// Who wants to know what waits.
+    pub(crate) rolls: Sender<RollCall>,
 }
 
 /// Starts the threads.
@@ -75,6 +79,8 @@ pub(crate) fn spawn(
     let (imports, learned) = bounded(LEARNED_WAITING);
     // Bounded by the engine: a function has one image at most.
     let (drops, drop_inbox) = unbounded();
+    // The control thread asks, and waits for the answer.
+    let (rolls, roll_inbox) = bounded(1);
     let reap_posts = shards.clone();
     let mut starter = Starter {
         loading: Loading::new(defaults.loaded),
@@ -88,6 +94,7 @@ pub(crate) fn spawn(
         // One taker of images, which waits for its answer.
         rehearsals: bounded(1),
         drops: drop_inbox,
+        rolls: roll_inbox,
     };
     starter.prepare(learned)?;
     let starter = std::thread::Builder::new()
@@ -96,7 +103,7 @@ pub(crate) fn spawn(
     let reaper = std::thread::Builder::new()
         .name("vilya-reaper".into())
         .spawn(move || vital("the reaper", || reap(&reap_inbox, &reap_posts)))?;
-    Ok((Nursery { starts, reaps, frosts, imports, drops }, [starter, reaper, freezer, pauser]))
+    Ok((Nursery { starts, reaps, frosts, imports, drops, rolls }, [starter, reaper, freezer, pauser]))
 }
 
 struct Starter {
@@ -111,6 +118,7 @@ struct Starter {
     loading: Loading,
     rehearsals: (Sender<rehearsal::Request>, Receiver<rehearsal::Request>),
     drops: Receiver<FunctionId>,
+    rolls: Receiver<RollCall>,
 }
 
 impl Starter {
@@ -178,14 +186,18 @@ impl Starter {
                 Err(TryRecvError::Empty) if self.make_ring_ahead() || self.start_node_ahead() => continue,
                 Err(TryRecvError::Empty) => {}
             }
-            let (rehearsals, drops) = (self.rehearsals.1.clone(), self.drops.clone());
+            let (rehearsals, drops, rolls) = (self.rehearsals.1.clone(), self.drops.clone(), self.rolls.clone());
             crossbeam_channel::select! {
                 recv(inbox) -> start => return start.ok(),
                 recv(failed) -> start => return start.ok(),
                 recv(rehearsals) -> request => request.into_iter().for_each(|request| self.rehearse(request)),
                 // The shards hold the other end, and that of `inbox`: it is seen there that they have ended.
                 recv(drops) -> function => function.into_iter().for_each(|function| self.drop_image(function)),
-                default(self.loading.pause()) => self.load_ahead(),
+                recv(rolls) -> asked => asked.into_iter().for_each(|asked| self.call_roll(&asked)),
+                default(self.loading.pause().min(self.ahead.pause())) => {
+                    self.ahead.inspect();
+                    self.load_ahead();
+                }
             }
         }
     }

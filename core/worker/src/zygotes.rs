@@ -24,6 +24,7 @@ use crate::process::vital;
 use crate::rehearsal::{Part, Request, rehearse};
 use crate::remaking::Remaking;
 use crate::storage::FunctionRecord;
+use crate::waiting::Layer;
 
 /// A function is hot when it has been started so often: then an image pays.
 const HOT_STARTS: i32 = 2;
@@ -228,6 +229,18 @@ impl Zygotes {
             _ => None,
         });
         book.runtimes.iter().map(|(_, image)| image).chain(of_functions).any(|image| Arc::ptr_eq(image, wanted))
+    }
+
+    /// Every image that starts may ask for: how much of a function it has, whose it is.
+    pub(crate) fn images(&self) -> Vec<(Layer, String, Arc<Image>)> {
+        let book = lock(&self.book);
+        let of_runtimes =
+            book.runtimes.iter().map(|(of, image)| (Layer::Runtime, of.as_str().to_owned(), Arc::clone(image)));
+        let of_functions = book.entries.values().filter_map(|entry| match &entry.state {
+            State::Ready { image, .. } => Some((Layer::Function, entry.name.clone(), Arc::clone(image))),
+            _ => None,
+        });
+        of_runtimes.chain(of_functions).collect()
     }
 
     /// The image of a function, if it has one.

@@ -66,7 +66,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the sandboxes the worker has: what they are doing, their age, memory and invocations
+    /// Show the sandboxes the worker has: what they are doing, their age, memory and invocations; and what is made ahead
     Ps {
         /// Print the worker's own JSON
         #[arg(long)]

@@ -61,6 +61,26 @@ pub(crate) struct SandboxRow {
     pub(crate) image: Option<String>,
 }
 
+/// What was made ahead and waits, as the worker describes it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct AheadRow {
+    pub(crate) state: String,
+    pub(crate) form: String,
+    pub(crate) layer: String,
+    pub(crate) of: Option<String>,
+    pub(crate) age_ms: u64,
+    pub(crate) memory_bytes: Option<u64>,
+}
+
+/// What a worker has of sandboxes.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Population {
+    pub(crate) sandboxes: Vec<SandboxRow>,
+    /// None while the worker is too busy to say.
+    #[serde(default)]
+    pub(crate) ahead: Option<Vec<AheadRow>>,
+}
+
 /// Takes what comes of an answer, piece by piece.
 pub(crate) type Take<'a> = dyn FnMut(&[u8]) -> Result<(), Failure> + 'a;
 
@@ -170,16 +190,12 @@ impl Client {
         Ok((listing.functions, json))
     }
 
-    /// All sandboxes, and the JSON they came in.
-    pub(crate) fn sandboxes(&self) -> Result<(Vec<SandboxRow>, serde_json::Value), Failure> {
-        #[derive(Deserialize)]
-        struct Listing {
-            sandboxes: Vec<SandboxRow>,
-        }
+    /// All sandboxes and what was made ahead, and the JSON they came in.
+    pub(crate) fn sandboxes(&self) -> Result<(Population, serde_json::Value), Failure> {
         let body = self.get(format!("{}/v1/sandboxes", self.base))?;
         let json: serde_json::Value = serde_json::from_slice(&body).map_err(|error| self.strange(error))?;
-        let listing = Listing::deserialize(&json).map_err(|error| self.strange(error))?;
-        Ok((listing.sandboxes, json))
+        let population = Population::deserialize(&json).map_err(|error| self.strange(error))?;
+        Ok((population, json))
     }
 
     pub(crate) fn function(&self, name: &str) -> Result<(FunctionRecord, serde_json::Value), Failure> {

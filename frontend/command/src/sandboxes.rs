@@ -1,19 +1,58 @@
 //! `ps`: the worker's sandboxes, for a person or (`--json`) for a program.
 
-use crate::client::{Client, SandboxRow};
+use crate::client::{AheadRow, Client, Population, SandboxRow};
 use crate::failure::Failure;
 use crate::functions::short;
 use crate::output::{Align, Screen, Table, size, span_ms};
 
 pub(crate) fn ps(client: &Client, json: bool, screen: &mut Screen) -> Result<(), Failure> {
-    let (sandboxes, raw) = client.sandboxes()?;
+    let (Population { sandboxes, ahead }, raw) = client.sandboxes()?;
     if json {
         return screen.line(format_args!("{raw:#}"));
     }
     if sandboxes.is_empty() {
-        return screen.line("no sandboxes: they are started when a function is invoked, or by its min_warm");
+        screen.line("no sandboxes: they are started when a function is invoked, or by its min_warm")?;
+    } else {
+        screen.table(&overview(&sandboxes))?;
     }
-    screen.table(&overview(&sandboxes))
+    let ahead = ahead.unwrap_or_default();
+    if !ahead.is_empty() {
+        screen.line("")?;
+        screen.table(&made_ahead(&ahead))?;
+    }
+    Ok(())
+}
+
+/// What belongs to no invocation, one row for all that are alike.
+fn made_ahead(rows: &[AheadRow]) -> Table {
+    let mut table = Table::new(&[
+        ("made ahead", Align::Left),
+        ("layer", Align::Left),
+        ("of", Align::Left),
+        ("state", Align::Left),
+        ("number", Align::Right),
+        ("memory", Align::Right),
+        ("oldest", Align::Right),
+    ]);
+    let alike = |one: &AheadRow, other: &AheadRow| {
+        (&one.form, &one.layer, &one.of, &one.state) == (&other.form, &other.layer, &other.of, &other.state)
+    };
+    // The worker has put like to like.
+    for group in rows.chunk_by(alike) {
+        let first = &group[0];
+        let memory: u64 = group.iter().filter_map(|one| one.memory_bytes).sum();
+        let oldest = group.iter().map(|one| one.age_ms).max().unwrap_or(0);
+        table.row([
+            first.form.clone(),
+            first.layer.clone(),
+            first.of.clone().unwrap_or_else(|| "-".to_owned()),
+            first.state.clone(),
+            group.len().to_string(),
+            size(memory),
+            span_ms(oldest),
+        ]);
+    }
+    table
 }
 
 fn overview(sandboxes: &[SandboxRow]) -> Table {
@@ -55,6 +94,20 @@ fn overview(sandboxes: &[SandboxRow]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_alike_is_one_row() {
+        let json = r#"{"sandboxes":[],"ahead":[
+            {"state":"ahead","form":"sandbox","layer":"bare","of":null,"pid":7,"age_ms":5000,"memory_bytes":1024},
+            {"state":"ahead","form":"sandbox","layer":"bare","of":null,"pid":8,"age_ms":9000,"memory_bytes":null},
+            {"state":"ahead","form":"process","layer":"runtime","of":"node","pid":9,"age_ms":20,"memory_bytes":2048}]}"#;
+        let population = serde_json::from_str::<Population>(json).unwrap();
+        let text = made_ahead(&population.ahead.unwrap()).render();
+        let rows: Vec<String> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(rows[1..], ["sandbox bare - ahead 2 1 KiB 9 s", "process runtime node ahead 1 2 KiB 20 ms"]);
+        assert!(serde_json::from_str::<Population>(r#"{"sandboxes":[],"ahead":null}"#).unwrap().ahead.is_none());
+    }
 
     #[test]
     fn what_is_not_known_is_a_dash() {

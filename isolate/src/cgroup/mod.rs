@@ -16,6 +16,7 @@ mod settings;
 mod survey;
 mod switch;
 mod switches;
+mod usage;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -35,6 +36,7 @@ pub(crate) use detect::{as_prefix, bases, detect};
 pub(crate) use freeze::GroupFreezer;
 pub use precedence::Precedence;
 pub(crate) use survey::survey;
+pub use usage::MemoryUsage;
 
 pub(crate) use foreign::{Enrolment, MemoryEvents, is_unified, remove_empty, unified_besides, withdraw};
 pub(crate) use switches::Switches;

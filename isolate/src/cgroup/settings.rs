@@ -52,6 +52,14 @@ pub(super) fn settings(version: Version, controller: Controller, limits: &Resour
     }
 }
 
+/// The file of what is charged.
+pub(super) fn memory_usage_file(version: Version) -> &'static CStr {
+    match version {
+        Version::One => c"memory.usage_in_bytes",
+        Version::Two => c"memory.current",
+    }
+}
+
 /// The file of the memory limit.
 pub(super) fn memory_limit_file(version: Version) -> &'static CStr {
     match version {

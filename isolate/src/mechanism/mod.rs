@@ -12,8 +12,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::cgroup::GroupError;
+use crate::cgroup::{GroupError, MemoryUsage};
 use crate::limits::MEMORY_BYTES_LEAST;
 use crate::native::SetupError;
 use crate::pool::PoolOptions;
@@ -80,8 +81,26 @@ pub trait Mechanism: Send {
         0
     }
 
+    /// The sandboxes that were made ahead and wait now.
+    fn waiting(&self) -> Vec<WaitingSandbox> {
+        Vec::new()
+    }
+
     /// Which protections are in force.
     fn protections(&self) -> &Protections;
+}
+
+/// A sandbox that was made ahead and waits to be told what to become.
+#[derive(Clone, Debug)]
+pub struct WaitingSandbox {
+    /// Process id on the host.
+    pub pid: i32,
+    /// When it was made.
+    pub since: Instant,
+    /// The image that it has loaded.
+    pub loaded: Option<Arc<Image>>,
+    /// Where to read what memory it is charged; none where no control group counts that.
+    pub memory: Option<MemoryUsage>,
 }
 
 /// Which image a sandbox is to be a copy of.

@@ -25,6 +25,7 @@ pub struct Image {
     script_bytes: u64,
     bytes: u64,
     files: Vec<Identity>,
+    taken: Instant,
     checked: Mutex<Instant>,
     resume: u64,
     #[cfg(target_arch = "x86_64")]
@@ -71,16 +72,34 @@ impl Image {
         let script_bytes = script.bytes.len() as u64;
         let bytes = script_bytes + pages(&mut memory)?;
         sys::seal_contents(memory.as_raw_fd())?;
-        let checked = Mutex::new(Instant::now());
+        let taken = Instant::now();
+        let checked = Mutex::new(taken);
         let super::script::Script { address, resume, .. } = *script;
         let memory = memory.into();
-        Ok(Image { memory, address, script_bytes, bytes, files, checked, resume, places, touched: OnceLock::new() })
+        Ok(Image {
+            memory,
+            address,
+            script_bytes,
+            bytes,
+            files,
+            taken,
+            checked,
+            resume,
+            places,
+            touched: OnceLock::new(),
+        })
     }
 
     /// The memory that it takes, once for all of its copies.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// When it was taken.
+    #[must_use]
+    pub fn taken(&self) -> Instant {
+        self.taken
     }
 
     /// Whether the files that belong to it are still those of when it was taken.

@@ -2,6 +2,7 @@
 
 mod administration;
 mod adversarial;
+mod ahead;
 mod attention;
 mod between;
 mod bounds;

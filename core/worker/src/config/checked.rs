@@ -124,8 +124,10 @@ pub enum SandboxCores {
 /// Section `[limits]`: for the whole worker unless a field says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Sum of the memory limits of all sandboxes.
+    /// Sum of the memory limits of all sandboxes, of the images that they are copied from, and of what is made ahead.
     pub memory_bytes: u64,
+    /// The part of it for sandboxes, processes and images that are made before a function needs them.
+    pub ahead_bytes: u64,
     /// Deployed functions.
     pub functions: u32,
     /// Invocations admitted and unfinished.
@@ -157,7 +159,7 @@ pub struct Limits {
 /// The part of [`Limits`] that one shard enforces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardLimits {
-    /// Sum of the memory limits of the shard's sandboxes.
+    /// Sum of the memory limits of the shard's sandboxes and of the images of its functions.
     pub memory_bytes: u64,
     /// Functions the shard may own: all of them, since ownership is by name and may be uneven. The whole worker's
     /// bound is enforced at deployment.
@@ -186,7 +188,7 @@ impl Limits {
         let count = |whole: u32| share(u64::from(whole), shard, shards) as u32;
         let (invocations, sandboxes) = (count(self.invocations), count(self.sandboxes));
         ShardLimits {
-            memory_bytes: share(self.memory_bytes, shard, shards),
+            memory_bytes: share(self.functions_bytes(), shard, shards),
             functions: self.functions,
             invocations,
             queue_per_function: self.queue_per_function.min(invocations),
@@ -198,7 +200,12 @@ impl Limits {
 
     /// The most memory one sandbox may ask for when there are this many shards: the smallest share.
     pub fn function_memory_bytes(&self, shards: usize) -> u64 {
-        self.memory_bytes / shards.max(1) as u64
+        self.functions_bytes() / shards.max(1) as u64
+    }
+
+    /// What functions have of the memory.
+    fn functions_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_sub(self.ahead_bytes)
     }
 }
 
@@ -359,7 +366,8 @@ mod tests {
         for shards in [1, 2, 3, 7, 16] {
             let parts: Vec<ShardLimits> = (0..shards).map(|shard| limits.of_shard(shard, shards)).collect();
             assert_eq!(parts.iter().map(|part| part.invocations).sum::<u32>(), 1001);
-            assert_eq!(parts.iter().map(|part| part.memory_bytes).sum::<u64>(), limits.memory_bytes);
+            let memory = parts.iter().map(|part| part.memory_bytes).sum::<u64>();
+            assert_eq!(memory + limits.ahead_bytes, limits.memory_bytes);
             assert_eq!(parts.iter().map(|part| part.sandboxes).sum::<u32>(), limits.sandboxes);
             assert!(parts.iter().all(|part| part.memory_bytes >= limits.function_memory_bytes(shards)));
             assert!(parts.iter().all(|part| part.sandboxes_per_function <= part.sandboxes));

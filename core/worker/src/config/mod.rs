@@ -3,12 +3,13 @@
 //! `sources` gathers the texts, `raw` turns them into keys and untyped values that remember where they were written,
 //! `reader` gives them types, `rules`
 //! names every setting with its default and range, `checked` is the result, `topology` places shards on cores,
-//! `network` and `egress` read what functions may reach,
+//! `network` and `egress` read what functions may reach, `ahead` reckons what is kept back for what is made ahead,
 //! `print` writes the effective configuration back. `units` is the only place that reads or writes sizes and durations.
 //!
 //! Invariant: a [`Config`] that exists is consistent: every value is in range and no two contradict each other.
 //! It does not know what the values are used for: nothing here opens a socket or starts a thread.
 
+mod ahead;
 mod checked;
 mod egress;
 mod images;

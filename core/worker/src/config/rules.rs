@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use vilya_isolate::OciRuntime;
 
+use super::ahead;
 use super::checked::{
     ConcurrencyPolicy, Config, Cores, Interpreter, KeepAlivePolicy, Limits, NodeSettings, Policies, QueuePolicy,
     Runtimes, Sandbox, SandboxCores, Server, Shards, Spin, SpreadPolicy,
@@ -60,6 +61,7 @@ pub(super) fn check(sources: &Sources, host: &Host) -> Result<Config, Vec<Proble
         },
     };
     let sandbox = sandbox(&mut reader);
+    let limits = Limits { ahead_bytes: ahead::kept_back_bytes(&sandbox, limits.zygotes_bytes), ..limits };
     for problem in sources.near_misses(reader.known()) {
         reader.problem_at(problem);
     }
@@ -118,6 +120,8 @@ fn limits(reader: &mut Reader, host: &Host) -> Limits {
     let per_function = (cores * 4).clamp(16, 512).min(sandboxes);
     Limits {
         memory_bytes: reader.bytes("limits.memory", memory, SANDBOX_MEMORY_MIN_BYTES..=1 << 50),
+        // Follows from settings of other sections.
+        ahead_bytes: 0,
         functions: reader.count("limits.functions", 4096, 1..=1 << 16),
         invocations,
         queue_per_function: reader.count("limits.queue_per_function", QUEUE_PER_FUNCTION.min(invocations), 1..=1 << 20),
@@ -242,7 +246,7 @@ const PREPARED: u32 = 16;
 
 const MITIGATIONS: [(&str, bool); 2] = [("on", true), ("off", false)];
 
-/// Each has some 6 MiB of its own; none is started before a function of Node was.
+/// Each has some 6 MiB of its own, which `ahead` keeps back; none is started before a function of Node was.
 const NODE_AHEAD: u32 = 2;
 /// Functions that are started one after the other; each takes what a copy touches by itself, in Python 1 to 2 MiB.
 const LOADED: u32 = 8;
@@ -287,11 +291,13 @@ fn contradictions(reader: &mut Reader, limits: &Limits, policies: &Policies, sha
             reader.problem(key, format!("{value} cannot be divided among {shards} shards: write at least {shards}"));
         }
     }
-    let least = SANDBOX_MEMORY_MIN_BYTES * u64::from(shards);
+    let least = SANDBOX_MEMORY_MIN_BYTES * u64::from(shards) + limits.ahead_bytes;
     if limits.memory_bytes < least {
         let message = format!(
-            "{} is too little for {shards} shards: write at least {}, or fewer cores.shards",
+            "{} is too little for {shards} shards and {} of what is made ahead: write at least {}, or fewer cores.shards, \
+             sandbox.prepared, sandbox.loaded or sandbox.node_ahead",
             format_bytes(limits.memory_bytes),
+            format_bytes(limits.ahead_bytes),
             format_bytes(least)
         );
         reader.problem("limits.memory", message);

@@ -9,22 +9,24 @@ mod fetches;
 mod sandboxes;
 mod spread;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use vilya_engine::policy::balance::BalancePolicy;
 use vilya_engine::policy::spread::Spreading;
 use vilya_engine::{Bytes, FunctionId, FunctionSpec, Nanos, Owners, SpreadPolicy};
 use vilya_protocol::error::ErrorKind;
 
 use crate::mesh::{ControlMessage, Message, Post};
-use crate::metrics::{self, FunctionCounters, FunctionFigures, ShardReport};
+use crate::metrics::{self, AheadFigures, FunctionCounters, FunctionFigures, ShardReport};
 use crate::request::{AdminCall, RequestId, Source, unix_ms};
 use crate::response::{ContentType, Response};
 use crate::route::Route;
 use crate::storage::{Catalog, CatalogError, Fault, Fetched, FunctionRecord, LogControl, Prepared};
+use crate::waiting::RollCall;
 pub(crate) use fetches::{FetchEnded, Fetches};
 use spread::{Leaving, Loads};
 
@@ -62,6 +64,10 @@ pub(crate) struct Parts {
     pub(crate) shards: Vec<Post>,
     pub(crate) most_functions: u32,
     pub(crate) spread: SpreadPolicy,
+    /// Where the starter is asked what waits.
+    pub(crate) rolls: Sender<RollCall>,
+    /// What of the memory was kept back for that.
+    pub(crate) ahead_bytes: u64,
 }
 
 /// The control thread's state.
@@ -78,11 +84,15 @@ pub(crate) struct Control {
     generations: Vec<u32>,
     /// Indices there are: every shard's engine has a place for each.
     most_functions: u32,
+    rolls: Sender<RollCall>,
+    ahead_bytes: u64,
+    /// The log has it that what is made ahead takes too much.
+    has_told: Cell<bool>,
 }
 
 impl Control {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { catalog, fetches, logs, shards, most_functions, spread } = parts;
+        let Parts { catalog, fetches, logs, shards, most_functions, spread, rolls, ahead_bytes } = parts;
         Control {
             loads: Loads::new(spread, shards.len()),
             catalog,
@@ -94,6 +104,9 @@ impl Control {
             free_indices: Vec::new(),
             generations: Vec::new(),
             most_functions,
+            rolls,
+            ahead_bytes,
+            has_told: Cell::new(false),
         }
     }
 
@@ -317,6 +330,21 @@ impl Control {
         }
     }
 
+    /// What waits; said once in the log if it takes more than was kept back for it.
+    fn ahead_figures(&self) -> AheadFigures {
+        let waiting = self.waiting(SCRAPE_PATIENCE).unwrap_or_default();
+        let figures = AheadFigures { waiting, kept_back_bytes: self.ahead_bytes };
+        let taken = figures.taken_bytes();
+        if taken > self.ahead_bytes && !self.has_told.replace(true) {
+            tracing::warn!(
+                taken,
+                kept_back = self.ahead_bytes,
+                "what is made ahead takes more than limits.memory has for it"
+            );
+        }
+        figures
+    }
+
     fn metrics(&self) -> Response {
         let (sender, receiver) = bounded(self.shards.len());
         for shard in &self.shards {
@@ -333,9 +361,13 @@ impl Control {
         });
         let mut functions: Vec<FunctionFigures<'_>> = figures.collect();
         functions.sort_unstable_by_key(|figures| figures.name);
-        Response::new(200, ContentType::Metrics, metrics::render(&reports, &functions).into_bytes())
+        let ahead = self.ahead_figures();
+        Response::new(200, ContentType::Metrics, metrics::render(&reports, &functions, &ahead).into_bytes())
     }
 }
+
+/// How long a scrape waits for the starter; without its word the figures of what waits are left out.
+const SCRAPE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The statuses of what the catalogue refuses.
 fn refused(error: &CatalogError) -> Response {

@@ -1,7 +1,9 @@
-//! `GET /v1/sandboxes`: every sandbox of the worker.
+//! `GET /v1/sandboxes`: every sandbox of the worker, and apart from them what was made ahead.
 //!
 //! Invariant: runs on the control thread; a shard only copies what it knows. The memory is that of a sandbox's first process, its share
 //! of shared pages counted proportionally, as the kernel says when it is asked: a process that has ended meanwhile has none.
+
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
@@ -11,6 +13,10 @@ use super::{Control, answers};
 use crate::mesh::Message;
 use crate::response::Response;
 use crate::shard::{Activity, Sighting};
+use crate::waiting::{Waiting, share_bytes};
+
+/// How long the starter may take to say what waits: it may be making a sandbox that nothing was made ahead for.
+const STARTER_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Control {
     pub(super) fn sandboxes(&self) -> Response {
@@ -23,8 +29,34 @@ impl Control {
         let key = |one: &Sighting| (one.record.manifest.name.clone(), one.shard, one.sandbox.index);
         all.sort_by_cached_key(key);
         let rows: Vec<Value> = all.iter().map(describe).collect();
-        answers::json_response(200, &json!({ "sandboxes": rows }))
+        let ahead: Option<Vec<Value>> =
+            self.waiting(STARTER_PATIENCE).map(|all| all.iter().map(describe_waiting).collect());
+        answers::json_response(200, &json!({ "sandboxes": rows, "ahead": ahead }))
     }
+
+    /// What was made ahead and waits; none while the starter is too busy to say.
+    pub(super) fn waiting(&self, patience: Duration) -> Option<Vec<Waiting>> {
+        let (answer, answers) = bounded(1);
+        self.rolls.send_timeout(answer, patience).ok()?;
+        let mut all = answers.recv_timeout(patience).ok()?;
+        all.sort_by(|one, other| {
+            let key = |it: &Waiting| (it.form, it.layer, it.of.clone(), it.since);
+            key(one).cmp(&key(other))
+        });
+        Some(all)
+    }
+}
+
+fn describe_waiting(one: &Waiting) -> Value {
+    json!({
+        "state": "ahead",
+        "form": one.form.as_str(),
+        "layer": one.layer.as_str(),
+        "of": one.of,
+        "pid": one.pid(),
+        "age_ms": u64::try_from(one.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "memory_bytes": one.memory_bytes(),
+    })
 }
 
 fn describe(one: &Sighting) -> Value {
@@ -46,7 +78,7 @@ fn describe(one: &Sighting) -> Value {
         "state": state,
         "age_ms": one.age_ns / 1_000_000,
         "idle_ms": one.idle_ns.map(|ns| ns / 1_000_000),
-        "memory_bytes": birth.and_then(|birth| memory_bytes(birth.pid)),
+        "memory_bytes": birth.and_then(|birth| share_bytes(birth.pid, "Pss:")),
         "invocations": one.invocations,
         "start": birth.map(|birth| form(&birth.stages)),
         "start_us": birth.map(|birth| birth.stages.total_ns / 1000),
@@ -60,28 +92,5 @@ fn form(stages: &Stages) -> &'static str {
         Stages { copied: true, .. } => "runtime",
         Stages { prepared: true, .. } => "prepared",
         _ => "made",
-    }
-}
-
-/// Proportional set size of a process; none when it has gone or the worker may not look.
-fn memory_bytes(pid: i32) -> Option<u64> {
-    pss_bytes(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
-}
-
-fn pss_bytes(rollup: &str) -> Option<u64> {
-    let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB"))?;
-    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_figure_is_found() {
-        let rollup = "55d0-7ffd ---p 0 00:00 0 [rollup]\nRss:   500 kB\nPss:    123 kB\nPss_Dirty: 7 kB\n";
-        assert_eq!(pss_bytes(rollup), Some(123 * 1024));
-        assert_eq!(pss_bytes(""), None, "a process that is ending has no memory");
-        assert!(memory_bytes(std::process::id().cast_signed()).is_some_and(|bytes| bytes > 0));
     }
 }
