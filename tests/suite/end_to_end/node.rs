@@ -177,6 +177,38 @@ fn await_ahead(worker: &Worker, name: &str) -> serde_json::Value {
     }
 }
 
+/// It is looked whether those that wait are alive, so that nobody has to ask for one first.
+#[test]
+fn one_that_dies_while_it_waits_is_replaced_before_the_next_start() {
+    let Some(setting) = settings() else { return };
+    let worker = Worker::start_with(&[&setting, "sandbox.node_ahead=1"]);
+    let code = "export const handler = (event) => event === 'exit' ? process.exit(0) : process.argv[4] === 'ahead'";
+    deploy(&worker, "one", &[("index.mjs", code)], "");
+    let mut client = worker.client();
+    client.invoke("one", b"1").expect(200);
+    // More often than processes may end one after the other: each time one is of use in between.
+    for _ in 0..4 {
+        let since = std::time::Instant::now();
+        let await_other = |than: Option<i64>| loop {
+            let listing = worker.client().request("GET", "/v1/sandboxes", b"").expect(200).json();
+            let rows = listing["ahead"].as_array().cloned().unwrap_or_default();
+            let pids = rows.iter().filter(|row| row["form"] == "process").filter_map(|row| row["pid"].as_i64());
+            if let Some(waiting) = pids.into_iter().find(|pid| Some(*pid) != than) {
+                return waiting;
+            }
+            assert!(since.elapsed() < super::worker::PATIENCE, "no process waits but {than:?}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        };
+        let first = await_other(None);
+        let victim = nix::unistd::Pid::from_raw(i32::try_from(first).expect("a process id"));
+        nix::sys::signal::kill(victim, nix::sys::signal::Signal::SIGKILL).expect("it is there");
+        await_other(Some(first));
+        client.invoke("one", b"\"exit\"").expect(502);
+        let answer = client.invoke("one", b"1").expect(200);
+        assert_eq!((answer.text(), answer.header("x-vilya-start")), ("true", Some("cold")));
+    }
+}
+
 #[test]
 fn one_that_died_while_it_waited_is_not_missed() {
     let Some(setting) = settings() else { return };
