@@ -85,7 +85,7 @@ pub struct Engine {
     pub(crate) layer_order: Heap,
     /// The same, by when their time passes.
     pub(crate) layer_deadlines: Heap,
-    /// Layers that have no place yet, by function, the first to come first.
+    /// Layers that have no place yet, by when they are refused one: the first to come first.
     pub(crate) offered: Heap,
     /// The largest priority that was evicted: what time is to policies that weigh use against age.
     pub(crate) clock: u64,
@@ -174,6 +174,7 @@ impl Engine {
             Event::Thawed { sandbox } => self.thawed(sandbox),
             Event::NotFrozen { sandbox } => self.not_frozen(sandbox),
             Event::LayerMade { function, memory } => self.layer_made(function, memory, effects),
+            Event::LayerUsed { function } => self.layer_used(function),
             Event::LayerGone { function } => self.layer_gone(function),
             Event::Tick => {}
             Event::Drain => self.start_draining(),
@@ -193,6 +194,7 @@ impl Engine {
             first(&self.sandbox_deadlines),
             first(&self.idle_looks),
             first(&self.layer_deadlines),
+            first(&self.offered),
             first(&self.warm_pauses),
             self.turn_over(),
             self.drain.deadline(),
@@ -245,7 +247,10 @@ impl Engine {
         if self.functions[slot].warm.target > 0 {
             self.note_warm(slot);
         }
-        self.note_layer(slot);
+        // Most functions have none, and most changes are of invocations.
+        if self.functions[slot].layer.is_some() {
+            self.note_layer(slot);
+        }
         let function = &mut self.functions[slot];
         // Most changes are of functions of which nothing waits, and they are in none of the heaps.
         let is_ordered = !function.waiting.is_empty();

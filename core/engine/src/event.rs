@@ -162,6 +162,11 @@ pub enum Event {
         /// What it takes, once for all sandboxes that are started from it.
         memory: Bytes,
     },
+    /// A sandbox of the function was started from the layer on another shard.
+    LayerUsed {
+        /// Whose.
+        function: FunctionId,
+    },
     /// A layer is not there any more, dropped or for the driver's own reasons. Nothing is started from it afterwards.
     LayerGone {
         /// Whose.

@@ -31,6 +31,12 @@ impl Engine {
             self.drop_layer(slot, effects);
             return true;
         }
+        if let Some(((at, _), slot)) = self.offered.first()
+            && at <= now
+        {
+            self.refuse_layer(slot, effects);
+            return true;
+        }
         self.end_one_turn(effects)
             || self.look_at_one_idle(effects)
             || self.end_one_pause()

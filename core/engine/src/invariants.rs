@@ -364,8 +364,8 @@ impl Engine {
             "a frozen sandbox could be thawed for who waits"
         );
         let looks = &self.idle_looks;
-        let layers = &self.layer_deadlines;
-        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines, &self.warm_pauses, looks, layers] {
+        let (layers, offered) = (&self.layer_deadlines, &self.offered);
+        for heap in [&self.invocation_deadlines, &self.sandbox_deadlines, &self.warm_pauses, looks, layers, offered] {
             assert!(heap.first().is_none_or(|((at, _), _)| at > self.now.as_nanos()), "a deadline has passed");
         }
         if let Some((_, slot)) = self.short_of_warm.first() {
@@ -376,7 +376,7 @@ impl Engine {
         }
         if let Some((_, slot)) = self.offered.first() {
             let memory = self.functions[slot].layer.map_or(Bytes::ZERO, |layer| layer.memory);
-            let may_wait = self.starved.first().is_some() || self.is_awaited(Wanted::Layer(memory));
+            let may_wait = self.somebody_lacks_room() || self.is_awaited(Wanted::Layer(memory));
             assert!(may_wait, "a layer could be given a place, or refused one");
         }
         let is_empty = self.invocations.len() == 0 && self.sandboxes.len() == 0;

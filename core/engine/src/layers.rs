@@ -91,9 +91,24 @@ impl Engine {
         let standing = Standing::Offered;
         self.functions[slot].layer = Some(Layer { memory, standing, since: self.now, clock: self.clock });
         let order = self.next_order();
-        self.offered.set(slot, (0, order));
+        let until = self.now.saturating_add(self.limits.start_timeout);
+        self.offered.set(slot, (until.as_nanos(), order));
         self.expect_layer(slot, true);
         self.refresh(slot);
+    }
+
+    /// Another shard has started a sandbox from it: it is as if one had ended here.
+    pub(crate) fn layer_used(&mut self, id: FunctionId) {
+        let Some(slot) = self.functions.resolve(id).filter(|&slot| self.functions[slot].has_layer()) else {
+            self.stats.stale_events += 1;
+            return;
+        };
+        let function = &mut self.functions[slot];
+        function.uses = function.uses.saturating_add(1);
+        if let Some(Layer { memory, standing: Standing::Held(Grip::None), .. }) = function.layer {
+            self.release_grip(slot, Grip::None, memory);
+            self.take_grip(slot, Grip::None, memory);
+        }
     }
 
     pub(crate) fn layer_gone(&mut self, id: FunctionId) {
@@ -230,7 +245,8 @@ impl Engine {
     /// Gives the first layer that has no place one, makes room for it, or drops it. Whether anything was done.
     ///
     /// It takes nothing from an invocation that waits for room, and nothing that the keep-alive policy holds dearer; and no
-    /// sandbox of its own function, which would rather have that than be started again.
+    /// sandbox of its own function, which would rather have that than be started again. It does not wait for longer than a
+    /// start may take: what has no place is charged to nobody.
     pub(crate) fn place_one_layer(&mut self, effects: &mut Effects) -> bool {
         let Some((_, slot)) = self.offered.first() else {
             return false;
@@ -244,7 +260,7 @@ impl Engine {
             self.drop_layer(slot, effects);
             return true;
         }
-        if self.starved.first().is_some() {
+        if self.somebody_lacks_room() {
             return false;
         }
         match self.room_for(wanted) {
@@ -266,7 +282,14 @@ impl Engine {
         true
     }
 
-    fn refuse_layer(&mut self, slot: u32, effects: &mut Effects) {
+    /// Whether an invocation waits for room, and not just for its turn.
+    pub(crate) fn somebody_lacks_room(&self) -> bool {
+        self.starved
+            .first()
+            .is_some_and(|(_, slot)| self.room_for(Wanted::Sandbox(self.functions[slot].spec.memory)) != Room::Free)
+    }
+
+    pub(crate) fn refuse_layer(&mut self, slot: u32, effects: &mut Effects) {
         self.stats.layers_evicted += 1;
         self.drop_layer(slot, effects);
     }

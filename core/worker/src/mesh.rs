@@ -57,6 +57,8 @@ pub(crate) enum Message {
     Thawed { sandbox: SandboxId, outcome: Result<(), String> },
     /// There is an image of a function, whose home this shard is, that starts are copies of from now on.
     LayerMade { function: FunctionId, bytes: u64 },
+    /// A start of another shard is to be a copy of it.
+    LayerUsed { function: FunctionId },
     /// There is none any more.
     LayerGone { function: FunctionId },
     /// A dead sandbox has been cleaned up.

@@ -213,7 +213,7 @@ impl Starter {
             .zygotes
             .as_ref()
             .filter(|_| is_chosen && is_alone && !start.whole && start.record.manifest.runtime.is_copied());
-        let mut way = zygotes.map(|zygotes| zygotes.way(&start.record));
+        let mut way = zygotes.map(|zygotes| zygotes.way(&start.record, start.shard));
         if let Some(way) = way.as_mut().filter(|way| way.is_runtime && is_set_at_start(&start.record)) {
             way.image = None;
         }

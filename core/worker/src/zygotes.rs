@@ -184,10 +184,13 @@ impl Zygotes {
         Ok(Zygotes { book, zygotes: Some(zygotes), stopping, thread: Some(thread) })
     }
 
-    /// How the next sandbox of this function is to be started.
-    pub(crate) fn way(&self, record: &FunctionRecord) -> Way {
+    /// How the next sandbox of this function is to be started, for this shard.
+    pub(crate) fn way(&self, record: &FunctionRecord, shard: usize) -> Way {
         let mut book = lock(&self.book);
         let (own, raised) = book.own_image(record);
+        if own.is_some() {
+            book.tell_of_use(record, shard);
+        }
         let is_runtime = own.is_none();
         let image = own.or_else(|| book.runtime_image(record.manifest.runtime));
         let raises_runtime = record.manifest.runtime == Runtime::Python && book.remaking.begins(Instant::now());
@@ -373,20 +376,48 @@ impl Book {
         })
     }
 
+    /// A shard knows of its own starts.
+    fn tell_of_use(&self, record: &FunctionRecord, shard: usize) {
+        let home = self.home_of(&record.manifest.name);
+        if home != shard
+            && let Some(State::Ready { function, .. }) = self.entries.get(&record.version).map(|entry| &entry.state)
+        {
+            self.tell(home, Message::LayerUsed { function: *function });
+        }
+    }
+
+    fn home_of(&self, name: &str) -> usize {
+        BalancePolicy::Home.shard(name.as_bytes(), self.shards.len() as u32) as usize
+    }
+
+    fn tell(&self, home: usize, message: Message) {
+        // A shard that takes no more messages has no use for them.
+        if let Some(home) = self.shards.get(home) {
+            home.send(message);
+        }
+    }
+
     /// The one place where an image comes or goes.
     fn set(&mut self, version: u64, state: State) {
         let Some(entry) = self.entries.get_mut(&version) else { return };
-        let home = BalancePolicy::Home.shard(entry.name.as_bytes(), self.shards.len() as u32);
-        let Some(home) = self.shards.get(home as usize) else { return };
-        let before = std::mem::replace(&mut entry.state, state);
-        // A shard that takes no more messages has no use for them.
-        if let State::Ready { function, image, .. } = before {
-            self.bytes -= image.bytes();
-            home.send(Message::LayerGone { function });
+        let facts = |state: &State| match state {
+            State::Ready { function, image, .. } => Some((*function, image.bytes())),
+            _ => None,
+        };
+        let after = facts(&state);
+        let before = facts(&std::mem::replace(&mut entry.state, state));
+        if before.is_none() && after.is_none() {
+            return;
         }
-        if let State::Ready { function, image, .. } = &entry.state {
-            self.bytes += image.bytes();
-            home.send(Message::LayerMade { function: *function, bytes: image.bytes() });
+        let name = entry.name.clone();
+        let home = self.home_of(&name);
+        if let Some((function, bytes)) = before {
+            self.bytes -= bytes;
+            self.tell(home, Message::LayerGone { function });
+        }
+        if let Some((function, bytes)) = after {
+            self.bytes += bytes;
+            self.tell(home, Message::LayerMade { function, bytes });
         }
     }
 

@@ -279,6 +279,28 @@ fn an_image_takes_of_limits_memory_and_goes_for_who_needs_all_of_it() {
     assert_eq!(worker.metric(STARTS, "form=\"copy\""), before);
 }
 
+/// Every shard's sandboxes are copies of one image, which one shard is charged for.
+#[test]
+fn the_image_of_a_function_that_shards_share_is_charged_once() {
+    let worker =
+        Worker::start_with(&["cores.shards=2", "policies.spread=everywhere", "policies.keep_alive=greedy-dual"]);
+    worker.deploy_echo("rust-shared", "");
+    let shards_of_copies = || {
+        let copied = |shard| worker.metric(STARTS, &format!("shard=\"{shard}\",form=\"copy\"")) > 0.0;
+        [copied(0), copied(1)]
+    };
+    let since = Instant::now();
+    while shards_of_copies() != [true, true] {
+        assert!(since.elapsed() < PATIENCE, "copies on {:?}", shards_of_copies());
+        // Connections go to either shard, as the kernel likes.
+        let mut client = worker.client();
+        client.invoke("rust-shared", b"hello").expect(200);
+        end_sandbox(&mut client, "rust-shared");
+    }
+    assert_eq!(worker.metric("vilya_layers", "shard="), 1.0);
+    assert_eq!(worker.metric("vilya_layers_evicted_total", "shard="), 0.0);
+}
+
 /// What is removed leaves no image behind.
 #[test]
 fn an_image_ends_with_its_function() {

@@ -26,6 +26,7 @@ enum Move {
     Started { sandbox: u8, from_layer: bool },
     LayerMade { index: u32, memory: u64 },
     LayerGone { index: u32 },
+    LayerUsed { index: u32 },
     Ready { sandbox: u8 },
     StartFailed { sandbox: u8 },
     Died { sandbox: u8 },
@@ -51,6 +52,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         40 => index.clone().prop_map(|index| Move::Arrive { index }),
         12 => (index.clone(), 0..200u64).prop_map(|(index, memory)| Move::LayerMade { index, memory }),
         6 => index.clone().prop_map(|index| Move::LayerGone { index }),
+        3 => index.clone().prop_map(|index| Move::LayerUsed { index }),
         25 => index.prop_map(|index| Move::Reserve { index }),
         12 => any::<u8>().prop_map(|invocation| Move::Commit { invocation }),
         6 => any::<u8>().prop_map(|invocation| Move::Yield { invocation }),
@@ -181,6 +183,7 @@ impl Hostile {
             Move::LayerMade { index, memory } => {
                 Event::LayerMade { function: self.function(index), memory: Bytes::from_mebibytes(memory) }
             }
+            Move::LayerUsed { index } => Event::LayerUsed { function: self.function(index) },
             Move::LayerGone { index } => Event::LayerGone { function: self.function(index) },
             Move::Ready { sandbox } => Event::SandboxReady { sandbox: pick(&self.sandboxes, sandbox)? },
             Move::StartFailed { sandbox } => {

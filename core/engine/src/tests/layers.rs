@@ -183,6 +183,38 @@ fn a_time_to_live_holds_for_layers_from_the_end_of_their_last_sandbox() {
     assert_eq!((shard.drops(), shard.stats().layers_expired), (vec![function], 1));
 }
 
+/// A function that is spread: its image is this shard's to keep, and used elsewhere.
+#[test]
+fn a_layer_that_other_shards_start_from_is_in_use() {
+    let mut shard = shard(KeepAlivePolicy::Ttl { idle: SECOND });
+    let function = shard.add(64, 1);
+    shard.made(function, 8);
+    for _ in 0..3 {
+        shard.pass(Nanos::from_millis(900));
+        assert_eq!(shard.step(Event::LayerUsed { function }), []);
+    }
+    shard.pass(Nanos::from_millis(999));
+    assert_eq!(shard.drops(), []);
+    shard.pass(Nanos::from_millis(1));
+    assert_eq!(shard.drops(), [function]);
+    assert_eq!(shard.step(Event::LayerUsed { function }), [], "it is being dropped");
+}
+
+#[test]
+fn a_layer_waits_for_its_place_as_long_as_a_start_may_take() {
+    // Shorter than the timeout of what runs.
+    let mut shard = Shard::new(Limits { start_timeout: SECOND, ..limits() }, Policies::default());
+    let (busy, waiting, own) = (shard.add(240, 1), shard.add(64, 1), shard.add(64, 1));
+    shard.cold(busy);
+    shard.arrive(waiting);
+    assert_eq!(shard.made(own, 8), [], "somebody waits for room");
+    assert_eq!(shard.stats().layers, 0);
+    shard.pass(Nanos::from_millis(999));
+    assert_eq!(shard.drops(), []);
+    shard.pass(Nanos::from_millis(1));
+    assert_eq!((shard.drops(), shard.stats().layer_memory), (vec![own], Bytes::ZERO));
+}
+
 /// A start takes what it needs, from its own function's layer if nothing else is left.
 #[test]
 fn a_layer_is_never_in_the_way_of_its_own_functions_start() {

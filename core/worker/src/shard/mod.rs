@@ -355,6 +355,7 @@ impl Shard {
             Message::LayerMade { function, bytes } => {
                 self.feed(Event::LayerMade { function, memory: Bytes::from_bytes(bytes) });
             }
+            Message::LayerUsed { function } => self.feed(Event::LayerUsed { function }),
             Message::LayerGone { function } => self.feed(Event::LayerGone { function }),
             Message::Reaped { sandbox, ended } => self.reaped(sandbox, &ended),
             Message::Report(sender) => {

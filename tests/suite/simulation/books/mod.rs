@@ -195,6 +195,7 @@ impl Books {
             | Event::Reserve { .. }
             | Event::Replace { .. }
             | Event::SandboxStarted { .. }
+            | Event::LayerUsed { .. }
             | Event::Tick => {}
         }
     }

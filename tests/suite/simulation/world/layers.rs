@@ -29,6 +29,10 @@ impl World {
         let memory = Bytes::from_bytes(self.random.between(0, most + 1) / share);
         self.layers.insert(function);
         self.report(Event::LayerMade { function, memory });
+        if self.random.chance(200) {
+            let later = self.micros(0, 100_000);
+            self.after(later, Happening::LayerUsed(function));
+        }
         if self.random.chance(self.faults.layer_is_lost) {
             let lasts = self.micros(0, 200_000);
             self.after(lasts, Happening::LayerGone(function));

@@ -53,6 +53,8 @@ enum Happening {
     Thaws(SandboxId),
     IsWorn(SandboxId),
     LayerMade(FunctionId),
+    /// By a start on another shard.
+    LayerUsed(FunctionId),
     LayerGone(FunctionId),
     /// A payload that no lane was lent for is whole.
     Arrives(Origin),
@@ -294,6 +296,7 @@ impl World {
                 self.report_on(sandbox, Event::SandboxStarted { sandbox, from_layer });
             }
             Happening::LayerMade(function) => self.layer_made(function),
+            Happening::LayerUsed(function) => self.report(Event::LayerUsed { function }),
             Happening::LayerGone(function) => self.layer_gone(function),
             Happening::Ready(sandbox) => self.report_on(sandbox, Event::SandboxReady { sandbox }),
             Happening::StartFails(sandbox) => self.report_on(sandbox, Event::SandboxStartFailed { sandbox }),

@@ -183,6 +183,18 @@ fn what_is_made_ahead_has_its_part_of_the_memory() {
 }
 
 #[test]
+fn keep_alive_policies_are_known_by_their_names() {
+    use crate::config::KeepAlivePolicy;
+    let read = |name: &str| {
+        load(&format!("[policies]\nkeep_alive = \"{name}\"\n"), &[]).map(|config| config.policies.keep_alive)
+    };
+    assert_eq!(read("lru"), Ok(KeepAlivePolicy::Lru));
+    assert_eq!(read("ttl"), Ok(KeepAlivePolicy::Ttl));
+    assert_eq!(read("greedy-dual"), Ok(KeepAlivePolicy::GreedyDual));
+    assert!(read("greedy").unwrap_err()[0].contains("greedy-dual"));
+}
+
+#[test]
 fn bounds_per_function_follow_the_whole() {
     let refused = load("[limits]\nsandboxes = 4\n", &[]);
     assert_eq!(refused.map(|config| config.limits.sandboxes_per_function), Ok(4));
