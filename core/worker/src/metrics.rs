@@ -237,7 +237,7 @@ fn render_ahead(out: &mut String, ahead: &AheadFigures) {
         "gauge",
         "The part of limits.memory that is kept back for that, but for images of functions.",
     );
-    line(out, format_args!("{KEPT_BACK} {}", ahead.kept_back_bytes));
+    line(out, format_args!("{KEPT_BACK}{{limit=\"memory\"}} {}", ahead.kept_back_bytes));
 }
 
 fn render_owners(out: &mut String, functions: &[FunctionFigures<'_>]) {
