@@ -53,6 +53,7 @@ mod zygote;
 pub use cgroup::{CgroupPreference, GroupError, MemoryUsage, Precedence, container_freezer};
 pub use freezer::Freezer;
 pub use host::{GroupFacts, HardLimits, Host, Privilege, ProbeError, SystemEntry};
+pub use limits::UNPACKING;
 pub use mechanism::docker::{Docker, DockerOptions, available as docker_available};
 pub use mechanism::oci::{Oci, OciOptions, OciRuntime, available as oci_available};
 pub use mechanism::{Begun, CopyOf, Descriptors, Mechanism, Stages, StartError, Started, WaitingSandbox};

@@ -13,7 +13,7 @@ use vilya_isolate::{Ended, Started};
 use vilya_reactor::Waker;
 
 use crate::arena::Hold;
-use crate::control::FetchEnded;
+use crate::control::{FetchEnded, UnpackingEnded};
 use crate::load::ShardLoad;
 use crate::metrics::{FunctionCounters, ShardReport};
 use crate::part::Part;
@@ -89,10 +89,12 @@ pub(crate) enum ControlMessage {
     FunctionGone { shard: usize, function: FunctionId, counters: Box<FunctionCounters> },
     /// What a shard was busy with, if it was.
     Load(ShardLoad),
+    /// A deployment whose archive was unpacked, or was not.
+    Unpacked(Box<UnpackingEnded>),
     /// A deployment whose image was fetched, or was not.
     Fetched(Box<FetchEnded>),
-    /// The worker stops: give up what is pulled.
-    EndFetches,
+    /// The worker stops: give up what is being deployed.
+    EndDeployments,
     /// Stop.
     Stop,
 }

@@ -27,7 +27,7 @@ use vilya_isolate::{Swept, Unpacker};
 use vilya_reactor::{Reactor, Waker};
 
 use crate::config::{self, Config};
-use crate::control::{Control, Fetches, Parts};
+use crate::control::{Control, Deployments, Parts};
 use crate::descriptors::{self, Wanted};
 use crate::mechanisms::{MechanismSettings, Mechanisms};
 use crate::mesh::{ControlMessage, Message, Post};
@@ -166,11 +166,11 @@ impl Worker {
             shards.push(cradle.thread);
         }
 
-        let fetches = Fetches::new(&config.images, control_post.clone());
+        let deployments = Deployments::new(&config.images, &control_post);
         let (logs_control, spread) = (logs.control(), spread(config));
         let parts = Parts {
             catalog,
-            fetches,
+            deployments,
             logs: logs_control,
             shards: posts.clone(),
             most_functions,
@@ -211,8 +211,8 @@ impl Running {
 
     /// Takes no more work, finishes what is under way within `server.drain_timeout`, and ends every thread and sandbox.
     pub fn drain(mut self) {
-        // What waits for a registry is answered, so that no shard waits for it.
-        let _ = self.control_post.send(ControlMessage::EndFetches);
+        // What waits for a registry or an archive is answered, so that no shard waits for it.
+        let _ = self.control_post.send(ControlMessage::EndDeployments);
         // In two steps: a shard that is drained still takes the answers that others owe its connections.
         let (tell, drained) = bounded(self.posts.len());
         for post in &self.posts {

@@ -1,7 +1,7 @@
 //! Work on hostile bytes, done by confined children of a process that was forked while the worker was small.
 //!
 //! Owns: the worker's end: starting that process, handing a job over, waiting for what comes of it. Invariant: [`Unpacker::run`] ends: with an
-//! answer, an error, or after its patience and a little; when it has returned, no process of the job is left. An answer is the word of a
+//! answer, an error, after its patience and a little, or soon after [`Unpacker::stop`]; when it has returned, no process of the job is left. An answer is the word of a
 //! process that read hostile bytes: it is bounded here and nothing more. Does not know: what a job reads or makes.
 //!
 //! Why a process of its own forks the children: a child of the worker would have the worker's memory, with what functions and clients said
@@ -13,7 +13,7 @@ mod child;
 mod order;
 mod service;
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -97,6 +97,9 @@ pub enum JobError {
     /// As many jobs are under way as may be.
     #[error("{UNPACKING} archives are being unpacked, as many as may be at once: try again later")]
     Busy,
+    /// Nothing is unpacked any more.
+    #[error("the worker is stopping")]
+    Stopped,
     /// The process that makes the children is gone.
     #[error("the process that unpacks archives has ended, which it does not do by itself: restart the worker")]
     Gone,
@@ -132,6 +135,8 @@ pub struct Unpacker {
     privilege: Privilege,
     /// Which jobs are under way; as root each has a user of its own.
     used: Mutex<[bool; UNPACKING]>,
+    /// Readable from the moment when every job shall end: nobody takes out what is written.
+    ending: (io::PipeReader, io::PipeWriter),
 }
 
 /// One of the jobs that may be under way.
@@ -162,7 +167,14 @@ impl Unpacker {
         let privilege = crate::host::privilege()?;
         let facts = child::Facts::probe(privilege)?;
         let (socket, pidfd) = service::start(&service::Service { facts, work })?;
-        Ok(Unpacker { socket: Some(socket), pidfd, privilege, used: Mutex::new([false; UNPACKING]) })
+        let used = Mutex::new([false; UNPACKING]);
+        Ok(Unpacker { socket: Some(socket), pidfd, privilege, used, ending: io::pipe()? })
+    }
+
+    /// Ends every job, and does no more.
+    pub fn stop(&self) {
+        // A pipe that takes no more has been written to.
+        let _ = (&self.ending.1).write(&[0]);
     }
 
     /// The id of the process that makes the children.
@@ -195,8 +207,11 @@ impl Unpacker {
             tree: path(job.tree),
             request: job.request.to_vec(),
         };
+        if sys::poll_readable(self.ending.0.as_fd(), Duration::ZERO)? {
+            return Err(JobError::Stopped);
+        }
         let waiting = self.hand_over(&order, job.input)?;
-        let answer = waiting.end(job.bounds.patience)?;
+        let answer = waiting.end(job.bounds.patience, self.ending.0.as_fd())?;
         Ok(Finished { answer, owner })
     }
 
@@ -271,8 +286,8 @@ impl Stream {
 
 impl Waiting {
     /// Waits for the end, and brings it about if it does not come in time.
-    fn end(mut self, patience: Duration) -> Result<Vec<u8>, JobError> {
-        let outcome = self.follow(Instant::now() + patience);
+    fn end(mut self, patience: Duration, ending: BorrowedFd<'_>) -> Result<Vec<u8>, JobError> {
+        let outcome = self.follow(Instant::now() + patience, ending);
         let status = match outcome {
             Ok(Some(status)) => status,
             Ok(None) => return Err(self.kill().map_or_else(|error| error, |_| JobError::Late(patience))),
@@ -293,7 +308,7 @@ impl Waiting {
     }
 
     /// Takes what is written until the child is gone and nothing is left; `None` when it takes too long.
-    fn follow(&mut self, deadline: Instant) -> Result<Option<Status>, JobError> {
+    fn follow(&mut self, deadline: Instant, ending: BorrowedFd<'_>) -> Result<Option<Status>, JobError> {
         let mut status = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -305,7 +320,8 @@ impl Waiting {
                 return Ok(Some(status));
             }
             let line = status.is_none().then(|| self.line.as_fd());
-            let ready = ready([line, pipes[0].as_ref().map(AsFd::as_fd), pipes[1].as_ref().map(AsFd::as_fd)], left)?;
+            let [answer, words] = pipes.map(|pipe| pipe.as_ref().map(AsFd::as_fd));
+            let ready = ready([line, answer, words, Some(ending)], left)?;
             if ready[0] {
                 status = Some(self.told()?);
             }
@@ -315,6 +331,9 @@ impl Waiting {
             }
             if ready[2] && !self.words.take()? {
                 self.words.bytes.truncate(self.words.most);
+            }
+            if ready[3] {
+                return Err(JobError::Stopped);
             }
         }
     }
@@ -337,7 +356,7 @@ impl Waiting {
 }
 
 /// Waits until one of these is readable or closed, or the time has passed.
-fn ready(descriptors: [Option<BorrowedFd<'_>>; 3], patience: Duration) -> io::Result<[bool; 3]> {
+fn ready(descriptors: [Option<BorrowedFd<'_>>; 4], patience: Duration) -> io::Result<[bool; 4]> {
     let present = descriptors.iter().enumerate().filter_map(|(index, fd)| fd.map(|fd| (index, fd)));
     let (indices, mut polls): (Vec<usize>, Vec<PollFd<'_>>) =
         present.map(|(index, fd)| (index, PollFd::new(fd, PollFlags::POLLIN))).unzip();
@@ -346,7 +365,7 @@ fn ready(descriptors: [Option<BorrowedFd<'_>>; 3], patience: Duration) -> io::Re
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let mut ready = [false; 3];
+    let mut ready = [false; 4];
     for (index, poll) in indices.into_iter().zip(&polls) {
         ready[index] = poll.any().unwrap_or(false);
     }

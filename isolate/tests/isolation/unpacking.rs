@@ -253,6 +253,23 @@ fn a_child_that_is_killed_is_said_to_be_and_dies_with_its_maker() {
     });
 }
 
+#[test]
+fn a_job_ends_when_its_worker_stops_also_where_its_process_hangs() {
+    let bench = Bench::new();
+    std::thread::scope(|scope| {
+        let job = scope.spawn(|| bench.run("spin"));
+        await_that("the job", || bench.path("tree/begun").exists());
+        let [child] = children(bench.service())[..] else { panic!("one child") };
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), nix::sys::signal::Signal::SIGSTOP)
+            .expect("it is there");
+        bench.unpacker.stop();
+        let error = job.join().expect("no panic").expect_err("it was stopped");
+        assert!(matches!(error, JobError::Stopped), "{error}");
+        assert!(!is_running(child));
+    });
+    assert!(matches!(bench.run("echo"), Err(JobError::Stopped)), "nor is anything begun");
+}
+
 /// Neither gone nor dead and not waited for.
 fn is_running(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -12,6 +12,7 @@ mod doctor;
 mod egress;
 mod frozen;
 mod functions;
+mod held_up;
 mod hostile_clients;
 mod image_runtimes;
 mod images;

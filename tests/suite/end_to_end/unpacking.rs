@@ -13,20 +13,20 @@ use super::worker::{PATIENCE, Worker, worker_command};
 
 const CODE: &str = "def handler(event, context): return 1";
 
-fn children(pid: i32) -> Vec<i32> {
+pub(super) fn children(pid: i32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// The process whose children unpack.
-fn service(worker: &Worker) -> i32 {
+pub(super) fn service(worker: &Worker) -> i32 {
     let is_named =
         |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "vilya-unpacker");
     children(worker.pid().as_raw()).into_iter().find(is_named).expect("a worker has one")
 }
 
-fn is_running(pid: i32) -> bool {
+pub(super) fn is_running(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }

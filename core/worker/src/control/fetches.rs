@@ -3,10 +3,8 @@
 //! Invariant: a deployment that was begun comes back exactly once, as [`FetchEnded`], unless the worker ends; at most [`AT_ONCE`] are under
 //! way. It does not know what is done with an image.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -14,22 +12,20 @@ use vilya_distribution::{Puller, SILENCE, Settings};
 use vilya_protocol::error::ErrorKind;
 
 use super::Caller;
+use super::crew::Crew;
 use crate::config;
 use crate::mesh::ControlMessage;
-use crate::process::vital;
 use crate::response::Response;
 use crate::storage::{CatalogError, Fetched, Prepared};
 
 /// Images under way: each writes to the disk as fast as its registry sends.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// What pulls images, and what is under way.
-pub(crate) struct Fetches {
+pub(super) struct Fetches {
     /// None when nothing may be pulled.
     puller: Option<Arc<Puller>>,
-    control: Sender<ControlMessage>,
-    threads: HashMap<u64, JoinHandle<()>>,
-    begun: u64,
+    crew: Crew,
     ended: bool,
 }
 
@@ -43,7 +39,7 @@ pub(crate) struct FetchEnded {
 
 impl Fetches {
     /// `control` is the control thread's own inbox, where what was fetched arrives.
-    pub(crate) fn new(config: &config::Images, control: Sender<ControlMessage>) -> Fetches {
+    pub(super) fn new(config: &config::Images, control: Sender<ControlMessage>) -> Fetches {
         let settings = Settings {
             max_bytes: config.max_size_bytes,
             timeout: Duration::from_nanos(config.pull_timeout_ns),
@@ -52,7 +48,7 @@ impl Fetches {
             docker_config: config.docker_config.clone().or_else(docker_config),
         };
         let puller = config.pull.then(|| Arc::new(Puller::new(settings)));
-        Fetches { puller, control, threads: HashMap::new(), begun: 0, ended: false }
+        Fetches { puller, crew: Crew::new("vilya-image", "the fetching of an image", control), ended: false }
     }
 
     /// Fetches the image that a deployment wants. The answer, when it is not begun.
@@ -65,34 +61,23 @@ impl Fetches {
                            function.toml, or have the setting changed";
             return Some(Response::error(ErrorKind::InvalidFunction, message));
         }
-        if self.threads.len() >= AT_ONCE {
+        if self.crew.len() >= AT_ONCE {
             let message = format!("{AT_ONCE} images are being fetched, as many as may be at once: try again later");
             return Some(Response::error(ErrorKind::Overloaded, &message));
         }
-        let (puller, control, number) = (self.puller.clone(), self.control.clone(), self.begun);
-        self.begun += 1;
-        let work = move || {
+        let puller = self.puller.clone();
+        let begun = self.crew.begin(move |number| {
             let wanted = prepared.wanted().expect("what wants no image is not fetched");
             let outcome = wanted.fetch(puller.as_deref());
-            // The control thread is gone only when the worker ends; then nobody waits.
-            let _ = control.send(ControlMessage::Fetched(Box::new(FetchEnded { number, caller, prepared, outcome })));
-        };
-        match std::thread::Builder::new().name("vilya-image".into()).spawn(|| vital("the fetching of an image", work)) {
-            Ok(thread) => {
-                self.threads.insert(number, thread);
-                None
-            }
-            Err(error) => {
-                let message = format!("a thread for the image could not be started: {error}");
-                Some(Response::error(ErrorKind::Internal, &message))
-            }
-        }
+            ControlMessage::Fetched(Box::new(FetchEnded { number, caller, prepared, outcome }))
+        });
+        let failed = |error| format!("a thread for the image could not be started: {error}");
+        begun.err().map(|error| Response::error(ErrorKind::Internal, &failed(error)))
     }
 
     /// Takes note that one has ended.
     pub(super) fn end(&mut self, ended: &FetchEnded) {
-        // It has nothing left to do, and a panic would have ended the process.
-        let _ = self.threads.remove(&ended.number).map(JoinHandle::join);
+        self.crew.end(ended.number);
     }
 
     /// Gives up what is under way, and begins nothing more.
@@ -103,10 +88,7 @@ impl Fetches {
 
     /// Waits until nothing is under way.
     pub(super) fn join(&mut self) {
-        self.give_up();
-        for (_, thread) in self.threads.drain() {
-            let _ = thread.join();
-        }
+        self.crew.join();
     }
 }
 

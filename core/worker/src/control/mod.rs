@@ -5,9 +5,12 @@
 //! knows no sandboxes: the owner shards do.
 
 mod answers;
+mod crew;
+mod deployments;
 mod fetches;
 mod sandboxes;
 mod spread;
+mod unpackings;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -22,13 +25,15 @@ use vilya_protocol::error::ErrorKind;
 
 use crate::mesh::{ControlMessage, Message, Post};
 use crate::metrics::{self, AheadFigures, FunctionCounters, FunctionFigures, ShardReport};
-use crate::request::{AdminCall, RequestId, Source, unix_ms};
+use crate::request::{AdminCall, RequestId, Source};
 use crate::response::{ContentType, Response};
 use crate::route::Route;
-use crate::storage::{Catalog, CatalogError, Fault, Fetched, FunctionRecord, LogControl, Prepared};
+use crate::storage::{Catalog, CatalogError, Fault, FunctionRecord, LogControl};
 use crate::waiting::RollCall;
-pub(crate) use fetches::{FetchEnded, Fetches};
+pub(crate) use deployments::Deployments;
+pub(crate) use fetches::FetchEnded;
 use spread::{Leaving, Loads};
+pub(crate) use unpackings::UnpackingEnded;
 
 /// A function as the control thread knows it.
 struct Live {
@@ -59,7 +64,7 @@ struct Caller {
 /// What the control thread is made of.
 pub(crate) struct Parts {
     pub(crate) catalog: Catalog,
-    pub(crate) fetches: Fetches,
+    pub(crate) deployments: Deployments,
     pub(crate) logs: LogControl,
     pub(crate) shards: Vec<Post>,
     pub(crate) most_functions: u32,
@@ -73,7 +78,7 @@ pub(crate) struct Parts {
 /// The control thread's state.
 pub(crate) struct Control {
     catalog: Catalog,
-    fetches: Fetches,
+    deployments: Deployments,
     logs: LogControl,
     shards: Vec<Post>,
     functions: HashMap<Box<str>, Live>,
@@ -92,11 +97,11 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { catalog, fetches, logs, shards, most_functions, spread, rolls, ahead_bytes } = parts;
+        let Parts { catalog, deployments, logs, shards, most_functions, spread, rolls, ahead_bytes } = parts;
         Control {
             loads: Loads::new(spread, shards.len()),
             catalog,
-            fetches,
+            deployments,
             logs,
             shards,
             functions: HashMap::new(),
@@ -141,10 +146,14 @@ impl Control {
                     }
                 }
                 ControlMessage::Fetched(ended) => self.fetched(*ended),
-                ControlMessage::EndFetches => self.fetches.give_up(),
+                ControlMessage::Unpacked(ended) => self.unpacked(*ended),
+                ControlMessage::EndDeployments => self.give_up_deployments(),
                 ControlMessage::FunctionGone { shard, function, counters } => self.forget(shard, function, &counters),
                 ControlMessage::Load(load) => self.loads.take(load, Instant::now()),
-                ControlMessage::Stop => return self.fetches.join(),
+                ControlMessage::Stop => {
+                    self.give_up_deployments();
+                    return self.deployments.join();
+                }
             }
         }
     }
@@ -156,7 +165,7 @@ impl Control {
         self.shards[source.shard].send(Message::Administered { client, response, charged_bytes });
     }
 
-    /// The answer, unless it waits for an image.
+    /// The answer, unless it waits for an archive or an image.
     fn answer(&mut self, call: AdminCall, body: Vec<u8>, caller: Caller) -> Option<Response> {
         Some(match call {
             AdminCall::Deploy { name } => return self.deploy(&name, body, caller),
@@ -171,51 +180,6 @@ impl Control {
             AdminCall::Metrics => self.metrics(),
             AdminCall::Version => answers::version(self.catalog.worker_id()),
         })
-    }
-
-    fn deploy(&mut self, name: &str, archive: Vec<u8>, caller: Caller) -> Option<Response> {
-        let prepared = match self.catalog.prepare(name, &archive) {
-            Ok(prepared) => prepared,
-            Err(error) => return Some(refused(&error)),
-        };
-        drop(archive);
-        if prepared.wanted().is_some() {
-            return self.fetches.begin(prepared, caller);
-        }
-        Some(self.complete(prepared, None))
-    }
-
-    fn fetched(&mut self, ended: FetchEnded) {
-        self.fetches.end(&ended);
-        let FetchEnded { caller, prepared, outcome, .. } = ended;
-        let response = match outcome {
-            Ok(fetched) => self.complete(prepared, Some(fetched)),
-            Err(error) => {
-                tracing::warn!(function = prepared.name(), "its image was not taken: {error}");
-                // Nothing of it is left when its client is told.
-                drop(prepared);
-                refused(&error)
-            }
-        };
-        self.reply(caller, response);
-    }
-
-    fn complete(&mut self, prepared: Prepared, fetched: Option<Fetched>) -> Response {
-        if self.free_indices.is_empty() && self.generations.len() >= self.most_functions as usize {
-            let message = "as many versions that were replaced or removed are still busy as limits.functions allows; \
-                           try again when they are done";
-            return Response::error(ErrorKind::StorageFull, message);
-        }
-        let name = prepared.name().to_owned();
-        let deployed = match self.catalog.complete(prepared, fetched, unix_ms()) {
-            Ok(deployed) => deployed,
-            Err(error) => return refused(&error),
-        };
-        let created = deployed.replaced.is_none();
-        let record = Arc::new(deployed.record);
-        self.install(Arc::clone(&record));
-        tracing::info!(function = name, version = record.version, bytes = record.bundle_bytes, "deployed");
-        answers::function(if created { 201 } else { 200 }, &record)
     }
 
     /// Gives a version to its owner shard, its route to all, and retires the version it replaces.
@@ -258,6 +222,7 @@ impl Control {
     }
 
     fn remove(&mut self, name: &str) -> Response {
+        self.deployments.removed(name);
         match self.catalog.remove(name) {
             Ok(_) => {}
             Err(error) => return refused(&error),

@@ -25,7 +25,7 @@ use crate::config::units::format_bytes;
 use crate::manifest::{self, Manifest, Runtime};
 use crate::mechanisms::MechanismSettings;
 
-pub use deployment::{Deployed, Fetched, Prepared, Wanted};
+pub use deployment::{Asked, Deployed, Fetched, Opened, Prepared, Wanted};
 
 const BUNDLES: &str = "bundles";
 /// Others may pass through the directory to a bundle whose name they know, but not list it.
@@ -179,6 +179,11 @@ impl Catalog {
     pub fn unpacked_by(mut self, unpacker: Arc<Unpacker>) -> Catalog {
         self.images.unpacked_by(Arc::clone(&unpacker));
         Catalog { unpacker: Some(unpacker), ..self }
+    }
+
+    /// Ends every unpacking, and begins no more.
+    pub fn stop_unpacking(&self) {
+        self.unpacker.iter().for_each(|unpacker| unpacker.stop());
     }
 
     /// The worker's id, made once for this state directory.

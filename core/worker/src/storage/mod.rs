@@ -21,7 +21,7 @@ pub mod registry;
 mod timestamp;
 pub mod unpacking;
 
-pub use catalog::{Catalog, CatalogError, CatalogLimits, Deployed, Fault, Fetched, Prepared, Wanted};
+pub use catalog::{Asked, Catalog, CatalogError, CatalogLimits, Deployed, Fault, Fetched, Opened, Prepared, Wanted};
 pub use images::ImageRecord;
 pub use log_writer::{LogControl, LogSender, LogWriter, Output};
 pub use logs::{LogEntry, LogFiles};

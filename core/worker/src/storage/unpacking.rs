@@ -62,6 +62,7 @@ impl UnpackError {
             | UnpackError::Image(_)
             | UnpackError::Bundle(_)
             | UnpackError::Untrue(_) => WhoseFault::InvalidFunction,
+            UnpackError::Job(JobError::Stopped) => WhoseFault::Stopping,
             UnpackError::Job(_) | UnpackError::Never => WhoseFault::Internal,
         }
     }

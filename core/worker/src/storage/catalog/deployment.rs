@@ -1,17 +1,20 @@
-//! A deployment in steps: prepared from the archive, its image fetched by whoever has the time, completed with that.
+//! A deployment in steps: asked for, its archive unpacked by whoever has the time, prepared from that, its image fetched in the same way,
+//! completed.
 //!
 //! Invariant: a deployment that is dropped before it is completed leaves nothing. It takes effect when it is completed, whatever was
-//! deployed since it was prepared. Fetching changes nothing that others see. It does not know threads.
+//! deployed since it was asked for. Unpacking and fetching change nothing that others see. It does not know threads.
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use vilya_distribution::{PullError, Puller, Reference};
-use vilya_image::bundle::Unpacked;
+use vilya_image::bundle::{BundleLimits, Unpacked};
+use vilya_isolate::Unpacker;
 
 use super::{Catalog, CatalogError, bundle_name, disk};
 use crate::manifest::{self, Manifest, Runtime};
@@ -31,10 +34,32 @@ pub struct Deployed {
     pub replaced: Option<FunctionRecord>,
 }
 
+/// A deployment that was asked for: nobody has looked at its archive.
+#[derive(Debug)]
+pub struct Asked {
+    name: String,
+    archive: Vec<u8>,
+    number: u64,
+    limits: BundleLimits,
+    unpacker: Arc<Unpacker>,
+    incoming: Incoming,
+}
+
+/// A deployment whose archive is unpacked, and not checked.
+#[derive(Debug)]
+pub struct Opened {
+    name: String,
+    number: u64,
+    digest: String,
+    unpacked: Unpacked,
+    incoming: Incoming,
+}
+
 /// A deployment whose bundle is unpacked and checked.
 #[derive(Debug)]
 pub struct Prepared {
     name: String,
+    number: u64,
     manifest: Manifest,
     digest: String,
     unpacked: Unpacked,
@@ -124,10 +149,39 @@ impl Wanted {
     }
 }
 
+impl Asked {
+    /// The function's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Grows with every deployment that is asked for.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Unpacks the archive: what may take long. Nothing outside its own directory is changed.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the archive.
+    pub fn unpack(self) -> Result<Opened, CatalogError> {
+        let Asked { name, archive, number, limits, unpacker, incoming } = self;
+        let desk = Desk { unpacker: &unpacker, directory: &incoming.path };
+        let unpacked = desk.unpack_bundle(&archive, limits)?;
+        let digest = crate::storage::hex(&Sha256::digest(&archive));
+        Ok(Opened { name, number, digest, unpacked, incoming })
+    }
+}
+
 impl Prepared {
     /// The function's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// As it was when it was asked for.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The image to be fetched before it can be completed.
@@ -137,20 +191,23 @@ impl Prepared {
 }
 
 impl Catalog {
-    /// Unpacks and checks a function. Nothing that is deployed is changed.
-    pub fn prepare(&mut self, name: &str, archive: &[u8]) -> Result<Prepared, CatalogError> {
+    /// Begins a deployment. Nothing that is deployed is changed.
+    pub fn ask(&mut self, name: &str, archive: Vec<u8>) -> Result<Asked, CatalogError> {
         manifest::check_name(name).map_err(CatalogError::Name)?;
         self.check_count(name)?;
+        let unpacker = self.unpacker.clone().ok_or(UnpackError::Never)?;
         let number = self.deployments;
         self.deployments += 1;
         let incoming = Incoming::make(self.bundles().join(format!("{INCOMING_PREFIX}{number}")))?;
-        let unpacker = self.unpacker.as_deref().ok_or(UnpackError::Never)?;
-        let desk = Desk { unpacker, directory: &incoming.path };
-        let unpacked = desk.unpack_bundle(archive, self.limits.bundle)?;
-        let manifest = self.read_manifest(name, &unpacked)?;
+        Ok(Asked { name: name.to_owned(), archive, number, limits: self.limits.bundle, unpacker, incoming })
+    }
+
+    /// Checks a function that was unpacked. Nothing that is deployed is changed.
+    pub fn prepare(&self, opened: Opened) -> Result<Prepared, CatalogError> {
+        let Opened { name, number, digest, unpacked, incoming } = opened;
+        let manifest = self.read_manifest(&name, &unpacked)?;
         let wanted = self.wanted(&manifest, &unpacked, number)?;
-        let digest = crate::storage::hex(&Sha256::digest(archive));
-        Ok(Prepared { name: name.to_owned(), manifest, digest, unpacked, wanted, _incoming: incoming })
+        Ok(Prepared { name, number, manifest, digest, unpacked, wanted, _incoming: incoming })
     }
 
     /// Registers a function whose image, if it wanted one, was pulled. When this returns, a crash loses nothing of it; when it fails,

@@ -18,7 +18,8 @@ const LIMITS: CatalogLimits = CatalogLimits {
 impl Catalog {
     /// All steps of a deployment that pulls nothing.
     fn deploy(&mut self, name: &str, archive: &[u8], now_unix_ms: u64) -> Result<Deployed, CatalogError> {
-        let prepared = self.prepare(name, archive)?;
+        let opened = self.ask(name, archive.to_vec())?.unpack()?;
+        let prepared = self.prepare(opened)?;
         let fetched = prepared.wanted().map(|wanted| wanted.fetch(None)).transpose()?;
         self.complete(prepared, fetched, now_unix_ms)
     }
