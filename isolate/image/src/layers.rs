@@ -1,7 +1,7 @@
 //! One layer: decompressed, verified and read entry by entry.
 //!
 //! Owns: the two digests, the bounds on what comes out of the decompressor, and which headers of a tar are honoured. Invariant: a layer
-//! that was applied without an error is what both digests say, to its last byte. Does not know: what lies on disk.
+//! that was unpacked without an error is what both digests say, to its last byte. Does not know: what lies on disk.
 
 use std::io::{self, Read};
 
@@ -12,15 +12,16 @@ use crate::Layer;
 use crate::compression;
 use crate::error::ImageError;
 use crate::source::{self, Source};
-use crate::tree::{Limits, Tree};
+use crate::tree::{Limits, Size, Tree};
 
 /// Largest long-name or PAX header.
 const EXTENSION_BYTES_MAX: u64 = 64 << 10;
 
-pub(crate) fn apply(source: &Source, layer: &Layer, tree: &mut Tree) -> Result<(), ImageError> {
-    tree.begin_layer();
+/// Unpacks a layer.
+pub(crate) fn unpack(source: &Source, layer: &Layer, mut tree: Tree) -> Result<Size, ImageError> {
     let limits = tree.limits;
-    read(source, layer, limits, |tar| entries(tar, tree))
+    read(source, layer, limits, |tar| entries(tar, &mut tree))?;
+    tree.complete()
 }
 
 /// Hands a layer's tar over, and then says whether it was the layer: an altered one is told to be so, whatever became of it before.

@@ -1,27 +1,31 @@
-//! Container images and functions' folders: read, verified, and unpacked into one directory.
+//! Container images and functions' folders: read, verified, unpacked layer by layer, and laid together in one directory.
 //!
 //! Owns: what is accepted as an image or a bundle, and every check of it. Invariant: an image is hostile until proven otherwise; a directory that
 //! [`Image::flatten`] returned for holds only directories, regular files and symbolic links, made from layers whose digests were right, and
 //! nothing was written outside it. Does not know: functions, sandboxes, registries, or where the directory goes.
 
 pub mod bundle;
+mod changes;
 mod compression;
 mod error;
 mod layers;
 mod message;
 mod source;
 mod tree;
+mod union;
 mod work;
 
 use std::fmt;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use changes::CHANGES_BYTES_MAX;
 pub use error::ImageError;
 use source::Source;
-pub use tree::{COVERED, Limits};
+pub use tree::{COVERED, Limits, Size};
+pub use union::{merge, size};
 pub use work::{Answer, Request, WorkError, work};
 
 /// An image whose description was read and verified; its layers are verified as they are flattened.
@@ -211,25 +215,33 @@ impl Image {
     }
 
     /// Writes the files that the layers add up to into an empty directory, with `files` (path and text) in place of the image's own. Returns
-    /// the bytes of the files. What was written before an error stays there; nothing is on disk yet.
+    /// the bytes of the files. What was written before an error stays there; nothing is on disk yet. While it writes, the layers lie beside
+    /// the directory.
     ///
     /// # Errors
     /// When a layer is not what its digests say, holds what is refused, is larger than the limits, or the disk says no.
     pub fn flatten(&self, directory: &Path, limits: Limits, files: &[(String, String)]) -> Result<u64, ImageError> {
-        flatten(&self.source, &self.description.layers, tree::Tree::new(directory, limits), files)
+        let mut name = directory.file_name().unwrap_or_default().to_owned();
+        name.push(".layers");
+        let place = directory.with_file_name(name);
+        std::fs::read_dir(directory).and_then(|_| std::fs::create_dir(&place)).map_err(tree::disk(directory))?;
+        let flattened = self.unpack_into(&place, limits).and_then(|layers| merge(&layers, directory, limits, files));
+        std::fs::remove_dir_all(&place).map_err(tree::disk(&place))?;
+        flattened
     }
-}
 
-fn flatten(
-    source: &Source,
-    layers: &[Layer],
-    mut tree: tree::Tree,
-    files: &[(String, String)],
-) -> Result<u64, ImageError> {
-    for layer in layers {
-        layers::apply(source, layer, &mut tree)?;
+    fn unpack_into(&self, place: &Path, limits: Limits) -> Result<Vec<PathBuf>, ImageError> {
+        let mut earlier = Size::default();
+        let unpacked = self.description.layers.iter().enumerate().map(|(number, layer)| {
+            let place = place.join(number.to_string());
+            std::fs::create_dir(&place).map_err(tree::disk(&place))?;
+            let size = layers::unpack(&self.source, layer, tree::Tree::new(&place, limits, earlier)?)?;
+            earlier.entries += size.entries;
+            earlier.bytes += size.bytes;
+            Ok(place)
+        });
+        unpacked.collect()
     }
-    tree.complete(files)
 }
 
 /// The one manifest, or the one for this machine.

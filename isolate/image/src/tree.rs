@@ -1,10 +1,10 @@
-//! What the layers add up to, on disk and as a list.
+//! What a layer holds, on disk and as a list.
 //!
-//! Owns: every write, whiteouts, and the bounds. Invariant: the list knows every entry below the directory, and each part of a path but the
+//! Owns: every write, and the bounds. Invariant: the list knows every entry below the directory, and each part of a path but the
 //! last is a directory of the list before anything is written there, so no symbolic link is ever followed. Modes are 0755 and 0644 only:
-//! no set-user-id, no owners, no attributes. Does not know: archives.
+//! no set-user-id, no owners, no attributes. Whiteouts are noted beside the files. Does not know: archives, other layers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -12,7 +12,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::changes::{CHANGES_BYTES_MAX, Changes};
 use crate::error::ImageError;
+
+/// The directory of a layer's files in the layer's own, and the file beside it that says what else it changes.
+pub(crate) const FILES: &str = "files";
+pub(crate) const CHANGES: &str = "changes";
+
+pub(crate) const NO_FILE: &str = "it is a hard link to what is no file of the image";
+pub(crate) const NO_DIRECTORY: &str = "it lies below what is no directory of the image";
 
 /// Bounds of an unpacked image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +49,17 @@ impl Limits {
     }
 }
 
+/// Whether so many entries and bytes may be.
+pub(crate) fn within(limits: Limits, entries: u64, bytes: u64) -> Result<(), ImageError> {
+    if entries > limits.entries {
+        return Err(ImageError::TooLarge(format!("it has more than {} entries", limits.entries)));
+    }
+    if bytes > limits.bytes {
+        return Err(ImageError::TooLarge(format!("its files have more than {} bytes", limits.bytes)));
+    }
+    Ok(())
+}
+
 /// Directories at the root of which nothing is taken: a sandbox has its own.
 pub const COVERED: [&str; 7] = ["dev", "proc", "sys", "tmp", "run", "function", "vilya"];
 
@@ -57,27 +76,50 @@ enum Kind {
 }
 
 pub(crate) struct Tree {
+    /// Of the layer.
+    place: PathBuf,
     directory: PathBuf,
     pub(crate) limits: Limits,
     /// By path without a leading `/`; a directory's descendants follow it, since `/` ends each part of their paths.
     nodes: BTreeMap<Vec<u8>, Kind>,
-    /// What the layer at hand has made: its whiteouts are about what lies below it.
-    fresh: BTreeSet<Vec<u8>>,
-    entries: u64,
-    bytes: u64,
+    changes: Changes,
+    /// Of the layers below.
+    earlier: Size,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Entries, those included that only a path implies, and whiteouts.
+    pub entries: u64,
+    /// Contents of files.
+    pub bytes: u64,
 }
 
 impl Tree {
-    pub(crate) fn new(directory: &Path, limits: Limits) -> Tree {
-        let directory = directory.to_owned();
-        Tree { directory, limits, nodes: BTreeMap::new(), fresh: BTreeSet::new(), entries: 0, bytes: 0 }
+    /// For a layer in this empty directory. What the layers below have counts against the limits, too.
+    pub(crate) fn new(place: &Path, limits: Limits, earlier: Size) -> Result<Tree, ImageError> {
+        let directory = place.join(FILES);
+        fs::create_dir(&directory).and_then(|()| set_mode(&directory, 0o755)).map_err(disk(&directory))?;
+        let (nodes, changes) = (BTreeMap::new(), Changes::default());
+        Ok(Tree { place: place.to_owned(), directory, limits, nodes, changes, earlier })
     }
 
-    pub(crate) fn begin_layer(&mut self) {
-        self.fresh.clear();
+    /// Writes down what the layer changes of others; how much it has.
+    pub(crate) fn complete(self) -> Result<Size, ImageError> {
+        let bytes = self.changes.to_bytes();
+        if bytes.len() as u64 > CHANGES_BYTES_MAX {
+            let message = format!("a layer takes away and implies more than {CHANGES_BYTES_MAX} bytes of names");
+            return Err(ImageError::TooLarge(message));
+        }
+        let place = self.place.join(CHANGES);
+        let mut file = OpenOptions::new();
+        let mut file = file.write(true).create_new(true).mode(0o644).open(&place).map_err(disk(&place))?;
+        file.write_all(&bytes).and_then(|()| set_mode(&place, 0o644)).map_err(disk(&place))?;
+        Ok(Size { entries: self.changes.entries, bytes: self.changes.bytes })
     }
 
-    /// Checks an entry's name and does what a whiteout asks for; the path, if something is to be made there.
+    /// Checks an entry's name and notes what a whiteout asks for; the path, if something is to be made there.
     pub(crate) fn place(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>, ImageError> {
         self.count()?;
         let path = self.checked(name)?;
@@ -87,18 +129,13 @@ impl Tree {
         }
         let (parent, last) = split(&path);
         if last == OPAQUE {
-            self.remove_older(parent)?;
+            self.changes.opaque.insert(parent.to_vec());
             return Ok(None);
         }
         match last.strip_prefix(WHITEOUT) {
             Some(b"" | b"." | b"..") => Err(ImageError::refused(name, "it is a whiteout of nothing")),
             Some(gone) => {
-                let gone = join(parent, gone);
-                if self.fresh.contains(&gone) {
-                    self.remove_older(&gone)?
-                } else {
-                    self.remove(&gone)?
-                }
+                self.changes.gone.insert(join(parent, gone));
                 Ok(None)
             }
             None => {
@@ -109,12 +146,17 @@ impl Tree {
     }
 
     pub(crate) fn directory(&mut self, path: &[u8]) -> Result<(), ImageError> {
-        if self.nodes.get(path) != Some(&Kind::Directory) {
+        let there = self.nodes.get(path).copied();
+        if there != Some(Kind::Directory) {
             self.remove(path)?;
+            if there.is_some() {
+                // What it replaces had replaced what lower layers have there.
+                self.changes.opaque.insert(path.to_vec());
+            }
             let place = self.on_disk(path);
             fs::create_dir(&place).and_then(|()| set_mode(&place, 0o755)).map_err(disk(&place))?;
         }
-        self.note(path, Kind::Directory);
+        self.nodes.insert(path.to_vec(), Kind::Directory);
         Ok(())
     }
 
@@ -125,7 +167,7 @@ impl Tree {
         let mut file = options.write(true).create_new(true).mode(0o600).open(&place).map_err(disk(&place))?;
         self.copy(content, &mut file, &place)?;
         set_mode(&place, if executable { 0o755 } else { 0o644 }).map_err(disk(&place))?;
-        self.note(path, Kind::File);
+        self.nodes.insert(path.to_vec(), Kind::File);
         Ok(())
     }
 
@@ -136,14 +178,24 @@ impl Tree {
         self.remove(path)?;
         let place = self.on_disk(path);
         std::os::unix::fs::symlink(OsStr::from_bytes(to), &place).map_err(disk(&place))?;
-        self.note(path, Kind::Link);
+        self.nodes.insert(path.to_vec(), Kind::Link);
         Ok(())
     }
 
     pub(crate) fn hard_link(&mut self, path: &[u8], to: &[u8]) -> Result<(), ImageError> {
         let to = self.checked(to)?;
-        if self.nodes.get(&to) != Some(&Kind::File) || to == path {
-            return Err(ImageError::refused(path, "it is a hard link to what is no file of the image"));
+        if !matches!(self.nodes.get(&to), Some(Kind::File) | None) || to.is_empty() || to == path {
+            return Err(ImageError::refused(path, NO_FILE));
+        }
+        let below = match self.nodes.get(&to) {
+            // Whether a lower layer has it shows when they are laid upon each other.
+            None => Some(to.clone()),
+            Some(_) => self.changes.links.get(&to).cloned(),
+        };
+        if let Some(below) = below {
+            self.file(path, false, io::empty())?;
+            self.changes.links.insert(path.to_vec(), below);
+            return Ok(());
         }
         self.remove(path)?;
         if !self.nodes.contains_key(&to) {
@@ -151,27 +203,18 @@ impl Tree {
         }
         let place = self.on_disk(path);
         fs::hard_link(self.on_disk(&to), &place).map_err(disk(&place))?;
-        self.note(path, Kind::File);
+        self.nodes.insert(path.to_vec(), Kind::File);
         Ok(())
-    }
-
-    /// Puts these files in place of the image's; how many bytes of files there are.
-    pub(crate) fn complete(mut self, files: &[(String, String)]) -> Result<u64, ImageError> {
-        for (path, text) in files {
-            self.begin_layer();
-            if let Some(path) = self.place(path.as_bytes())? {
-                self.file(&path, false, text.as_bytes())?;
-            }
-        }
-        Ok(self.bytes)
     }
 
     fn count(&mut self) -> Result<(), ImageError> {
-        self.entries += 1;
-        if self.entries > self.limits.entries {
-            return Err(ImageError::TooLarge(format!("it has more than {} entries", self.limits.entries)));
-        }
-        Ok(())
+        self.changes.entries += 1;
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), ImageError> {
+        let Size { entries, bytes } = self.earlier;
+        within(self.limits, entries.saturating_add(self.changes.entries), bytes.saturating_add(self.changes.bytes))
     }
 
     /// A path without `.`, `..` and empty parts.
@@ -196,10 +239,11 @@ impl Tree {
         for parent in ends.map(|(end, _)| path.get(..end).unwrap_or_default()) {
             match self.nodes.get(parent) {
                 Some(Kind::Directory) => {}
-                Some(_) => return Err(ImageError::refused(path, "it lies below what is no directory of the image")),
+                Some(_) => return Err(ImageError::refused(path, NO_DIRECTORY)),
                 None => {
                     self.count()?;
                     self.directory(parent)?;
+                    self.changes.implied.insert(parent.to_vec());
                 }
             }
         }
@@ -215,10 +259,8 @@ impl Tree {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(ImageError::read("a file", error)),
             };
-            self.bytes += count as u64;
-            if self.bytes > self.limits.bytes {
-                return Err(ImageError::TooLarge(format!("its files have more than {} bytes", self.limits.bytes)));
-            }
+            self.changes.bytes += count as u64;
+            self.check()?;
             file.write_all(buffer.get(..count).unwrap_or_default()).map_err(disk(place))?;
         }
     }
@@ -231,31 +273,23 @@ impl Tree {
             Some(Kind::Directory) => fs::remove_dir_all(&place).map_err(disk(&place))?,
             Some(Kind::File | Kind::Link) => fs::remove_file(&place).map_err(disk(&place))?,
         }
+        self.forget(path);
         for below in self.below(path) {
             self.nodes.remove(&below);
-            self.fresh.remove(&below);
+            self.forget(&below);
         }
         Ok(())
     }
 
-    /// Removes what earlier layers have put below a directory.
-    fn remove_older(&mut self, parent: &[u8]) -> Result<(), ImageError> {
-        let older: Vec<_> = self.below(parent).into_iter().filter(|path| !self.fresh.contains(path)).collect();
-        older.iter().try_for_each(|path| self.remove(path))
+    fn forget(&mut self, path: &[u8]) {
+        self.changes.implied.remove(path);
+        self.changes.links.remove(path);
     }
 
     fn below(&self, path: &[u8]) -> Vec<Vec<u8>> {
-        let prefix = if path.is_empty() { Vec::new() } else { [path, b"/"].concat() };
+        let prefix = [path, b"/"].concat();
         let after = self.nodes.range(prefix.clone()..);
         after.take_while(|(path, _)| path.starts_with(&prefix)).map(|(path, _)| path.clone()).collect()
-    }
-
-    /// Notes an entry of the layer at hand; the directories above it are then the layer's, too.
-    fn note(&mut self, path: &[u8], kind: Kind) {
-        self.nodes.insert(path.to_vec(), kind);
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
-        let above: Vec<_> = ends.chain([path.len()]).filter_map(|end| path.get(..end)).map(<[u8]>::to_vec).collect();
-        self.fresh.extend(above);
     }
 
     fn on_disk(&self, path: &[u8]) -> PathBuf {
@@ -270,15 +304,15 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn join(parent: &[u8], last: &[u8]) -> Vec<u8> {
+pub(crate) fn join(parent: &[u8], last: &[u8]) -> Vec<u8> {
     if parent.is_empty() { last.to_vec() } else { [parent, b"/", last].concat() }
 }
 
-fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-fn disk(path: &Path) -> impl FnOnce(io::Error) -> ImageError {
+pub(crate) fn disk(path: &Path) -> impl FnOnce(io::Error) -> ImageError {
     let path = path.to_owned();
     move |source| ImageError::Disk { path, source }
 }

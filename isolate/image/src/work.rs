@@ -13,15 +13,13 @@ use crate::bundle::{self, BundleError, BundleLimits};
 use crate::error::ImageError;
 use crate::message::{Reader, Writer};
 use crate::source::{Source, hexadecimal};
-use crate::tree::{Limits, Tree};
+use crate::tree::{Limits, Size, Tree};
 use crate::{Description, Image, LAYERS_MAX, Layer, Place};
 
 /// Most variables that are told of.
 const VARIABLES_MAX: usize = 256;
 /// Most bytes of them.
 const VARIABLES_BYTES_MAX: usize = 256 << 10;
-/// Files put in place of the image's own.
-const FILES_MAX: usize = 16;
 /// Longest message of an error.
 const MESSAGE_CHARS: usize = 1024;
 
@@ -33,18 +31,18 @@ pub enum Request {
         /// The folder.
         folder: Option<PathBuf>,
     },
-    /// Write what these layers add up to.
-    Flatten {
+    /// Unpack a layer, for [`crate::merge`].
+    Layer {
         /// The folder.
         folder: Option<PathBuf>,
-        /// The layers. A digest that is not given is not looked at: somebody else has.
-        layers: Vec<Layer>,
+        /// The layer. A digest that is not given is not looked at: somebody else has.
+        layer: Layer,
         /// An empty directory.
         tree: PathBuf,
-        /// Bounds.
+        /// Bounds of the whole image.
         limits: Limits,
-        /// Path and text of files in place of the image's own.
-        files: Vec<(String, String)>,
+        /// What the layers below it have.
+        earlier: Size,
     },
     /// Unpack the bundle that is descriptor 0.
     Unpack {
@@ -62,8 +60,8 @@ pub enum Request {
 pub enum Answer {
     /// What the image says of itself.
     Described(Description),
-    /// How many bytes of files there are.
-    Flattened(u64),
+    /// What a layer has.
+    Layer(Size),
     /// How many bytes of files a bundle has.
     Unpacked(u64),
 }
@@ -113,9 +111,9 @@ impl Request {
                 let image = folder.map_or_else(|| Image::open_archive(given()?), |folder| Image::open(&folder))?;
                 Ok(Answer::Described(image.description))
             }
-            Request::Flatten { folder, layers, tree, limits, files } => {
+            Request::Layer { folder, layer, tree, limits, earlier } => {
                 let source = source(folder.as_deref())?;
-                Ok(Answer::Flattened(crate::flatten(&source, &layers, Tree::new(&tree, limits), &files)?))
+                Ok(Answer::Layer(crate::layers::unpack(&source, &layer, Tree::new(&tree, limits, earlier)?)?))
             }
             Request::Unpack { tree, manifest, limits } => {
                 let archive = BufReader::with_capacity(256 << 10, given()?);
@@ -131,11 +129,10 @@ impl Request {
         let folder_of = |folder: &Option<PathBuf>| folder.as_deref().map(of).unwrap_or_default();
         match self {
             Request::Describe { folder } => Writer::kind(0).text(&folder_of(folder)).0,
-            Request::Flatten { folder, layers, tree, limits, files } => {
-                let writer = Writer::kind(1).text(&folder_of(folder)).text(&of(tree)).each(layers, write_layer);
+            Request::Layer { folder, layer, tree, limits, earlier } => {
+                let writer = write_layer(Writer::kind(1).text(&folder_of(folder)).text(&of(tree)), layer);
                 let bounds = [limits.entries, limits.bytes, limits.depth as u64, limits.ratio];
-                let writer = bounds.into_iter().fold(writer, Writer::number);
-                writer.each(files, |writer, (path, text)| writer.text(path).text(text)).0
+                bounds.into_iter().chain([earlier.entries, earlier.bytes]).fold(writer, Writer::number).0
             }
             Request::Unpack { tree, manifest, limits } => {
                 let writer = Writer::kind(2).text(&of(tree)).text(manifest);
@@ -158,11 +155,11 @@ impl Request {
             return reader.end().map(|()| Request::Describe { folder });
         }
         let tree = PathBuf::from(reader.text()?);
-        let layers = reader.each(LAYERS_MAX, read_layer)?;
+        let layer = read_layer(&mut reader)?;
         let [entries, bytes, depth, ratio] = [reader.number()?, reader.number()?, reader.number()?, reader.number()?];
         let limits = Limits { entries, bytes, depth: usize::try_from(depth).ok()?, ratio };
-        let files = reader.each(FILES_MAX, |reader| Some((reader.text()?.to_owned(), reader.text()?.to_owned())))?;
-        reader.end().map(|()| Request::Flatten { folder, layers, tree, limits, files })
+        let earlier = Size { entries: reader.number()?, bytes: reader.number()? };
+        reader.end().map(|()| Request::Layer { folder, layer, tree, limits, earlier })
     }
 }
 
@@ -181,7 +178,7 @@ impl Answer {
                 let writer = Writer::kind(0).each(&description.layers, write_layer);
                 writer.each(&variables, |writer, (name, value)| writer.text(name).text(value)).0
             }
-            Answer::Flattened(bytes) => Writer::kind(1).number(*bytes).0,
+            Answer::Layer(size) => Writer::kind(1).number(size.entries).number(size.bytes).0,
             Answer::Unpacked(bytes) => Writer::kind(3).number(*bytes).0,
         }
     }
@@ -200,7 +197,7 @@ impl Answer {
                     .each(VARIABLES_MAX, |reader| Some((reader.text()?.to_owned(), reader.text()?.to_owned())))?;
                 Ok(Answer::Described(Description { layers, environment }))
             }
-            1 => Ok(Answer::Flattened(reader.number()?)),
+            1 => Ok(Answer::Layer(Size { entries: reader.number()?, bytes: reader.number()? })),
             2 => Err(read_error(&mut reader)?.into()),
             3 => Ok(Answer::Unpacked(reader.number()?)),
             4 => Err(read_bundle_error(&mut reader)?.into()),
@@ -315,7 +312,7 @@ fn read_bundle_error(reader: &mut Reader<'_>) -> Option<BundleError> {
 mod tests {
     use super::{Answer, Request, WorkError, bundle_error_bytes, error_bytes};
     use crate::bundle::{BundleError, BundleLimits};
-    use crate::{Description, ImageError, Layer, Limits, Place};
+    use crate::{Description, ImageError, Layer, Limits, Place, Size};
 
     fn layers() -> Vec<Layer> {
         let range = Place::Range { offset: 1, bytes: 2 };
@@ -325,21 +322,24 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_and_no_part_of_it_is() {
-        let flatten = Request::Flatten {
+        let layer = |layer: Layer| Request::Layer {
             folder: Some("/folder".into()),
-            layers: layers(),
+            layer,
             tree: "/tree".into(),
             limits: Limits::default(),
-            files: vec![("etc/hosts".into(), "::1\n".into())],
+            earlier: Size { entries: 3, bytes: 4 },
         };
+        let [first, second] = layers().try_into().expect("two");
         let unpack = Request::Unpack { tree: "/t".into(), manifest: "m".into(), limits: BundleLimits::default() };
-        for request in [Request::Describe { folder: None }, flatten, unpack] {
+        for request in [Request::Describe { folder: None }, layer(first), layer(second), unpack] {
             let bytes = request.to_bytes();
             assert_eq!(Request::from_bytes(&bytes).as_ref(), Some(&request));
             assert!((0..bytes.len()).all(|cut| Request::from_bytes(&bytes[..cut]).is_none()));
         }
         let description = Description { layers: layers(), environment: vec![("A".into(), "b=c".into())] };
-        for answer in [Answer::Described(description), Answer::Flattened(7), Answer::Unpacked(8)] {
+        for answer in
+            [Answer::Described(description), Answer::Layer(Size { entries: 7, bytes: 9 }), Answer::Unpacked(8)]
+        {
             let bytes = answer.to_bytes();
             assert_eq!(Answer::from_bytes(&bytes).and_then(Result::ok), Some(answer));
             assert!((0..bytes.len()).all(|cut| Answer::from_bytes(&bytes[..cut]).is_none()));

@@ -20,6 +20,7 @@ mod inside;
 #[path = "../../../isolate/tests/isolation/internet.rs"]
 mod internet;
 mod invoke_parts;
+mod layers;
 mod lifecycle;
 mod links;
 mod mechanisms;

@@ -101,12 +101,17 @@ impl Control {
             Ok(fetched) => self.complete(prepared, Some(fetched)),
             Err(error) => {
                 let response = not_taken("its image", prepared.name(), &error);
-                // Nothing of it is left when its client is told.
                 drop(prepared);
                 response
             }
         };
         self.deployments.standing.end(number);
+        // Nothing of it is left when its client is told.
+        if response.status >= 400
+            && let Err(error) = self.catalog.forget_images()
+        {
+            tracing::warn!("what a deployment left could not be removed: {error}");
+        }
         self.reply(caller, response);
     }
 

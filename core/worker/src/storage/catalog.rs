@@ -17,6 +17,7 @@ use vilya_distribution::PullError;
 use vilya_image::bundle::{BundleLimits, Unpacked};
 use vilya_isolate::Unpacker;
 
+use super::disposal::Disposal;
 use super::images::Images;
 use super::registry::{FunctionRecord, Registry, RegistryError};
 use super::unpacking::UnpackError;
@@ -146,6 +147,7 @@ pub struct Catalog {
     state_directory: PathBuf,
     registry: Registry,
     images: Images,
+    disposal: Disposal,
     unpacker: Option<Arc<Unpacker>>,
     limits: CatalogLimits,
     /// What functions may ask for; unknown until it is said.
@@ -163,9 +165,11 @@ impl Catalog {
         // First the registry: its lock says that no other worker is unpacking here.
         let registry = Registry::open(state_directory)?;
         let images = Images::open(state_directory, limits.image_bytes).map_err(disk(state_directory))?;
+        let disposal = Disposal::start(state_directory).map_err(disk(state_directory))?;
         let state_directory = state_directory.to_owned();
+        let (unpacker, mechanisms, deployments) = (None, None, 0);
         let catalog =
-            Catalog { state_directory, registry, images, unpacker: None, limits, mechanisms: None, deployments: 0 };
+            Catalog { state_directory, registry, images, disposal, unpacker, limits, mechanisms, deployments };
         catalog.sweep()?;
         Ok(catalog)
     }
@@ -227,12 +231,15 @@ impl Catalog {
             record.name
         );
         let path = self.state_directory.join(bundle_name(&record.name, record.version));
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(&path)(error)),
-            _ => {}
-        }
+        self.disposal.take(&path).map_err(disk(&path))?;
         let records = self.registry.list()?;
-        self.images.end(record, &records).map_err(disk(&self.state_directory))
+        self.images.end(record, &records, &self.disposal).map_err(disk(&self.state_directory))
+    }
+
+    /// Removes what a deployment left that came to nothing: layers that were good, of an image that was not taken.
+    pub fn forget_images(&self) -> Result<(), CatalogError> {
+        let records = self.registry.list()?;
+        self.images.sweep(&records, &self.disposal).map_err(disk(&self.state_directory))
     }
 
     fn bundles(&self) -> PathBuf {
@@ -302,11 +309,11 @@ impl Catalog {
                 entry.file_name().to_str().is_some_and(|name| named.contains(format!("{BUNDLES}/{name}").as_str()));
             let is_directory = entry.file_type().map_err(disk(&entry.path()))?.is_dir();
             if !is_named && is_directory {
-                std::fs::remove_dir_all(entry.path()).map_err(disk(&entry.path()))?;
+                self.disposal.take(&entry.path()).map_err(disk(&entry.path()))?;
                 tracing::info!(path = %entry.path().display(), "removed what an earlier run left");
             }
         }
-        self.images.sweep_all(&records).map_err(disk(&self.state_directory))?;
+        self.images.sweep_all(&records, &self.disposal).map_err(disk(&self.state_directory))?;
         for record in records.iter().filter(|record| !self.bundle_path(record).is_dir()) {
             tracing::warn!(
                 function = record.name,

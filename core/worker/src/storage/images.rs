@@ -1,10 +1,11 @@
-//! Flattened images, one directory each, named by their content.
+//! Images, one directory each, named by their content, whose files are those of their layers.
 //!
 //! Invariant: a directory that has its final name is complete and durable and never changes, and is removed only when neither a record nor
-//! a version that may still run refers to it. Images that no deployment came to refer to go with the next removal or start. It does not
-//! know manifests or sandboxes.
+//! a version that may still run refers to it; a layer only when no such image has it. Images that no deployment came to refer to go with the
+//! next removal or start. It does not know manifests or sandboxes.
 
 mod layers;
+mod store;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -12,12 +13,16 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use vilya_image::Limits;
 use vilya_isolate::Unpacker;
 
+use super::disposal::Disposal;
 use super::registry::FunctionRecord;
 use super::unpacking::{Desk, UnpackError};
 use layers::Unpacking;
+use store::Layers;
+pub use store::Pin;
 
 /// Where images are, in the state directory.
 const IMAGES: &str = "images";
@@ -54,6 +59,9 @@ pub struct ImageRecord {
     /// Where it was pulled from, with the digest: `registry.example/name@sha256:…`.
     #[serde(default)]
     pub pinned: Option<String>,
+    /// Names of the layers that its files are shared with; none of an image that shares none.
+    #[serde(default)]
+    pub layers: Vec<String>,
 }
 
 impl ImageRecord {
@@ -68,34 +76,49 @@ impl ImageRecord {
 pub(super) struct Images {
     shelf: Shelf,
     /// Images of versions that are deployed no more and may still run.
-    retired: HashMap<u64, String>,
+    retired: HashMap<u64, ImageRecord>,
 }
 
 /// Where images are kept, for a thread that unpacks one.
 #[derive(Clone, Debug)]
 pub(super) struct Shelf {
     directory: PathBuf,
+    layers: Arc<Layers>,
     limits: Limits,
     unpacker: Option<Arc<Unpacker>>,
 }
 
+/// An image that was verified, and flattened if it was not there.
+#[derive(Debug)]
+pub(super) struct Shelved {
+    pub(super) image: ImageRecord,
+    /// Its layers stay until this goes, or the image is recorded.
+    pub(super) pins: Vec<Pin>,
+}
+
 impl Shelf {
-    /// Verifies an image and has it flattened into `tree`, below `directory`, unless that was done before: then its layers are read all the
-    /// same, since their names alone would give anyone who knows them the files, and there is no `tree`.
-    pub(super) fn unpack(&self, archive: &Path, directory: &Path, tree: &Path) -> Result<ImageRecord, UnpackError> {
+    /// Verifies an image, has those of its layers unpacked that are not there, and writes what they add up to into `tree`, below `directory`,
+    /// unless that was done before: then the layers are read all the same, since their names alone would give anyone who knows them the
+    /// files, and there is no `tree`.
+    pub(super) fn unpack(&self, archive: &Path, directory: &Path, tree: &Path) -> Result<Shelved, UnpackError> {
         let unpacker = self.unpacker.as_deref().ok_or(UnpackError::Never)?;
         let unpacking = Unpacking { desk: Desk { unpacker, directory }, archive, limits: self.limits };
-        let (description, identity) = unpacking.describe()?;
+        let (description, lines) = unpacking.describe()?;
+        let hashed = |text: &str| super::hex(&Sha256::digest(text));
+        let (identity, layers) = (hashed(&lines.concat()), lines.iter().map(|line| hashed(line)).collect::<Vec<_>>());
         let variables = description.environment.clone();
-        if !self.directory.join(&identity).is_dir() {
-            unpacking.flatten(description, tree, &FILES)?;
-        }
+        let pins = if self.directory.join(&identity).is_dir() {
+            Vec::new()
+        } else {
+            unpacking.flatten(description, &layers, &self.layers, tree, &FILES)?
+        };
         let usable = |name: &str, value: &str| {
             !name.is_empty() && !name.starts_with("VILYA_") && !name.contains('\0') && !value.contains('\0')
         };
         let variables = variables.into_iter().filter(|(name, value)| usable(name, value));
         let environment = variables.take(ENVIRONMENT_MAX).collect();
-        Ok(ImageRecord { identity, environment, interpreter: None, pinned: None })
+        let image = ImageRecord { identity, environment, interpreter: None, pinned: None, layers };
+        Ok(Shelved { image, pins })
     }
 }
 
@@ -104,7 +127,8 @@ impl Images {
         let directory = state_directory.join(IMAGES);
         super::ensure_directory(&directory, PASSABLE)?;
         let limits = Limits { bytes: max_bytes, ..Limits::default() };
-        Ok(Images { shelf: Shelf { directory, limits, unpacker: None }, retired: HashMap::new() })
+        let layers = Arc::new(Layers::open(state_directory)?);
+        Ok(Images { shelf: Shelf { directory, layers, limits, unpacker: None }, retired: HashMap::new() })
     }
 
     /// With a process that unpacks.
@@ -147,39 +171,49 @@ impl Images {
 
     /// A version is deployed no more; it may still run.
     pub(super) fn retire(&mut self, record: &FunctionRecord) {
-        let image = record.image.as_ref().map(|image| (record.version, image.identity.clone()));
-        self.retired.extend(image);
+        self.retired.extend(record.image.clone().map(|image| (record.version, image)));
     }
 
     /// A version runs no more. Removes what nothing refers to then.
-    pub(super) fn end(&mut self, record: &FunctionRecord, deployed: &[FunctionRecord]) -> io::Result<()> {
+    pub(super) fn end(
+        &mut self,
+        record: &FunctionRecord,
+        deployed: &[FunctionRecord],
+        disposal: &Disposal,
+    ) -> io::Result<()> {
         let is_known = self.retired.remove(&record.version).is_some();
-        if is_known { self.sweep(deployed, |name| name.starts_with(INCOMING_PREFIX)) } else { Ok(()) }
+        if is_known { self.sweep(deployed, disposal) } else { Ok(()) }
     }
 
-    /// Removes every image that no deployed version refers to, and what a crash left of one.
-    pub(super) fn sweep_all(&self, deployed: &[FunctionRecord]) -> io::Result<()> {
-        self.sweep(deployed, |_| false)
+    /// Removes every image and layer that neither a deployed version nor one that may still run refers to.
+    pub(super) fn sweep(&self, deployed: &[FunctionRecord], disposal: &Disposal) -> io::Result<()> {
+        self.sweep_but(deployed, disposal, |name| name.starts_with(INCOMING_PREFIX))
     }
 
-    fn sweep(&self, deployed: &[FunctionRecord], is_spared: impl Fn(&str) -> bool) -> io::Result<()> {
-        let images = deployed.iter().filter_map(|record| record.image.as_ref());
-        let named = images.map(|image| image.identity.as_str());
-        let named: HashSet<&str> = named.chain(self.retired.values().map(String::as_str)).collect();
+    /// The same before anything is deployed: also what a crash left of an image.
+    pub(super) fn sweep_all(&self, deployed: &[FunctionRecord], disposal: &Disposal) -> io::Result<()> {
+        self.sweep_but(deployed, disposal, |_| false)
+    }
+
+    fn sweep_but(
+        &self,
+        deployed: &[FunctionRecord],
+        disposal: &Disposal,
+        is_spared: impl Fn(&str) -> bool,
+    ) -> io::Result<()> {
+        let images = deployed.iter().filter_map(|record| record.image.as_ref()).chain(self.retired.values());
+        let (mut named, mut layers) = (HashSet::new(), HashSet::new());
+        for image in images {
+            named.insert(image.identity.as_str());
+            layers.extend(image.layers.iter().map(String::as_str));
+        }
         for entry in std::fs::read_dir(&self.shelf.directory)? {
             let entry = entry?;
             if !entry.file_name().to_str().is_some_and(|name| named.contains(name) || is_spared(name)) {
-                remove(&entry.path())?;
+                disposal.take(&entry.path())?;
             }
         }
-        Ok(())
-    }
-}
-
-fn remove(directory: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        self.shelf.layers.sweep(&layers, disposal)
     }
 }
 

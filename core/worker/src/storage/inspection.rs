@@ -42,12 +42,19 @@ pub(super) fn take(tree: &Path, maker: u32, allowed: Allowed) -> Result<(), Faul
     let disk = |source| Fault::Disk(tree.to_owned(), source);
     lchown(tree, Some(Uid::effective().as_raw()), Some(Gid::effective().as_raw())).map_err(disk)?;
     fs::set_permissions(tree, Permissions::from_mode(0o755)).map_err(disk)?;
-    let synced = if entries <= SYNCED_ONE_BY_ONE_MAX {
-        sync_below(tree)
-    } else {
-        File::open(tree).and_then(|tree| Ok(nix::unistd::syncfs(&tree)?))
-    };
+    let synced = if entries <= SYNCED_ONE_BY_ONE_MAX { sync_below(tree) } else { sync(tree) };
     synced.map_err(disk)
+}
+
+/// Waits until everything on the file system of a directory is on disk.
+pub(super) fn sync(directory: &Path) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(&File::open(directory)?)?)
+}
+
+/// Makes a directory as one that was taken.
+pub(super) fn make_directory(tree: &Path) -> io::Result<()> {
+    fs::create_dir(tree)?;
+    fs::set_permissions(tree, Permissions::from_mode(0o755))
 }
 
 fn sync_below(directory: &Path) -> io::Result<()> {

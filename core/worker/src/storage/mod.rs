@@ -4,8 +4,10 @@
 //! registry.redb              names to records, and the worker's id
 //! bundles/<name>.<version>/  unpacked code, never changed once it has this name
 //! bundles/.incoming-<n>/     a deployment under way, or what a crash left of one
-//! images/<identity>/         flattened images, never changed once they have this name
+//! images/<identity>/         images: hard links to the files of their layers, never changed once they have this name
 //! images/.incoming-<n>/      one that is being pulled or unpacked, or what a crash left of it
+//! layers/<name>/             layers, never changed once they have this name
+//! gone/<n>/                  what nobody refers to, being removed
 //! logs/<name>.log[.1]        output of the functions
 //! ```
 //!
@@ -13,6 +15,7 @@
 //! registry's lock makes one worker the owner of the whole directory. Nothing here runs on a shard: every call may block.
 
 pub mod catalog;
+mod disposal;
 pub mod images;
 mod inspection;
 pub mod log_writer;

@@ -151,3 +151,42 @@ fn whiteouts_are_about_earlier_layers_in_whatever_order_they_come() {
     let flat = taken(&[&below, &[file("d/.wh.old", b"")], &[file("d/old", b"3")]]);
     assert_eq!(flat.text("d/old"), "3", "a later layer may bring it back");
 }
+
+/// Layers are unpacked one by one: what one does with what another has shows when they are laid together.
+#[test]
+fn what_a_layer_replaces_for_a_while_it_replaces() {
+    let below = [file("d/old", b"1"), file("f", b"1")];
+    let flat = taken(&[&below, &[file("d", b"2"), directory("d"), file("d/new", b"2")]]);
+    assert!(!flat.root().join("d/old").exists(), "a file was in the place of the directory");
+    assert_eq!(flat.text("d/new"), "2");
+    let flat = taken(&[&below, &[directory("f"), file("f/inner", b"2")], &[directory("d")]]);
+    assert_eq!((flat.text("f/inner"), flat.text("d/old")), ("2".into(), "1".into()));
+    let flat = taken(&[&[link("l", "d")], &[directory("l"), file("l/inner", b"2")]]);
+    assert_eq!(flat.text("l/inner"), "2", "an entry of its own replaces a link");
+    let implied = flatten(&[layer(&[link("l", "d"), directory("d")]), layer(&[file("l/inner", b"2")])]);
+    assert!(implied.message().contains("below what is no directory"), "and what only a path implies does not");
+}
+
+#[test]
+fn hard_links_reach_through_layers_that_are_kept_apart() {
+    let flat = taken(&[&[file("a", b"1")], &[hard("b", "a"), hard("c", "b")], &[file("a", b"3"), hard("d", "c")]]);
+    assert_eq!(["a", "b", "c", "d"].map(|name| flat.text(name)), ["3", "1", "1", "1"]);
+    assert_eq!(fs::metadata(flat.root().join("d")).unwrap().nlink(), 3);
+    for gone in [file(".wh.a", b""), file(".wh..wh..opq", b""), directory("a"), link("a", "b")] {
+        let refused = flatten(&[layer(&[file("a", b"1")]), layer(&[gone]), layer(&[hard("b", "a")])]);
+        assert!(refused.message().contains("no file of the image"), "what a layer took away is nobody's");
+    }
+    let flat = taken(&[&[file("d/a", b"1")], &[file("d/.wh.a", b"")], &[file("d/a", b"3")], &[hard("b", "d/a")]]);
+    assert_eq!(flat.text("b"), "3");
+}
+
+#[test]
+fn the_bounds_are_of_all_layers_together() {
+    use crate::builder::flatten_within;
+    use vilya_image::Limits;
+    let layers: Vec<_> = (0..3).map(|number| layer(&[file(&number.to_string(), b"1234")])).collect();
+    let within = |entries, bytes| flatten_within(&layers, Limits { entries, bytes, ..Limits::default() });
+    assert!(within(3, 12).result.is_ok());
+    assert!(within(2, 12).message().contains("more than 2 entries"));
+    assert!(within(3, 11).message().contains("more than 11 bytes"));
+}

@@ -18,7 +18,7 @@ use vilya_isolate::Unpacker;
 
 use super::{Catalog, CatalogError, bundle_name, disk};
 use crate::manifest::{self, Manifest, Runtime};
-use crate::storage::images::{ImageRecord, Shelf};
+use crate::storage::images::{ImageRecord, Pin, Shelf, Shelved};
 use crate::storage::registry::FunctionRecord;
 use crate::storage::unpacking::{Desk, UnpackError};
 
@@ -90,8 +90,8 @@ enum Origin {
 pub enum Fetched {
     /// It was there already.
     Known(ImageRecord),
-    /// It is unpacked where it was wanted.
-    Unpacked(ImageRecord),
+    /// It is unpacked where it was wanted, and its layers are kept for it until it is recorded.
+    Unpacked(ImageRecord, Vec<Pin>),
 }
 
 impl Wanted {
@@ -119,8 +119,9 @@ impl Wanted {
             }
         };
         let tree = self.tree();
-        let image = ImageRecord { pinned, ..self.shelf.unpack(&archive, &self.directory.path, &tree)? };
-        Ok(if tree.is_dir() { Fetched::Unpacked(image) } else { Fetched::Known(image) })
+        let Shelved { image, pins } = self.shelf.unpack(&archive, &self.directory.path, &tree)?;
+        let image = ImageRecord { pinned, ..image };
+        Ok(if tree.is_dir() { Fetched::Unpacked(image, pins) } else { Fetched::Known(image) })
     }
 
     /// One that is known, or else a layout and what it is pinned to.
@@ -219,7 +220,7 @@ impl Catalog {
         now_unix_ms: u64,
     ) -> Result<Deployed, CatalogError> {
         self.check_count(&prepared.name)?;
-        let image = match (&prepared.wanted, fetched) {
+        let image = match (&prepared.wanted, &fetched) {
             (Some(wanted), Some(fetched)) => Some(self.take_image(&prepared.manifest, wanted, fetched)?),
             (wanted, _) => {
                 assert!(wanted.is_none(), "an image that is wanted is fetched before");
@@ -246,7 +247,7 @@ impl Catalog {
             }
             Err(error) => {
                 // No record names it; if this fails too, the next start removes it.
-                let _ = std::fs::remove_dir_all(self.bundle_path(&record));
+                let _ = self.disposal.take(&self.bundle_path(&record));
                 Err(error.into())
             }
         }
@@ -286,25 +287,25 @@ impl Catalog {
     }
 
     /// Keeps the image, and takes its archive out of the bundle if it lies there.
-    fn take_image(&self, manifest: &Manifest, wanted: &Wanted, fetched: Fetched) -> Result<ImageRecord, CatalogError> {
+    fn take_image(&self, manifest: &Manifest, wanted: &Wanted, fetched: &Fetched) -> Result<ImageRecord, CatalogError> {
         let tree = wanted.tree();
         let (image, is_new) = match fetched {
             Fetched::Known(image) => (image, false),
-            Fetched::Unpacked(image) => (image, true),
+            Fetched::Unpacked(image, _) => (image, true),
         };
-        if !is_new && !self.images.has(&image) {
+        if !is_new && !self.images.has(image) {
             let message = "the image was removed with its last function while this one was deployed: deploy it again";
             return Err(CatalogError::Mismatch(message.to_owned()));
         }
-        let interpreter = self.interpreter(manifest, &image, &tree)?;
+        let interpreter = self.interpreter(manifest, image, &tree)?;
         if is_new {
-            self.images.keep(&image, &tree).map_err(disk(&tree))?;
+            self.images.keep(image, &tree).map_err(disk(&tree))?;
         }
         if let Origin::Bundle(path) = &wanted.origin {
             let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
             removed.map_err(disk(path))?;
         }
-        Ok(ImageRecord { interpreter, ..image })
+        Ok(ImageRecord { interpreter, ..image.clone() })
     }
 
     /// The program in an image that runs a function, which must be there if the runtime needs one.

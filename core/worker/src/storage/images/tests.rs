@@ -49,7 +49,7 @@ fn unpacked(work: vilya_isolate::Work, archive: &[u8]) -> (tempfile::TempDir, Re
     fs::create_dir(&job).unwrap();
     fs::write(job.join("image.tar"), archive).unwrap();
     let outcome = shelf.unpack(&job.join("image.tar"), &job, &job.join("tree"));
-    (state, outcome)
+    (state, outcome.map(|shelved| shelved.image))
 }
 
 #[test]
@@ -71,9 +71,9 @@ fn what_an_honest_process_made_is_the_workers() {
 /// It flattens honestly, and leaves something behind.
 fn leaves_a_mode(request: &[u8]) -> Vec<u8> {
     let answer = vilya_image::work(request);
-    if Path::new("/tree/bin").is_dir() {
+    if Path::new("/tree/files/bin").is_dir() {
         let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600).open("/tree/bin/late").unwrap();
+        options.write(true).create_new(true).mode(0o600).open("/tree/files/bin/late").unwrap();
     }
     answer
 }
@@ -118,7 +118,9 @@ fn what_a_liar_says_or_leaves_is_not_taken() {
 fn the_name_follows_from_the_bytes_as_the_worker_read_them() {
     fn renamed(request: &[u8]) -> Vec<u8> {
         let Some(Ok(Answer::Described(mut described))) = Answer::from_bytes(&vilya_image::work(request)) else {
-            return Answer::Flattened(0).to_bytes();
+            // Of the layer it makes nothing.
+            fs::write("/tree/changes", "").unwrap();
+            return Answer::Layer(vilya_image::Size::default()).to_bytes();
         };
         described.layers[0].diff_id = "a".repeat(64);
         Answer::Described(described).to_bytes()
@@ -127,6 +129,56 @@ fn the_name_follows_from_the_bytes_as_the_worker_read_them() {
     let (_, honest) = unpacked(vilya_image::work, &bytes);
     let (_, lying) = unpacked(renamed, &bytes);
     assert_ne!(honest.unwrap().identity, lying.unwrap().identity);
+}
+
+/// A process that was taken over by one layer cannot change what another has become, nor leave it in another's place.
+#[test]
+fn a_layer_is_kept_by_what_the_worker_read_and_made_once() {
+    let state = tempfile::tempdir().unwrap();
+    let shelf = shelf(state.path(), vilya_image::work);
+    let of = |name: &str, bytes: &[u8]| {
+        let job = state.path().join(name);
+        fs::create_dir(&job).unwrap();
+        fs::write(job.join("image.tar"), bytes).unwrap();
+        shelf.unpack(&job.join("image.tar"), &job, &job.join("tree")).unwrap()
+    };
+    let bytes = archive("bin/tool", 0o755);
+    let first = of("first", &bytes);
+    let again = of("again", &bytes);
+    assert_eq!(first.image.layers, again.image.layers);
+    assert_eq!(fs::read_dir(state.path().join("layers")).unwrap().count(), 1);
+    let inode = |place: PathBuf| fs::metadata(place).unwrap().ino();
+    let places = ["first/tree/bin/tool", "again/tree/bin/tool"].map(|path| inode(state.path().join(path)));
+    assert_eq!(places, [inode(first.pins[0].path().join("files/bin/tool")); 2], "one file with three names");
+}
+
+/// What it says of its changes may be anything.
+fn changes_senselessly(request: &[u8]) -> Vec<u8> {
+    let answer = vilya_image::work(request);
+    if Path::new("/tree/changes").is_file() {
+        fs::write("/tree/changes", b"w../../../etc\0l/bin/tool\0../../first\0x").unwrap();
+    }
+    answer
+}
+
+/// It says that a file of its layer is another name for one of the worker's.
+fn links_upwards(request: &[u8]) -> Vec<u8> {
+    let answer = vilya_image::work(request);
+    if Path::new("/tree/changes").is_file() {
+        fs::write("/tree/changes", b"lbin/tool\0../../../registry.redb\0").unwrap();
+    }
+    answer
+}
+
+#[test]
+fn what_a_layer_says_of_its_changes_leads_nowhere() {
+    for (work, why) in
+        [(changes_senselessly as vilya_isolate::Work, "not to be understood"), (links_upwards, "no file of the image")]
+    {
+        let (_, outcome) = unpacked(work, &archive("bin/tool", 0o755));
+        let said = outcome.unwrap_err().to_string();
+        assert!(said.contains(why), "{said}");
+    }
 }
 
 fn refused(tree: &Path) -> String {
