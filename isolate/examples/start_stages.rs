@@ -26,8 +26,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut native = Native::new(options)?;
     print!("{}", native.protections());
     if std::env::args().nth(2).is_some_and(|word| word == "prepared") {
-        let options =
-            PoolOptions { template: spec(0), mount_points: vec!["/function"], size: 16, loaded: 0, threads: 1 };
+        let options = PoolOptions {
+            template: spec(0),
+            mount_points: vec!["/function"],
+            size: 16,
+            loaded: 0,
+            threads: 1,
+            images: 1,
+            image_binds: Vec::new(),
+        };
         println!("prepared ahead: {}", native.prepare(options)?);
         native.wait_until_prepared(Duration::from_secs(10));
     }

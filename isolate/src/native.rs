@@ -23,13 +23,14 @@ use crate::mechanism::{
 use crate::plan::{Ending, INSIDE_ID, Milestone, Plan, Step};
 use crate::pool::{PoolOptions, Recipe};
 use crate::prepared::PreparedStarts;
+use crate::prepared_images::ImageStarts;
 use crate::protections::{Protection, Protections};
 use crate::reach::egress::{Egress, EgressError, EgressOptions, Link};
 use crate::reach::{Handover, Reach};
 use crate::remains::{Exit, Remains};
 use crate::seccomp::{Filter, FilterError};
 use crate::spawn::{self, Outcome};
-use crate::spec::{Spec, SpecError, check_name};
+use crate::spec::{Root, Spec, SpecError, check_name};
 use crate::state::State;
 use crate::sys;
 use crate::users::UserLease;
@@ -113,6 +114,7 @@ pub struct Native {
     worker: OwnedFd,
     keeper: Option<Arc<Keeper>>,
     prepared: Option<PreparedStarts>,
+    of_images: Option<ImageStarts>,
     worker_id: String,
     egress: Option<Arc<Egress>>,
     /// Where no control group freezes.
@@ -155,6 +157,7 @@ impl Native {
             worker: opened("a pidfd of this process", sys::pidfd_open(std::process::id().cast_signed()))?,
             keeper: None,
             prepared: None,
+            of_images: None,
             worker_id,
             egress: None,
             warden: None,
@@ -168,7 +171,38 @@ impl Native {
 
     /// Waits until as many sandboxes wait as may; whether they do.
     pub fn wait_until_prepared(&self, patience: Duration) -> bool {
-        self.prepared.as_ref().is_some_and(|prepared| prepared.wait_until_full(patience))
+        let of_images = self.of_images.as_ref().is_none_or(|images| images.wait_until_full(patience));
+        of_images && self.prepared.as_ref().is_some_and(|prepared| prepared.wait_until_full(patience))
+    }
+
+    /// Sandboxes made ahead that serve a spec.
+    fn serving(&mut self, spec: &Spec) -> Option<&mut PreparedStarts> {
+        if matches!(spec.root, Root::Image(_)) {
+            return self.of_images.as_mut()?.serving(spec);
+        }
+        self.prepared.as_mut().filter(|prepared| prepared.serves(spec))
+    }
+
+    /// Has some made for the image of a spec. Without them its sandboxes are made when they are wanted.
+    fn prepare_image(&mut self, spec: &Spec) {
+        let Some(mut of_images) = self.of_images.take() else { return };
+        let _ = of_images.prepare(spec, |options| self.recipe(options));
+        self.of_images = Some(of_images);
+    }
+
+    fn recipe(&self, options: &PoolOptions) -> Result<Recipe, StartError> {
+        let copy = |fd: &OwnedFd| fd.try_clone().and_then(sys::lift).map_err(preparing("duplicate a descriptor"));
+        Ok(Recipe {
+            host: self.host.clone(),
+            filter: self.filter,
+            template: options.template.clone(),
+            mount_points: options.mount_points.clone(),
+            groups: self.groups.clone(),
+            state: self.state.clone(),
+            null: copy(&self.null)?,
+            worker: copy(&self.worker)?,
+            warden: self.warden.clone(),
+        })
     }
 
     /// Lets sandboxes that ask for it reach other machines. Whether this host can is seen when the first of them starts.
@@ -363,18 +397,8 @@ impl Mechanism for Native {
             return Ok(false);
         }
         options.template.check()?;
-        let copy = |fd: &OwnedFd| fd.try_clone().and_then(sys::lift).map_err(preparing("duplicate a descriptor"));
-        let recipe = Recipe {
-            host: self.host.clone(),
-            filter: self.filter,
-            template: options.template.clone(),
-            mount_points: options.mount_points.clone(),
-            groups: self.groups.clone(),
-            state: self.state.clone(),
-            null: copy(&self.null)?,
-            worker: copy(&self.worker)?,
-            warden: self.warden.clone(),
-        };
+        let recipe = self.recipe(&options)?;
+        self.of_images = Some(ImageStarts::new(options.clone()));
         self.prepared = Some(PreparedStarts::new(recipe, options)?);
         Ok(true)
     }
@@ -384,30 +408,38 @@ impl Mechanism for Native {
     }
 
     fn begin(&mut self, spec: &Spec, descriptors: Descriptors, copy: Option<CopyOf<'_>>) -> Result<Begun, StartError> {
-        if let Some(prepared) = self.prepared.as_mut().filter(|prepared| prepared.serves(spec)) {
+        if copy.is_some() {
+            // Nothing else can be one.
+            self.prepare_image(spec);
+        }
+        if let Some(prepared) = self.serving(spec) {
             return prepared.begin(spec, &descriptors, copy).map(|unfinished| Begun::Unfinished(Box::new(unfinished)));
         }
         let plan = self.plan(spec)?;
-        self.perform(&plan, spec, descriptors).map(|started| Begun::Done(Box::new(started)))
+        let started = self.perform(&plan, spec, descriptors)?;
+        self.prepare_image(spec);
+        Ok(Begun::Done(Box::new(started)))
     }
 
     fn give(&mut self, spec: &Spec, started: &Started) -> Result<bool, StartError> {
-        match self.prepared.as_mut().filter(|prepared| prepared.serves(spec)) {
+        match self.serving(spec) {
             Some(prepared) => prepared.give_running(spec, started).map(|()| true),
             None => Ok(false),
         }
     }
 
     fn load(&mut self, spec: &Spec, copy: CopyOf<'_>) -> Result<bool, StartError> {
-        self.prepared.as_mut().map_or(Ok(false), |prepared| prepared.load(spec, copy))
+        self.serving(spec).map_or(Ok(false), |prepared| prepared.load(spec, copy))
     }
 
     fn keep_loaded(&mut self, is_wanted: &mut dyn FnMut(&Arc<Image>) -> bool) -> usize {
-        self.prepared.as_mut().map_or(0, |prepared| prepared.keep_loaded(is_wanted))
+        let of_images = self.of_images.as_mut().map_or(0, |images| images.keep_loaded(is_wanted));
+        of_images + self.prepared.as_mut().map_or(0, |prepared| prepared.keep_loaded(is_wanted))
     }
 
     fn waiting(&self) -> Vec<WaitingSandbox> {
-        self.prepared.as_ref().map_or_else(Vec::new, PreparedStarts::waiting)
+        let of_images = self.of_images.iter().flat_map(ImageStarts::waiting);
+        self.prepared.iter().flat_map(PreparedStarts::waiting).chain(of_images).collect()
     }
 
     fn protections(&self) -> &Protections {

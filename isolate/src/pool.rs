@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use crate::porter::Porter;
 use crate::remains::Remains;
 use crate::seccomp::Filter;
 use crate::spawn;
-use crate::spec::{Spec, check_name};
+use crate::spec::{Bind, Spec, check_name};
 use crate::state::State;
 use crate::sys;
 use crate::users::UserLease;
@@ -47,6 +48,10 @@ pub struct PoolOptions {
     pub loaded: usize,
     /// Threads that make them.
     pub threads: usize,
+    /// Images of functions for which some more are made, once a sandbox was started in one, at most.
+    pub images: usize,
+    /// Binds of those, in place of the template's.
+    pub image_binds: Vec<Bind>,
 }
 
 /// How long after a sandbox was taken another is made, unless more are wanted: the processor belongs to the one that starts.
@@ -56,6 +61,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often a thread of a dropped pool looks whether its sandboxes are gone.
 const LAST_LOOKS: Duration = Duration::from_millis(100);
+
+/// Sandboxes that pools of this process have made.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// A sandbox that waits.
 #[derive(Debug)]
@@ -137,7 +145,6 @@ impl Pool {
                 recipe: Arc::clone(&recipe),
                 networks: Arc::clone(&networks),
                 number,
-                made: 0,
             };
             thread::Builder::new().name(format!("vilya-maker-{number}")).spawn(move || worker.run())?;
         }
@@ -189,6 +196,12 @@ impl Pool {
     /// Those that wait now.
     pub(crate) fn waiting(&self) -> Vec<WaitingSandbox> {
         self.shared.desk().waiting.iter().map(|waiting| waiting.sighting(None)).collect()
+    }
+
+    /// Whether none waits and none can be made.
+    pub(crate) fn fails(&self) -> bool {
+        let desk = self.shared.desk();
+        desk.failures > 1 && desk.waiting.is_empty()
     }
 
     /// Waits until it is full, or until it cannot be filled.
@@ -272,7 +285,6 @@ struct Worker {
     recipe: Arc<Recipe>,
     networks: Arc<Returned>,
     number: usize,
-    made: u64,
 }
 
 /// A keeper and the maker below it, and what the maker's children perform.
@@ -396,10 +408,11 @@ impl Worker {
     }
 
     fn make(&mut self, Workshop { plan, keeper, maker }: &Workshop) -> Result<Waiting, StartError> {
-        self.made += 1;
+        // Pairs with nothing: only that no two are the same, also of several pools, counts.
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
         let Recipe { host, template, groups, state, null, .. } = &*self.recipe;
         // No name of an earlier run, whose groups may not be swept yet.
-        let name = format!("w{}-{}-{}", std::process::id(), self.number, self.made);
+        let name = format!("w{}-{}-{made}", std::process::id(), self.number);
         check_name(&name)?;
         let Identity { user, uid, gid } = Identity::take(host.privilege)?;
         let network = user.as_ref().map(|_| self.networks.take()).transpose();

@@ -74,8 +74,13 @@ struct Taken {
 
 impl PreparedStarts {
     pub(crate) fn new(recipe: Recipe, options: PoolOptions) -> Result<PreparedStarts, StartError> {
-        let (limits_memory, data_bytes) = (recipe.host.groups.memory, recipe.host.hard_limits.data_bytes);
         Pool::try_on(&recipe)?;
+        PreparedStarts::untried(recipe, options)
+    }
+
+    /// Where it is known that sandboxes can be made ahead.
+    pub(crate) fn untried(recipe: Recipe, options: PoolOptions) -> Result<PreparedStarts, StartError> {
+        let (limits_memory, data_bytes) = (recipe.host.groups.memory, recipe.host.hard_limits.data_bytes);
         let pool = Pool::start(recipe, options.size, options.threads).map_err(preparing("start a thread"))?;
         let PoolOptions { template, mount_points, loaded: loaded_most, .. } = options;
         let loaded = VecDeque::with_capacity(loaded_most);
@@ -91,6 +96,15 @@ impl PreparedStarts {
     pub(crate) fn waiting(&self) -> Vec<WaitingSandbox> {
         let loaded = self.loaded.iter().map(|loaded| loaded.waiting.sighting(Some(&loaded.image)));
         self.pool.waiting().into_iter().chain(loaded).collect()
+    }
+
+    pub(crate) fn template(&self) -> &Spec {
+        &self.template
+    }
+
+    /// Whether none waits and none can be made.
+    pub(crate) fn fails(&self) -> bool {
+        self.pool.fails()
     }
 
     /// Whether this spec is the template's but for what a start can still give.

@@ -46,12 +46,14 @@ impl Wanted {
     #[must_use]
     pub fn by(config: &Config) -> Wanted {
         let shards = config.topology.shards.len() as u64;
+        let sandbox = &config.sandbox;
+        let of_images = u64::from(sandbox.prepared_images) * vilya_isolate::OF_IMAGE as u64;
         Wanted {
             shards,
             connections: shards * u64::from(config.server.connections),
             sandboxes: config.limits.sandboxes.into(),
             starting: config.limits.starting.into(),
-            prepared: u64::from(config.sandbox.prepared) + u64::from(config.sandbox.loaded),
+            prepared: u64::from(sandbox.prepared) + u64::from(sandbox.loaded) + of_images,
             links: config.sandbox.network.egress.allowed.into(),
         }
     }

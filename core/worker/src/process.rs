@@ -546,6 +546,9 @@ fn policies(config: &config::Policies, shard: usize, shards: usize) -> Policies 
 /// `ahead` is how many sandboxes may be made ahead in all.
 fn sandbox_defaults(config: &Config, ahead: u64) -> SandboxDefaults {
     let prepared = ahead.min(config.sandbox.prepared.into());
+    let loaded = u64::from(config.sandbox.loaded).min(ahead - prepared);
+    let of_images = (ahead - prepared - loaded) / vilya_isolate::OF_IMAGE as u64;
+    let prepared_images = of_images.min(config.sandbox.prepared_images.into());
     let state = &config.server.state_directory;
     let python = python::prepare(&config.runtimes.python_interpreter, state)
         .inspect_err(|why| tracing::warn!("Python functions cannot run: {why}"))
@@ -567,7 +570,8 @@ fn sandbox_defaults(config: &Config, ahead: u64) -> SandboxDefaults {
         },
         prepared: prepared as usize,
         node_ahead: config.sandbox.node_ahead as usize,
-        loaded: u64::from(config.sandbox.loaded).min(ahead - prepared) as usize,
+        prepared_images: prepared_images as usize,
+        loaded: loaded as usize,
         zygotes_bytes: config.limits.zygotes_bytes,
         start_timeout: Duration::from_nanos(config.limits.start_timeout_ns),
         makers: config.topology.shards.len().div_ceil(MAKER_SHARDS),

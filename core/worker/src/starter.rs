@@ -134,6 +134,8 @@ impl Starter {
             size: prepared,
             loaded,
             threads: makers,
+            images: self.defaults.prepared_images,
+            image_binds: self.defaults.image_binds(),
         };
         match self.mechanisms.chosen().prepare(options) {
             Ok(true) => {
@@ -208,7 +210,8 @@ impl Starter {
         // Only the mechanism that makes sandboxes ahead makes copies.
         let is_chosen = self.mechanisms.is_chosen(start.record.manifest.mechanism);
         let manifest = &start.record.manifest;
-        let is_alone = start.record.image.is_none() && manifest.network == Network::None;
+        let is_alone =
+            manifest.network == Network::None && (start.record.image.is_none() || self.defaults.prepared_images > 0);
         let zygotes = self
             .zygotes
             .as_ref()

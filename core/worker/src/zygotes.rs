@@ -193,8 +193,11 @@ impl Zygotes {
             book.tell_of_use(record, shard);
         }
         let is_runtime = own.is_none();
-        let image = own.or_else(|| book.runtime_image(record.manifest.runtime));
-        let raises_runtime = record.manifest.runtime == Runtime::Python && book.remaking.begins(Instant::now());
+        // The runtime's has the host's interpreter in it, which a container image has its own of.
+        let has_runtime = record.image.is_none();
+        let image = own.or_else(|| book.runtime_image(record.manifest.runtime).filter(|_| has_runtime));
+        let raises_runtime =
+            has_runtime && record.manifest.runtime == Runtime::Python && book.remaking.begins(Instant::now());
         let raises_zygote = raised.is_some();
         Way { image, is_runtime, raises_zygote, raises_runtime, imports: raised.unwrap_or_default() }
     }

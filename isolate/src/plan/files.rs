@@ -31,8 +31,13 @@ const DEVICE_LINKS: [(&str, &str); 4] = [
 /// What a maker's children have in common: everything that does not depend on who looks, and a place for each thing that does.
 pub(super) fn shared_steps(steps: &mut Vec<Step>, template: &Spec, host: &Host, mount_points: &[&str]) {
     open_root(steps, host);
-    system(steps, host);
-    etc(steps, template, host);
+    match &template.root {
+        Root::System => {
+            system(steps, host);
+            etc(steps, template, host);
+        }
+        Root::Image(image) => image_root(steps, image),
+    }
     device_files(steps);
     match host.privilege {
         Privilege::Root => steps.push(Step::Directory(text("proc"))),

@@ -19,7 +19,7 @@ use crate::limits::{CORE_BYTES, CORES, LOCKED_BYTES, PENDING_SIGNALS};
 use crate::processor::{Cores, Guess, Speculation};
 use crate::reach::Reach;
 use crate::seccomp::Filter;
-use crate::spec::{ResourceLimits, Spec, SpecError};
+use crate::spec::{ResourceLimits, Root, Spec, SpecError};
 
 pub use crate::landlock::Rules;
 pub use step::{Milestone, Step, Strings};
@@ -102,10 +102,20 @@ impl Plan {
             Step::DefaultSignals,
             Step::Umask(0o022),
         ];
-        files::shared_steps(&mut steps, template, host, mount_points);
         // Where a sandbox is another user than the worker, it may not change the worker's program all the same.
         let required = host.privilege != Privilege::Root;
-        steps.push(Step::ShowProgram { path: text(SHOWN_PROGRAM), required });
+        let show = Step::ShowProgram { path: text(SHOWN_PROGRAM), required };
+        match template.root {
+            Root::System => {
+                files::shared_steps(&mut steps, template, host, mount_points);
+                steps.push(show);
+            }
+            // The host's, while it can be seen: whether an image has one, and what it is, is the image's affair.
+            Root::Image(_) => {
+                steps.push(show);
+                files::shared_steps(&mut steps, template, host, mount_points);
+            }
+        }
         steps.extend([Step::DieWithParent, Step::MakeOthers(Box::new(Plan::waiting(template, host, filter)))]);
         Ok(Plan { namespaces: libc::CLONE_NEWNS as u64, steps })
     }

@@ -91,7 +91,15 @@ pub(crate) fn set_up(kind: Kind, state_directory: PathBuf, worker_id: &str) -> R
         Kind::Prepared => {
             let mut native = set_up(Kind::Native, state_directory, &worker_id)?;
             let template = spec(&["/usr/bin/true"]);
-            let options = PoolOptions { template, mount_points: vec!["/function"], size: 2, loaded: 1, threads: 1 };
+            let options = PoolOptions {
+                template,
+                mount_points: vec!["/function"],
+                size: 2,
+                loaded: 1,
+                threads: 1,
+                images: 1,
+                image_binds: Vec::new(),
+            };
             if !native.prepare(options).expect("it can, or says that it cannot") {
                 return Err(SetupError::Unavailable("sandboxes cannot be made ahead for this processor".into()));
             }

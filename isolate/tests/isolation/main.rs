@@ -20,6 +20,7 @@ mod owners;
 mod plans;
 mod precedence;
 mod prepared;
+mod prepared_images;
 mod processor;
 mod programs;
 mod reach;

@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vilya_isolate::{Begun, Bind, CaptureError, CopyOf, Descriptors, Exit, Image, Mechanism, StartError, capture};
+use vilya_isolate::{
+    Begun, Bind, CaptureError, CopyOf, Descriptors, Exit, Image, Mechanism, Spec, StartError, capture,
+};
 
 use crate::support::{Ran, Room, groups_of, null, python, running, spec};
 
@@ -44,10 +46,13 @@ def become_copy():
 
 /// Starts a program, takes its image when it waits to be copied, and ends it.
 pub(crate) fn image_of(room: &mut Room, program: &str) -> Result<Arc<Image>, CaptureError> {
+    image_of_spec(room, &python(program))
+}
+
+pub(crate) fn image_of_spec(room: &mut Room, spec: &Spec) -> Result<Arc<Image>, CaptureError> {
     let (mut says, told) = UnixStream::pair().expect("a pair of sockets");
-    let spec = python(program);
     let descriptors = Descriptors { ring: [told.into(), null(), null()], stdout: null(), stderr: null() };
-    let started = room.native.start(&spec, descriptors).expect("it starts");
+    let started = room.native.start(spec, descriptors).expect("it starts");
     says.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
     let mut word = [0];
     says.read_exact(&mut word).expect("it says that it waits");

@@ -29,7 +29,15 @@ impl Room {
     pub(crate) fn prepared_with(cgroup: CgroupPreference) -> Room {
         let mut room = Room::with(cgroup);
         let template = spec(&["/usr/bin/true"]);
-        let options = PoolOptions { template, mount_points: vec!["/function"], size: 2, loaded: 2, threads: 1 };
+        let options = PoolOptions {
+            template,
+            mount_points: vec!["/function"],
+            size: 2,
+            loaded: 2,
+            threads: 1,
+            images: 1,
+            image_binds: Vec::new(),
+        };
         assert!(room.native.prepare(options).expect("sandboxes can be made ahead"));
         room
     }

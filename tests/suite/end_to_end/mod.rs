@@ -15,6 +15,7 @@ mod functions;
 mod held_up;
 mod hostile_clients;
 mod image_runtimes;
+mod image_starts;
 mod images;
 mod inside;
 #[path = "../../../isolate/tests/isolation/internet.rs"]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::client::Client;
 use super::worker::{PATIENCE, Worker, archive};
 
-const STARTS: &str = "vilya_sandbox_starts_total";
+pub(super) const STARTS: &str = "vilya_sandbox_starts_total";
 
 /// A worker whose sandboxes are made ahead.
 fn worker() -> Worker {
@@ -23,7 +23,7 @@ fn worker() -> Worker {
 }
 
 /// Invokes a function, each time in a new sandbox, until so many copies have been started; what they answered.
-fn answers_of_copies(worker: &Worker, name: &str, body: &[u8], count: usize) -> Vec<Vec<u8>> {
+pub(super) fn answers_of_copies(worker: &Worker, name: &str, body: &[u8], count: usize) -> Vec<Vec<u8>> {
     let copies = || worker.metric(STARTS, "form=\"copy\"");
     let mut client = worker.client();
     let since = Instant::now();
@@ -40,7 +40,7 @@ fn answers_of_copies(worker: &Worker, name: &str, body: &[u8], count: usize) -> 
     answers
 }
 
-fn end_sandbox(client: &mut Client, name: &str) {
+pub(super) fn end_sandbox(client: &mut Client, name: &str) {
     let body: &[u8] = if name.starts_with("py") { b"\"exit\"" } else { b"exit" };
     client.invoke(name, body).expect(502);
 }

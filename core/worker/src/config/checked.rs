@@ -331,6 +331,8 @@ pub struct Sandbox {
     pub spin: Spin,
     /// Sandboxes made before they are needed.
     pub prepared: u32,
+    /// Images of functions for which some more are made, once there was a start in one.
+    pub prepared_images: u32,
     /// What functions may reach.
     pub network: NetworkSettings,
     /// Node processes started before their function is known.

@@ -235,6 +235,7 @@ fn sandbox(reader: &mut Reader) -> Sandbox {
         cpu_millis: reader.read("sandbox.cpu", cpu_millis).unwrap_or(None),
         spin: reader.read("sandbox.spin", spin).unwrap_or(Spin::Auto),
         prepared: reader.count("sandbox.prepared", PREPARED, 0..=1024),
+        prepared_images: reader.count("sandbox.prepared_images", PREPARED_IMAGES, 0..=64),
         network: network::read(reader),
         node_ahead: reader.count("sandbox.node_ahead", NODE_AHEAD, 0..=64),
         loaded: reader.count("sandbox.loaded", LOADED, 0..=1024),
@@ -243,6 +244,9 @@ fn sandbox(reader: &mut Reader) -> Sandbox {
 
 /// As many as start at once after a quiet moment; each takes a few hundred KiB of the kernel's memory.
 const PREPARED: u32 = 16;
+
+/// Each has a process that makes them, and up to three sandboxes.
+const PREPARED_IMAGES: u32 = 4;
 
 const MITIGATIONS: [(&str, bool); 2] = [("on", true), ("off", false)];
 

@@ -42,6 +42,8 @@ pub(crate) struct SandboxDefaults {
     /// Sandboxes that are made before they are needed, and the threads that make them.
     pub(crate) prepared: usize,
     pub(crate) makers: usize,
+    /// Images of functions for which some are made, too.
+    pub(crate) prepared_images: usize,
     /// Node processes that are started before their function is known.
     pub(crate) node_ahead: usize,
     /// Sandboxes that have loaded the image that their function's next start asks for, at most.
@@ -86,6 +88,11 @@ impl SandboxDefaults {
         std::iter::once(shown(bundles.join(RUNTIMES), RUNTIMES_INSIDE)).chain(prefixes).collect()
     }
 
+    /// What they need of every function in an image: what the host's interpreters need besides is not for an image's.
+    pub(super) fn image_binds(&self) -> Vec<Bind> {
+        self.runtime_binds().into_iter().take(1).collect()
+    }
+
     pub(super) fn limits(&self, memory_bytes: u64) -> ResourceLimits {
         ResourceLimits {
             memory_bytes,
@@ -101,10 +108,10 @@ impl SandboxDefaults {
         let manifest = &start.record.manifest;
         let mut binds =
             vec![Bind { source: self.bundles.join(&start.record.bundle), target: FUNCTION.into(), read_only: true }];
-        if manifest.runtime.interpreter().is_some() {
-            // What the host's interpreters need besides is not for an image's.
-            let most = if start.record.image.is_some() { 1 } else { usize::MAX };
-            binds.extend(self.runtime_binds().into_iter().take(most));
+        if start.record.image.is_some() {
+            binds.extend(self.image_binds());
+        } else if manifest.runtime.interpreter().is_some() {
+            binds.extend(self.runtime_binds());
         }
         let command = self.command(&start.record)?;
         let asked = manifest.network;
