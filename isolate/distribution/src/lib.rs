@@ -84,6 +84,14 @@ impl Puller {
         Puller { transport, settings }
     }
 
+    /// One for whom these names are of this machine, each at a port of its own, and no others are anybody's.
+    #[cfg(feature = "peer")]
+    #[must_use]
+    pub fn with_names(settings: Settings, names: std::collections::HashMap<String, u16>) -> Puller {
+        let transport = Transport::resolving(settings.plain_http.clone(), settings.silence, peer::Named(names));
+        Puller { settings, transport }
+    }
+
     /// Ends every pull under way with [`PullError::Stopped`], and every later one.
     pub fn stop(&self) {
         self.transport.stop();

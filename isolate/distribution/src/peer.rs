@@ -164,6 +164,12 @@ impl Registry {
         self.shared.address.to_string()
     }
 
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.shared.address.port()
+    }
+
     /// Takes a blob.
     pub fn blob(&self, bytes: &[u8]) -> Value {
         let digest = Digest::of(bytes);
@@ -241,6 +247,19 @@ impl Resolver for Local {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let mut addresses = self.empty();
         addresses.push(SocketAddr::from((Ipv4Addr::LOCALHOST, uri.port_u16().ok_or(ureq::Error::HostNotFound)?)));
+        Ok(addresses)
+    }
+}
+
+/// These names are loopback's, at these ports; others are nobody's.
+#[derive(Debug)]
+pub(crate) struct Named(pub(crate) HashMap<String, u16>);
+
+impl Resolver for Named {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let port = uri.host().and_then(|host| self.0.get(host)).ok_or(ureq::Error::HostNotFound)?;
+        let mut addresses = self.empty();
+        addresses.push(SocketAddr::from((Ipv4Addr::LOCALHOST, *port)));
         Ok(addresses)
     }
 }
@@ -335,7 +354,9 @@ impl Shared {
         let wanted = match &state.guard {
             Guard::Open => None,
             Guard::Basic(pair) => Some((format!("Basic {}", STANDARD.encode(pair)), "Basic realm=\"peer\"".to_owned())),
-            Guard::Elsewhere(realm) => Some((format!("Bearer {}", state.token()), format!("Bearer realm=\"{realm}\""))),
+            Guard::Elsewhere(realm) => {
+                Some((format!("Bearer {}", state.token()), format!("Bearer realm=\"{realm}\",service=\"the peer\"")))
+            }
             _ => {
                 let challenge = format!("Bearer realm=\"http://{address}/token\",service=\"the peer\"");
                 Some((format!("Bearer {}", state.token()), challenge))

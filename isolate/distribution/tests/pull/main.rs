@@ -2,6 +2,7 @@
 
 mod access;
 mod faults;
+mod hub;
 mod images;
 mod support;
 mod tls;
