@@ -97,13 +97,15 @@ def main():
     for settings, words in (([], "made ahead"), (["sandbox.prepared_images=0"], "made whole in images")):
         os.environ.update({"VILYA_SANDBOX__PREPARED_IMAGES": "0"} if settings else {})
         worker = Worker(program)
-        for runtime in runtimes:
-            for within, image in (("image", archive), ("host", None)):
-                name = f"{runtime}-{within}"
-                worker.deploy_function(name, bundle(name, runtime, image, executable))
-                start, wait = worker.starts(name, runtime)
-                print(f"{words:22} {runtime:7} {within:6} start {start:7.2f}  client {wait:7.2f}")
-        worker.end()
+        try:
+            for runtime in runtimes:
+                for within, image in (("image", archive), ("host", None)):
+                    name = f"{runtime}-{within}"
+                    worker.deploy_function(name, bundle(name, runtime, image, executable))
+                    start, wait = worker.starts(name, runtime)
+                    print(f"{words:22} {runtime:7} {within:6} start {start:7.2f}  client {wait:7.2f}")
+        finally:
+            worker.end()
 
 
 if __name__ == "__main__":
