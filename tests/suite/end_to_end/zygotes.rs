@@ -268,7 +268,7 @@ fn an_image_takes_of_limits_memory_and_goes_for_who_needs_all_of_it() {
     assert_eq!(figure("vilya_layers_kept_total"), 1.0);
 
     // All that is not kept back for what is made ahead.
-    worker.deploy_echo("rust-large", "memory = \"208MiB\"");
+    worker.deploy_echo("rust-large", "memory = \"196MiB\"");
     let large = worker.client().invoke("rust-large", b"x").expect(200);
     assert_eq!(large.body, b"x");
     let gone = (figure("vilya_layers"), figure("vilya_layer_memory_bytes"), figure("vilya_layers_evicted_total"));

@@ -11,6 +11,8 @@ use crate::mechanisms::MechanismKind;
 const PREPARED_BYTES: u64 = 512 * KIB;
 /// One that has loaded an image: in Python 1.5 MiB.
 const LOADED_BYTES: u64 = 2 * MIB;
+/// Those of one image, of which one may have loaded a zygote's.
+const OF_IMAGE_BYTES: u64 = vilya_isolate::OF_IMAGE as u64 * PREPARED_BYTES;
 /// A process of Node that has booted: 6 MiB.
 const NODE_BYTES: u64 = 8 * MIB;
 /// The image of the Python runtime: 5 to 6 MiB.
@@ -23,5 +25,7 @@ pub(super) fn kept_back_bytes(sandbox: &Sandbox, zygotes_bytes: u64) -> u64 {
     }
     let processes = u64::from(sandbox.node_ahead) * NODE_BYTES;
     let copies = u64::from(sandbox.loaded) * LOADED_BYTES + RUNTIME_BYTES;
-    u64::from(sandbox.prepared) * PREPARED_BYTES + processes + if zygotes_bytes > 0 { copies } else { 0 }
+    let of_images = u64::from(sandbox.prepared_images)
+        * if zygotes_bytes > 0 { OF_IMAGE_BYTES + LOADED_BYTES - PREPARED_BYTES } else { OF_IMAGE_BYTES };
+    u64::from(sandbox.prepared) * PREPARED_BYTES + of_images + processes + if zygotes_bytes > 0 { copies } else { 0 }
 }

@@ -24,7 +24,7 @@ fn defaults_hold_on_every_size_of_machine() {
         let config = Config::load(&Sources::default(), &host(cores)).unwrap();
         assert_eq!(config.server.address.to_string(), "127.0.0.1:7878");
         assert_eq!(config.limits.memory_bytes, 6 * GIB);
-        assert_eq!(config.limits.ahead_bytes, 48 * MIB);
+        assert_eq!(config.limits.ahead_bytes, 60 * MIB);
         assert!(config.limits.starting as usize >= config.topology.shards.len());
     }
 }
@@ -164,7 +164,7 @@ fn the_number_running_is_understood() {
 fn limits_must_be_divisible_among_shards() {
     let refused = load("[limits]\nmemory = \"16MiB\"\nsandboxes = 1\nsandboxes_per_function = 1\n", &[]).unwrap_err();
     assert_eq!(refused.len(), 2, "{refused:?}");
-    assert!(refused[0].contains("limits.memory") && refused[0].contains("80MiB"), "{refused:?}");
+    assert!(refused[0].contains("limits.memory") && refused[0].contains("92MiB"), "{refused:?}");
     assert!(refused[1].contains("limits.sandboxes"));
 }
 
@@ -175,9 +175,9 @@ fn what_is_made_ahead_has_its_part_of_the_memory() {
         let shards = config.topology.shards.len();
         (config.limits.ahead_bytes / MIB, config.limits.of_shard(0, shards).memory_bytes * shards as u64 / MIB)
     };
-    assert_eq!(shares(""), (48, 208));
-    assert_eq!(shares("[sandbox]\nnode_ahead = 0\nloaded = 4\nprepared = 2\n"), (17, 239));
-    assert_eq!(shares("zygotes = \"0B\"\n"), (24, 232));
+    assert_eq!(shares(""), (60, 196));
+    assert_eq!(shares("[sandbox]\nnode_ahead = 0\nloaded = 4\nprepared = 2\n"), (29, 227));
+    assert_eq!(shares("zygotes = \"0B\"\n"), (30, 226));
     assert_eq!(shares("[sandbox]\nprepared = 0\n"), (0, 256));
     assert_eq!(shares("[sandbox]\nmechanism = \"oci\"\n"), (0, 256));
 }
