@@ -1,4 +1,4 @@
-//! The freezer: threads that freeze and thaws sandboxes and has them give way to others, so that no shard waits for the kernel to do it.
+//! The freezer: threads that freeze and thaw sandboxes and has them give way to others, so that no shard waits for the kernel to do it.
 //!
 //! Invariant: of one sandbox, what was asked for last is what stays. A thaw that somebody waits for goes before the freezings that wait here,
 //! and takes that of its own sandbox out. Every thaw is answered once. What may take long, since a program is asked for it, is done by a thread

@@ -46,10 +46,10 @@ pub(crate) struct Way {
     pub(crate) is_runtime: bool,
     /// Whether a zygote of the function is to be started beside it.
     pub(crate) raises_zygote: bool,
-    /// Whether the bare runtime's image is gone, and its zygote to be started again.
-    pub(crate) raises_runtime: bool,
     /// What that is to import, since invocations have.
     pub(crate) imports: Vec<String>,
+    /// Whether the bare runtime's image is gone, and its zygote to be started again.
+    pub(crate) raises_runtime: bool,
 }
 
 /// Whose image is taken.

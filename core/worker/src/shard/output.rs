@@ -30,7 +30,7 @@ pub(super) struct Written {
     wrote: bool,
     /// Streams that wait, of which nothing is heard meanwhile.
     paused: u8,
-    /// Of its credit, at that time; more than all of it when it was given more than there was.
+    /// Of its credit, at that time; more than all of it when more was in the pipe than it had left.
     used_bytes: u64,
     at_ns: u64,
 }
@@ -84,6 +84,8 @@ impl Shard {
     pub(super) fn end_pause(&mut self, key: SandboxKey, stream: Stream) {
         let Some(entry) = self.entry(key) else { return };
         entry.output.paused = entry.output.paused.saturating_sub(1);
+        // It writes more than is read, so there may be more before its next answer.
+        entry.output.wrote = true;
         let waiting = entry.process.as_ref().and_then(|process| read_waiting(process.output(stream), SIP_BYTES));
         match waiting {
             Some(bytes) => self.take_output(key, stream, bytes),
