@@ -80,13 +80,17 @@ def image(tar, mark, compress):
 
 def bundle(name, archive):
     """A function's folder with that image in it."""
-    out = io.BytesIO()
     manifest = f'name = "{name}"\nruntime = "python"\nimage = "image.tar"\n'
-    parts = {"function.toml": manifest.encode(), "main.py": b"def handler(event, context): return 1\n", "image.tar": archive}
+    return packed({"function.toml": manifest.encode(), "main.py": b"def handler(event, context): return 1\n", "image.tar": archive})
+
+
+def packed(parts, mode=0o644):
+    """Files by their paths, as an archive."""
+    out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for path, data in parts.items():
             entry = tarfile.TarInfo(path)
-            entry.size, entry.mode = len(data), 0o644
+            entry.size, entry.mode = len(data), mode
             tar.addfile(entry, io.BytesIO(data))
     return out.getvalue()
 

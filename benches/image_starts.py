@@ -52,13 +52,7 @@ def bundle(name, runtime, archive, executable):
         manifest += 'image = "image.tar"\n'
         parts["image.tar"] = archive
     parts["function.toml"] = manifest.encode()
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for path, data in parts.items():
-            entry = tarfile.TarInfo(path)
-            entry.size, entry.mode = len(data), 0o755
-            tar.addfile(entry, io.BytesIO(data))
-    return out.getvalue()
+    return image_deploy.packed(parts, 0o755)
 
 
 class Worker(image_deploy.Worker):

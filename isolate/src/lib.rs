@@ -39,6 +39,7 @@ mod remains;
 mod resolve;
 pub mod runtimes;
 mod seccomp;
+mod service;
 mod slice;
 mod spawn;
 mod spec;

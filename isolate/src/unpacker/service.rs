@@ -1,7 +1,6 @@
 //! The process that makes the children.
 //!
-//! Owns: forking it, and its loop. Invariant: it has one thread, no descriptor but those it needs, and every signal blocked; it ends when the
-//! worker closes its end or dies, and its children die with it. It reads orders and nothing else. Does not know: what a child does.
+//! Owns: its loop. Invariant: it ends when the worker closes its end or dies, and its children die with it. It reads orders and nothing else. Does not know: what a child does.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -11,9 +10,9 @@ use std::panic::{self, AssertUnwindSafe};
 use super::order::{self, Order};
 use super::{Work, child};
 use crate::apply;
-use crate::limits::START_PATIENCE;
+use crate::service::{self, CONTROL, WORKER};
 use crate::spawn::CloneArguments;
-use crate::sys::{self, DESCRIPTORS_SENT, Errno, SignalsBlocked, Status, Word, call};
+use crate::sys::{self, DESCRIPTORS_SENT, Errno, Status, call};
 
 /// What it is forked with.
 pub(super) struct Service {
@@ -21,67 +20,24 @@ pub(super) struct Service {
     pub(super) work: Work,
 }
 
-/// Its descriptors: where it is told, pidfds of the worker and of itself.
-const CONTROL: RawFd = 10;
-const WORKER: RawFd = 11;
-pub(super) const ITSELF: RawFd = 12;
+/// Its descriptor of itself.
+pub(super) const ITSELF: RawFd = WORKER + 1;
 
 /// Forks the process: where it is told, and its pidfd.
-pub(super) fn start(service: &Service) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (socket, theirs) = sys::packet_pair()?;
-    let worker = sys::lift(sys::pidfd_open(std::process::id().cast_signed())?)?;
-    let null = std::fs::File::open("/dev/null")?;
-    let _blocked = SignalsBlocked::new();
-    // SAFETY: the child runs `serve` and nothing else of ours; what it needs of the C library, which is memory, is usable after `fork`.
-    match unsafe { libc::fork() } {
-        0 => {
-            let served = panic::catch_unwind(AssertUnwindSafe(|| {
-                settle(null.as_raw_fd(), theirs.as_raw_fd(), worker.as_raw_fd())
-                    .map_err(io::Error::from_raw_os_error)
-                    .and_then(|()| serve(service))
-            }));
-            apply::exit(Word::from(!matches!(served, Ok(Ok(())))))
-        }
-        pid if pid > 0 => {
-            let pidfd = sys::pidfd_open(pid)?;
-            // Its end of the socket must be its own for its end to be noticed.
-            drop(theirs);
-            await_readiness(&socket).map(|()| (socket, pidfd))
-        }
-        _ => Err(io::Error::last_os_error()),
-    }
+pub(super) fn start(forked_with: &Service) -> io::Result<(OwnedFd, OwnedFd)> {
+    service::start(c"vilya-unpacker", || {
+        know_itself().map_err(io::Error::from_raw_os_error)?;
+        serve(forked_with)
+    })
 }
 
-fn await_readiness(socket: &OwnedFd) -> io::Result<()> {
-    if !sys::poll_readable(socket.as_fd(), START_PATIENCE)? {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    match sys::receive_owned(socket.as_fd(), &mut [0])? {
-        (1, _) => Ok(()),
-        _ => Err(io::Error::other("it ended at once")),
-    }
-}
-
-/// Keeps what it needs and gives up everything else of the worker's.
-fn settle(null: RawFd, control: RawFd, worker: RawFd) -> Result<(), Errno> {
-    /// Out of the way of each other first.
-    const AWAY: Word = 64;
-    apply::default_signals()?;
-    let name = c"vilya-unpacker";
-    // SAFETY: numbers, but for a name that is static.
+fn know_itself() -> Result<(), Errno> {
+    // SAFETY: numbers alone.
     unsafe {
-        call(libc::SYS_prctl, [libc::PR_SET_NAME.into(), name.as_ptr() as Word])?;
-        let away = |fd: RawFd| call(libc::SYS_fcntl, [fd.into(), libc::F_DUPFD_CLOEXEC.into(), AWAY]);
-        let (null, control, worker) = (away(null)?, away(control)?, away(worker)?);
-        let itself = call(libc::SYS_getpid, [])
-            .and_then(|pid| call(libc::SYS_pidfd_open, [pid, 0]))
-            .and_then(|fd| away(fd as RawFd))?;
-        let places = [(null, 0), (null, 1), (null, 2), (control, CONTROL), (worker, WORKER), (itself, ITSELF)];
-        for (fd, place) in places {
-            call(libc::SYS_dup3, [fd, place.into(), libc::O_CLOEXEC.into()])?;
-        }
-        call(libc::SYS_close_range, [3, (CONTROL - 1).into(), 0])?;
-        call(libc::SYS_close_range, [(ITSELF + 1).into(), Word::from(u32::MAX), 0])
+        let pid = call(libc::SYS_getpid, [])?;
+        let fd = call(libc::SYS_pidfd_open, [pid, 0])?;
+        call(libc::SYS_dup3, [fd, ITSELF.into(), libc::O_CLOEXEC.into()])?;
+        call(libc::SYS_close, [fd])
     }
     .map(drop)
 }
@@ -97,7 +53,7 @@ struct Child {
 /// Makes children as told until the worker is gone.
 fn serve(service: &Service) -> io::Result<()> {
     let memory_bytes = child::memory_bytes()?;
-    sys::send_with(CONTROL, &[0], &[]).map_err(io::Error::from_raw_os_error)?;
+    service::say_ready()?;
     let (mut children, mut bytes) = (Vec::new(), order::buffer());
     loop {
         let (told, gone) = wait(&mut children)?;

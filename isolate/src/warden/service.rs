@@ -1,6 +1,6 @@
 //! The process that traces.
 //!
-//! Owns: forking it, its loop, and its walk through the threads of a sandbox. Invariant: a sandbox is stopped when two walks in a row, begun and
+//! Owns: its loop, and its walk through the threads of a sandbox. Invariant: a sandbox is stopped when two walks in a row, begun and
 //! ended with every thread known and stopped, have found no other; or nothing of it is, and that is said. A walk takes bounded time whatever
 //! the sandbox does. It has one thread, and ends when the worker closes its end or dies. Does not know: why a sandbox is stopped.
 //!
@@ -11,14 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::panic::{self, AssertUnwindSafe};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use super::{MESSAGE_BYTES, STOP, parse};
-use crate::apply;
-use crate::limits::START_PATIENCE;
-use crate::sys::{self, DESCRIPTORS_SENT, Errno, SignalsBlocked, Word, call};
+use crate::service::{self, CONTROL, WORKER};
+use crate::sys::{self, DESCRIPTORS_SENT, Errno, Word, call};
 
 /// How long a sandbox may take to be stopped. One that can be takes a fraction of a millisecond, on a host that
 /// has a core for it.
@@ -30,65 +28,15 @@ const THREADS: usize = 8192;
 /// Walks in a row that find nothing.
 const CLEAN_WALKS: u32 = 2;
 
-/// Its descriptors: where it is told, and a pidfd of the worker.
-const CONTROL: RawFd = 10;
-const WORKER: RawFd = 11;
-
 /// Forks the process: where it is told, and its pidfd.
 pub(super) fn start() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (socket, theirs) = sys::packet_pair()?;
-    let worker = sys::lift(sys::pidfd_open(std::process::id().cast_signed())?)?;
-    let null = fs::File::open("/dev/null")?;
-    let _blocked = SignalsBlocked::new();
-    // SAFETY: the child runs `serve` and nothing else of ours; what it needs of the C library, which is memory, is usable after `fork`.
-    match unsafe { libc::fork() } {
-        0 => {
-            let served = panic::catch_unwind(AssertUnwindSafe(|| {
-                settle(null.as_raw_fd(), theirs.as_raw_fd(), worker.as_raw_fd())
-                    .map_err(io::Error::from_raw_os_error)
-                    .and_then(|()| serve())
-            }));
-            apply::exit(Word::from(!matches!(served, Ok(Ok(())))))
-        }
-        pid if pid > 0 => {
-            let pidfd = sys::pidfd_open(pid)?;
-            // Its end of the socket must be its own for its end to be noticed.
-            drop(theirs);
-            if !sys::poll_readable(socket.as_fd(), START_PATIENCE)? {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            match sys::receive_owned(socket.as_fd(), &mut [0])? {
-                (1, _) => Ok((socket, pidfd)),
-                _ => Err(io::Error::other("it ended at once")),
-            }
-        }
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Keeps what it needs and gives up everything else of the worker's.
-fn settle(null: RawFd, control: RawFd, worker: RawFd) -> Result<(), Errno> {
-    /// Out of the way of each other first.
-    const AWAY: Word = 64;
-    apply::default_signals()?;
-    apply::name(c"vilya-warden")?;
-    // SAFETY: numbers alone.
-    unsafe {
-        let away = |fd: RawFd| call(libc::SYS_fcntl, [fd.into(), libc::F_DUPFD_CLOEXEC.into(), AWAY]);
-        let (null, control, worker) = (away(null)?, away(control)?, away(worker)?);
-        for (fd, place) in [(null, 0), (null, 1), (null, 2), (control, CONTROL), (worker, WORKER)] {
-            call(libc::SYS_dup3, [fd, place.into(), libc::O_CLOEXEC.into()])?;
-        }
-        call(libc::SYS_close_range, [3, (CONTROL - 1).into(), 0])?;
-        call(libc::SYS_close_range, [(WORKER + 1).into(), Word::from(u32::MAX), 0])
-    }
-    .map(drop)
+    service::start(c"vilya-warden", serve)
 }
 
 fn serve() -> io::Result<()> {
     let mut watch =
         Watch { children: child_signals()?, sandboxes: BTreeMap::new(), homes: BTreeMap::new(), stopping: None };
-    sys::send_with(CONTROL, &[0], &[]).map_err(io::Error::from_raw_os_error)?;
+    service::say_ready()?;
     let mut bytes = [0; MESSAGE_BYTES];
     loop {
         let [is_told, is_orphaned, has_news] = ready([CONTROL, WORKER, watch.children.as_raw_fd()], -1)?;

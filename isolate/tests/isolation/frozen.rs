@@ -46,7 +46,7 @@ fn group_file(state: &std::path::Path, pid: Option<i32>, file: &str) -> Option<P
     groups.map(|group| group.path()).filter(has_it).map(|group| group.join(file)).find(|path| path.exists())
 }
 
-/// Processor time of a process and the children that it has reaped, in ticks.
+/// Processor time of a process so far, in ticks.
 fn ticks(pid: &str) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
     let fields = stat.rsplit_once(')').expect("the kernel's format").1.split_whitespace();
